@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -235,8 +235,10 @@ class _Edge(grpc.aio.ServerInterceptor):
                 try:
                     self._identity.check(token)
                     _deadline.set(_until(context))
-                    async for answer in inner(messages, context):
-                        yield answer
+                    # Closed here and now when the caller goes away, not when it is collected.
+                    async with aclosing(inner(messages, context)) as answers:
+                        async for answer in answers:
+                            yield answer
                 except AppError as error:
                     await _abort(context, error)
                 except Exception:
