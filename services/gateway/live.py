@@ -12,15 +12,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from services.gateway.auth import Authenticator, Principal
+from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc
+from verbatim.transcriber.v1 import transcriber_pb2 as relay
+from verbatim.transcript.v1 import transcript_pb2 as pb
+
 from chassis import ids, telemetry
 from chassis.errors import TABLE, AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import metrics, wire
-from services.gateway.auth import Authenticator, Principal
 from services.gateway.relay import Fleet, Link
-from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc
-from verbatim.transcriber.v1 import transcriber_pb2 as relay
-from verbatim.transcript.v1 import transcript_pb2 as pb
 
 log = telemetry.logger(__name__)
 
@@ -86,7 +87,7 @@ class LiveEndpoint:
             await self._converse(connection, headers)
         except AppError as error:
             connection.fail(error)
-        except Exception:  # noqa: BLE001 - the edge of the connection: logged, told without detail, others unharmed
+        except Exception:
             log.exception("connection failed")
             connection.fail(AppError(Kind.INTERNAL, "Something went wrong on our side."), close_code=_INTERNAL)
         finally:
@@ -310,7 +311,7 @@ class _Connection:
             self._greeted.set()
         message = wire.render(event, self.session_id)
         self._event = message.get("event", self._event)
-        if kind == "started" or kind == "restored":
+        if kind in {"started", "restored"}:
             message["heartbeat_s"] = self._limits.heartbeat_s
             message["request_id"] = self.request_id
         self.tell(message)

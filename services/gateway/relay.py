@@ -6,17 +6,16 @@ import asyncio
 import hashlib
 import random
 import socket
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 import grpc
+from verbatim.transcriber.v1 import transcriber_pb2 as relay
+from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import telemetry
 from chassis.errors import AppError, Kind
 from chassis.rpc import Identity, Peer
 from services.gateway import metrics
-from verbatim.transcriber.v1 import transcriber_pb2 as relay
-from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 log = telemetry.logger(__name__)
 
@@ -191,5 +190,3 @@ def _brief(fault: BaseException) -> str:
     if isinstance(fault, grpc.aio.AioRpcError):
         return fault.code().name
     return type(fault).__name__
-
-

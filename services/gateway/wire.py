@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from chassis.errors import AppError, Kind, Problem
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
+
+from chassis.errors import AppError, Kind, Problem
 
 OFFSET_BYTES = 8
 AUDIO_BYTES_MAX = 64 * 1024
@@ -36,7 +36,7 @@ class ResumeRequest(BaseModel):
 
 
 class StartMessage(BaseModel):
-    """The first message of a connection. Unknown fields are ignored, so that newer clients can talk to older servers."""
+    """The first message of a connection. Unknown fields are ignored: newer clients may talk to older servers."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -91,7 +91,7 @@ def parse_start(message: dict[str, Any]) -> StartMessage:
 
 
 def parse_audio(frame: bytes) -> tuple[int, bytes]:
-    """Return (offset, audio) of a binary frame. Raises AppError: too long is PAYLOAD_TOO_LARGE, too short BAD_REQUEST."""
+    """Return (offset, audio) of a binary frame. Raises AppError: PAYLOAD_TOO_LARGE or, too short, BAD_REQUEST."""
     if len(frame) > OFFSET_BYTES + AUDIO_BYTES_MAX:
         raise AppError(Kind.PAYLOAD_TOO_LARGE, "A frame may carry 64 KiB of audio.")
     if len(frame) <= OFFSET_BYTES:
@@ -103,7 +103,7 @@ def parse_audio(frame: bytes) -> tuple[int, bytes]:
 
 
 def parse_control(message: dict[str, Any], channel: int) -> relay.ClientEvent:
-    """Return what a text message asks of the transcriber. Raises AppError(BAD_REQUEST) if it is none of the protocol's."""
+    """Return what a text message asks of the transcriber. Raises AppError if it is none of the protocol's."""
     event = relay.ClientEvent(channel=channel)
     match message["type"]:
         case "finalize":

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from verbatim.transcriber.v1 import transcriber_pb2 as relay
+from verbatim.transcriber.v1 import transcriber_pb2_grpc
+
 from chassis import telemetry
 from chassis.errors import AppError, Kind
 from services.transcriber.session import LiveSession
 from services.transcriber.sessions import Sessions, problem_event
-from verbatim.transcriber.v1 import transcriber_pb2 as relay
-from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 log = telemetry.logger(__name__)
 
@@ -118,6 +119,6 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
                     session.detach(channel)
             except AppError as error:
                 channel.send(problem_event(error))
-            except Exception:  # noqa: BLE001 - the edge of the greeting: other channels of the stream go on
+            except Exception:
                 log.exception("greeting failed")
                 channel.send(problem_event(AppError(Kind.INTERNAL, "Something went wrong on our side.")))

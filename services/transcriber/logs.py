@@ -11,11 +11,11 @@ import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, PubAck
+from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import bus, telemetry
 from chassis.errors import AppError, Kind
 from services.transcriber import audio, metrics
-from verbatim.transcript.v1 import transcript_pb2 as pb
 
 log = telemetry.logger(__name__)
 

@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
+from services.transcriber.speech import SpeechEngine, SpeechError
+from services.transcriber.transcription import Transcription
+
 from chassis import telemetry
 from services.transcriber import metrics
-from services.transcriber.speech import SpeechEngine, SpeechError, Transcription
 
 log = telemetry.logger(__name__)
 
@@ -41,7 +43,7 @@ class Recogniser:
     @property
     def has_spare(self) -> bool:
         """Whether a partial text can be had without delaying a final one."""
-        return self._running == 0 or self._running < self._concurrency * 0.8
+        return self._running < max(1, int(self._concurrency * 0.8))
 
     async def final(self, pcm: bytes, *, language: str | None, prompt: str) -> Recognition:
         """Recognise an utterance with the first engine that can. Raises SpeechError when none could."""

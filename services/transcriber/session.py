@@ -11,19 +11,23 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from chassis import ids, telemetry
-from chassis.errors import TABLE, AppError, Kind
-from services.transcriber import filters, metrics
-from services.transcriber.audio import Window
 from services.transcriber.cutting import Cutter, CuttingSettings, Utterance
-from services.transcriber.logs import AudioLog, Fenced, TranscriptLog
-from services.transcriber.recognition import Recogniser, Recognition
-from services.transcriber.speech import SpeechError, Transcription
-from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, newest, seconds, token_hash
+from services.transcriber.filters import FilterSettings
+from services.transcriber.speech import SpeechError
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
+
+from chassis import ids, telemetry
+from chassis.errors import AppError, Kind
+from services.transcriber import filters, metrics
+from services.transcriber.audio import Window
+from services.transcriber.line import Channel, ClientLine
+from services.transcriber.logs import AudioLog, Fenced, TranscriptLog
+from services.transcriber.partials import Partials
+from services.transcriber.recognition import Recogniser, Recognition
+from services.transcriber.segments import entry_kind
+from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, newest, seconds, token_hash
 
 log = telemetry.logger(__name__)
 
@@ -47,12 +51,7 @@ class SessionSettings:
     stored_wait_s: float = 3.0
     faults_max: int = 100
     cutting: CuttingSettings = field(default_factory=CuttingSettings)
-
-
-class Channel(Protocol):
-    """Where a session's events go: the client, through a gateway. Sending never waits and never fails."""
-
-    def send(self, event: relay.ServerEvent) -> None: ...
+    filters: FilterSettings = field(default_factory=FilterSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class _Work:
     segment_id: str
     cut_at: float
     position_byte: int
-    task: asyncio.Task[Recognition] | None = None
+    task: asyncio.Task[Recognition | None] | None = None
     started_at: float = 0.0
 
 
@@ -101,7 +100,7 @@ class LiveSession:
         self._ports = ports
         self._settings = settings
         self._last_sequence = last_sequence
-        self._channel: Channel | None = None
+        self._line = ClientLine(settings.faults_max)
         self._window = Window(ledger.accounted_offset, bytearray())
         self._cutter = Cutter(settings.cutting, ledger.accounted_offset)
         self._writer = ports.audio.writer(self.id, ledger.accounted_offset, self._on_durable, self._on_stall)
@@ -114,15 +113,11 @@ class LiveSession:
         self._stored_event = 0
         self._finish_reason: pb.CloseReason | None = None
         self._finish_offset: int | None = None
-        self._holds: set[str] = set()
-        self._state: tuple[relay.State, str] = (relay.STATE_OK, "")
         self._paused = False
-        self._faults = 0
         self._tasks: asyncio.TaskGroup | None = None
+        self._partials = Partials(ports.recogniser, every_s=settings.partial_every_s, min_s=settings.partial_min_s)
         self._partial: asyncio.Task[None] | None = None
-        self._partial_at = 0.0
-        self._partial_text = ("", "")
-        self._previous_forced = False
+        self._last_suppressed = False
 
     # -- what the client says ------------------------------------------------------------------------------------
 
@@ -148,7 +143,7 @@ class LiveSession:
         self._ports.audio.append(self._writer, data)
         self._hear(data)
         if unacknowledged > self._settings.window_bytes:
-            self._hold("window")
+            self._line.hold("window")
 
     def _hear(self, data: bytes) -> None:
         """Let the cutter find utterances in the next bytes."""
@@ -166,7 +161,7 @@ class LiveSession:
             segment_id = ids.derived_id(self.id, "segment", utterance.start_byte)
             self._work.append(_Work(utterance, segment_id, now, self._cutter.position_byte))
         if self._backlog_s() > self._settings.backlog_hold_s:
-            self._hold("backlog")
+            self._line.hold("backlog")
         self._wake.set()
 
     def _backlog_s(self) -> float:
@@ -208,8 +203,8 @@ class LiveSession:
 
     def detach(self, channel: Channel) -> None:
         """The client's socket is gone; the session goes on."""
-        if self._channel is channel:
-            self._channel = None
+        if self._line.channel is channel:
+            self._line.channel = None
 
     def strand(self) -> list[tuple[Channel, str, int]]:
         """Return the clients that came back too late to be welcomed: (channel, token, last event)."""
@@ -223,7 +218,7 @@ class LiveSession:
 
     @property
     def attached(self) -> bool:
-        return self._channel is not None
+        return self._line.channel is not None
 
     def may_resume(self, owner_id: str, token: str) -> bool:
         """Tell whether the account and the token are those of this session."""
@@ -250,12 +245,12 @@ class LiveSession:
 
     def step_down(self) -> None:
         """Another transcriber owns the session: tell the client, touch nothing any more."""
-        self._problem(Kind.CONFLICT, "Another connection has taken the session over.", close_code=TAKEN_OVER)
+        self._leave_client(Kind.CONFLICT, "Another connection has taken the session over.", TAKEN_OVER)
         self._end()
 
     def let_go(self, close_code: int, message: str) -> None:
         """End the client's connection; the session stays in the logs for any transcriber to adopt."""
-        self._problem(Kind.UNAVAILABLE, message, close_code=close_code)
+        self._leave_client(Kind.UNAVAILABLE, message, close_code)
         self._end()
 
     async def until_quiet(self) -> None:
@@ -274,18 +269,13 @@ class LiveSession:
         if self._finish_reason is None and now - self.last_activity_at > idle_s:
             self._begin_finish(pb.CLOSE_REASON_IDLE)
         start_byte = self._cutter.open_start_byte
+        wanted = start_byte is not None and self._line.channel is not None and self.ledger.opened.interim
         if (
-            start_byte is not None
-            and self._channel is not None
-            and self.ledger.opened.interim
-            and self._partial is None
-            and now - self._partial_at >= self._settings.partial_every_s
-            and self._cutter.position_byte - start_byte >= self._settings.partial_min_s * BYTES_PER_SECOND
+            wanted
             and not self._work
-            and self._ports.recogniser.has_spare
             and self._tasks is not None
+            and self._partials.due(now, self._cutter.position_byte - start_byte)
         ):
-            self._partial_at = now
             self._partial = self._tasks.create_task(self._make_partial(start_byte))
 
     # -- the one task that appends -------------------------------------------------------------------------------
@@ -297,8 +287,8 @@ class LiveSession:
         entry = self.ledger.draft(self._ports.replica, opened=opened)
         self._last_sequence = await self._ports.transcripts.append(entry, 0)
         self.ledger.apply(entry)
-        self._channel = channel
-        self._send(
+        self._line.channel = channel
+        self._line.say(
             started=relay.Started(
                 session_id=self.id,
                 meeting_id=opened.meeting_id,
@@ -311,7 +301,7 @@ class LiveSession:
             )
         )
         if self._ports.recogniser.primary.quality == "draft":
-            self._set_state(relay.STATE_DEGRADED, "embedded_engine")
+            self._line.set_state(relay.STATE_DEGRADED, "embedded_engine")
 
     async def run(self) -> None:
         """Own the session until it is over. An `open` or `attach` comes before."""
@@ -343,8 +333,8 @@ class LiveSession:
             self._work.popleft()
             self._progress.set()
             self._start_recognitions()
-        if "backlog" in self._holds and self._backlog_s() < self._settings.backlog_hold_s / 2:
-            self._release("backlog")
+        if self._line.holds("backlog") and self._backlog_s() < self._settings.backlog_hold_s / 2:
+            self._line.release("backlog")
         if not self._work:
             if self._finish_reason is not None:
                 await self._close()
@@ -364,96 +354,59 @@ class LiveSession:
                 work.task = self._tasks.create_task(self._recognise(work.utterance))
                 work.task.add_done_callback(lambda _: self._wake.set())
 
-    async def _recognise(self, utterance: Utterance) -> Recognition:
-        """Ask the engines until one answers. Raises SpeechError only when the audio itself cannot be recognised."""
+    async def _recognise(self, utterance: Utterance) -> Recognition | None:
+        """Ask the engines until one answers; None when the audio cannot be recognised."""
         opened = self.ledger.opened
         pcm = self._window.slice(utterance.context_start_byte, utterance.end_byte)
-        prompt = filters.next_prompt(list(opened.vocabulary), opened.prompt, self._prompt_tail(utterance))
+        prompt = filters.next_prompt(
+            [*opened.vocabulary, opened.prompt],
+            self.ledger.tail,
+            silence_s=seconds(max(0, utterance.start_byte - self.ledger.tail_end_offset)),
+            suppressed=self._last_suppressed,
+        )
         pause_s = 0.5
-        for attempt in range(1, self._settings.engine_attempts + 1):
+        for _ in range(self._settings.engine_attempts):
             try:
                 return await self._ports.recogniser.final(pcm, language=opened.language or None, prompt=prompt)
             except SpeechError as fault:
-                log.warning("utterance failed", attempt=attempt, reason=fault.reason)
-                if attempt == self._settings.engine_attempts:
+                log.warning("utterance failed", reason=fault.reason)
+                if not fault.retryable:
                     break
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
-        return _unheard()
-
-    def _prompt_tail(self, utterance: Utterance) -> str:
-        silent_bytes = utterance.start_byte - self.ledger.tail_end_offset
-        return self.ledger.tail if silent_bytes < 3 * BYTES_PER_SECOND else ""
+        return None
 
     async def _commit(self, work: _Work) -> None:
         assert work.task is not None
         recognition = work.task.result()
         utterance = work.utterance
-        if recognition.engine == _UNHEARD:
-            await self._append(gap=self._gap(utterance))
-        else:
-            entry = await self._append(**self._entry_for(work, recognition))
-            if entry.WhichOneof("kind") == "segment":
-                self._observe(work, recognition)
-        self._previous_forced = utterance.forced
-        metrics.AUDIO_BYTES.labels("transcribed").inc(utterance.end_byte - utterance.start_byte)
-        self._window.forget_below(
-            max(0, self.ledger.accounted_offset - self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000)
-        )
-
-    def _entry_for(self, work: _Work, recognition: Recognition) -> dict[str, pb.Segment | pb.Suppressed]:
-        utterance = work.utterance
-        heard = recognition.transcription
-        words = list(heard.words)
-        text = heard.text
-        if self._previous_forced and utterance.context_start_byte < utterance.start_byte:
-            text, words = filters.trim_overlap(self.ledger.tail, text, words)
-        pcm = self._window.slice(utterance.start_byte, utterance.end_byte)
-        verdict = filters.judge(heard, text=text, pcm=pcm)
-        start_s, end_s = seconds(utterance.start_byte), seconds(utterance.end_byte)
-        if not verdict.keep:
-            metrics.SUPPRESSED.labels(verdict.reason).inc()
-            suppressed = pb.Suppressed(
-                text=text, reason=verdict.reason, start_s=start_s, end_s=end_s, engine=recognition.engine,
-                start_offset=utterance.start_byte, end_offset=utterance.end_byte, audio_sequence=self._writer.sequence,
-            )  # fmt: skip
-            return {"suppressed": suppressed}
-        base_s = seconds(max(utterance.context_start_byte, 0))
-        segment = pb.Segment(
-            segment_id=work.segment_id,
-            index=self.ledger.next_index,
-            revision=1,
-            speaker=self.ledger.opened.speaker,
-            start_s=start_s,
-            end_s=end_s,
-            text=text,
-            confidence=heard.confidence,
-            engine=recognition.engine,
-            quality=pb.QUALITY_DRAFT if recognition.quality == "draft" else pb.QUALITY_FINAL,
-            words=[
-                pb.Word(text=w.text, start_s=base_s + w.start_s, end_s=base_s + w.end_s, probability=w.probability)
-                for w in words
-            ],
-            start_offset=utterance.start_byte,
-            end_offset=utterance.end_byte,
+        kind = entry_kind(
+            self.ledger,
+            utterance,
+            work.segment_id,
+            recognition,
+            pcm=self._window.slice(utterance.start_byte, utterance.end_byte),
             audio_sequence=self._writer.sequence,
+            settings=self._settings.filters,
         )
-        return {"segment": segment}
+        entry = await self._append(**kind)
+        self._last_suppressed = entry.WhichOneof("kind") == "suppressed"
+        if recognition is not None:
+            self._observe(work, recognition, entry)
+        context_bytes = self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000
+        self._window.forget_below(max(0, self.ledger.accounted_offset - context_bytes))
 
-    def _gap(self, utterance: Utterance) -> pb.Gap:
-        return pb.Gap(
-            start_s=seconds(utterance.start_byte), end_s=seconds(utterance.end_byte),
-            start_offset=utterance.start_byte, end_offset=utterance.end_byte, reason=pb.GAP_REASON_UNDECODABLE,
-        )  # fmt: skip
-
-    def _observe(self, work: _Work, recognition: Recognition) -> None:
+    def _observe(self, work: _Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
         now = self._ports.clock()
+        metrics.AUDIO_BYTES.labels("transcribed").inc(work.utterance.end_byte - work.utterance.start_byte)
+        if entry.WhichOneof("kind") == "suppressed":
+            metrics.SUPPRESSED.labels(entry.suppressed.reason).inc()
+            return
         metrics.SEGMENTS.labels(recognition.engine, recognition.quality).inc()
         endpoint_s = seconds(work.position_byte - work.utterance.end_byte)
         metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s)
-        metrics.SEGMENT_OVERHEAD.observe(
-            max(0.0, now - work.cut_at - recognition.engine_s - (work.started_at - work.cut_at))
-        )
+        waited_s = work.started_at - work.cut_at
+        metrics.SEGMENT_OVERHEAD.observe(max(0.0, now - work.cut_at - recognition.engine_s - waited_s))
 
     async def _append(self, **kind: object) -> pb.TranscriptEntry:
         """Append one entry, however long the broker is away, and show it to the client. Raises Fenced."""
@@ -465,13 +418,13 @@ class LiveSession:
                 break
             except AppError as fault:
                 log.warning("transcript append failed", fault=str(fault))
-                self._hold("broker")
+                self._line.hold("broker")
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
-        self._release("broker")
+        self._line.release("broker")
         self.ledger.apply(entry)
         if entry.WhichOneof("kind") in {"segment", "gap"}:
-            self._send(entry=entry)
+            self._line.say(entry=entry)
         return entry
 
     async def _checkpoint(self) -> None:
@@ -499,7 +452,7 @@ class LiveSession:
         self._end()
 
     def _say_finished(self) -> None:
-        self._send(
+        self._line.say(
             finished=relay.Finished(
                 event=self.ledger.event, meeting_id=self.ledger.opened.meeting_id, accounts=self.ledger.closed
             )
@@ -517,10 +470,10 @@ class LiveSession:
                     adopted=guest.adopted,
                 )
             )
-        if self._channel is not None and self._channel is not guest.channel:
-            self._problem(Kind.CONFLICT, "Another connection has taken the session over.", close_code=TAKEN_OVER)
-        self._channel = guest.channel
-        self._send(
+        if self._line.channel is not None and self._line.channel is not guest.channel:
+            self._leave_client(Kind.CONFLICT, "Another connection has taken the session over.", TAKEN_OVER)
+        self._line.channel = guest.channel
+        self._line.say(
             restored=relay.Restored(
                 session_id=self.id,
                 meeting_id=self.ledger.opened.meeting_id,
@@ -539,7 +492,7 @@ class LiveSession:
             self._end()
             return
         self._acknowledge()
-        self._tell_state()
+        self._line.tell_state(seconds(self._writer.held_offset - self.ledger.accounted_offset))
 
     async def _missed(self, last_event: int) -> list[pb.TranscriptEntry]:
         rows = self.ledger.since(last_event)
@@ -548,115 +501,53 @@ class LiveSession:
         history = await self._ports.transcripts.read(self.id)
         return newest(entry for _, entry in history if entry.event > last_event)
 
-    # -- partial texts -------------------------------------------------------------------------------------------
-
     async def _make_partial(self, start_byte: int) -> None:
-        end_byte = self._cutter.position_byte
         opened = self.ledger.opened
-        try:
-            recognition = await self._ports.recogniser.partial(
-                self._window.slice(start_byte, end_byte), language=opened.language or None, prompt=opened.prompt
-            )
-        finally:
-            self._partial = None
-        if recognition is None or self._cutter.open_start_byte != start_byte:
-            return  # the utterance has ended meanwhile: its segment is on the way
-        text = recognition.transcription.text
-        segment_id = ids.derived_id(self.id, "segment", start_byte)
-        before = self._partial_text[1] if self._partial_text[0] == segment_id else ""
-        self._partial_text = (segment_id, text)
-        if not text:
-            return
-        metrics.PARTIALS.inc()
-        self._send(
-            partial=relay.Partial(
-                segment_id=segment_id,
-                index=self.ledger.next_index + len(self._work),
-                start_s=seconds(start_byte),
-                end_s=seconds(end_byte),
-                text=text,
-                stable_chars=filters.stable_prefix(before, text),
-            )
+        partial = await self._partials.make(
+            self._window.slice(start_byte, self._cutter.position_byte),
+            start_byte,
+            ids.derived_id(self.id, "segment", start_byte),
+            self.ledger.next_index + len(self._work),
+            now=self._ports.clock(),
+            language=opened.language or None,
+            prompt=opened.prompt,
         )
+        # If the utterance has ended meanwhile, its segment is on the way.
+        if partial is not None and self._cutter.open_start_byte == start_byte:
+            metrics.PARTIALS.inc()
+            self._line.say(partial=partial)
 
     # -- what the client is told ---------------------------------------------------------------------------------
 
-    def _send(self, **kind: object) -> None:
-        if self._channel is not None:
-            self._channel.send(relay.ServerEvent(**kind))  # type: ignore[arg-type]  # the oneof's member, by its name
-
     def _acknowledge(self) -> None:
-        self._send(ack=relay.Ack(offset=self._writer.durable_offset, stored_offset=self._stored_offset))
+        self._line.say(ack=relay.Ack(offset=self._writer.durable_offset, stored_offset=self._stored_offset))
 
     def _on_durable(self) -> None:
         self._acknowledge()
         self._progress.set()
         if self._writer.held_offset - self._writer.durable_offset < self._settings.window_bytes // 2:
-            self._release("window")
+            self._line.release("window")
         if self._finish_reason is not None or self._work:
             self._wake.set()
 
     def _on_stall(self, stalled: bool) -> None:
         if stalled:
-            self._hold("broker")
+            self._line.hold("broker")
         else:
-            self._release("broker")
-
-    def _hold(self, reason: str) -> None:
-        if reason not in self._holds:
-            self._holds.add(reason)
-            self._tell_state()
-
-    def _release(self, reason: str) -> None:
-        if reason in self._holds:
-            self._holds.discard(reason)
-            self._tell_state()
-
-    def _set_state(self, state: relay.State, reason: str) -> None:
-        self._state = (state, reason)
-        self._tell_state()
-
-    def _tell_state(self) -> None:
-        """Say the worst that is the case: hold before degraded before ok."""
-        state, reason = (relay.STATE_HOLD, min(self._holds)) if self._holds else self._state
-        lag_s = seconds(self._writer.held_offset - self.ledger.accounted_offset)
-        self._send(status=relay.Status(state=state, reason=reason, lag_s=lag_s))
+            self._line.release("broker")
 
     def _complain(
         self, kind: Kind, message: str, *, code: str = "", expected: int | None = None, fatal: bool = False
     ) -> None:
-        """Tell the client what was wrong with what it sent; too many faults end the connection."""
-        self._faults += 1
-        fatal = fatal or self._faults >= self._settings.faults_max
-        close_code = TABLE[kind].close if fatal else 0
-        self._problem(kind, message, close_code=close_code, code=code, expected=expected)
-        if fatal:
-            self._channel = None
+        event = self.ledger.event
+        self._line.complain(kind, message, event=event, code=code, expected=expected, fatal=fatal)
 
-    def _problem(
-        self, kind: Kind, message: str, *, close_code: int, code: str = "", expected: int | None = None
-    ) -> None:
-        self._send(
-            problem=relay.Problem(
-                code=code or kind.value,
-                message=message,
-                close_code=close_code,
-                retryable=TABLE[kind].retryable,
-                event=self.ledger.event,
-                expected_offset=expected,
-            )
-        )
+    def _leave_client(self, kind: Kind, message: str, close_code: int) -> None:
+        self._line.problem(kind, message, event=self.ledger.event, close_code=close_code)
 
     def _end(self) -> None:
         self.over = True
         self._writer.closed = True
-        self._channel = None
+        self._line.channel = None
         self._progress.set()
         self._wake.set()
-
-
-_UNHEARD = "none"
-
-
-def _unheard() -> Recognition:
-    return Recognition(Transcription(text="", words=()), _UNHEARD, "draft", 0.0)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from chassis import bus, telemetry
-from chassis.errors import AppError, Kind
-from services.transcriber import metrics
-from services.transcriber.logs import Fenced
-from services.transcriber.session import Channel, LiveSession, Ports, SessionSettings
-from services.transcriber.transcript import Ledger, fold
 from verbatim.meetings.v1 import events_pb2
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
+
+from chassis import bus, telemetry
+from chassis.errors import AppError, Kind
+from services.transcriber import metrics
+from services.transcriber.line import Channel
+from services.transcriber.logs import Fenced
+from services.transcriber.session import LiveSession, Ports, SessionSettings
+from services.transcriber.transcript import Ledger, fold
 
 log = telemetry.logger(__name__)
 
@@ -111,7 +113,7 @@ class Sessions:
     async def _run(self, session: LiveSession) -> None:
         try:
             await session.run()
-        except Exception:  # noqa: BLE001 - the edge of the session's task: its logs are whole, the client resumes
+        except Exception:
             log.exception("session failed", session=session.id)
             metrics.SESSION_FAILURES.inc()
             session.let_go(_INTERNAL, "Something went wrong on our side.")
