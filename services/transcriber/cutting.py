@@ -1,12 +1,13 @@
 """Cut a stream of speech into utterances.
 
-The numbers are those in use for live captions with batch speech engines: an utterance ends where a person pauses,
-and one that does not end is cut at its quietest place, because engines lose words that are cut in the middle.
+The numbers are those in use for live captions with batch speech engines: an utterance ends where a person
+pauses, and one that does not end is cut at its quietest place, because engines lose words that are cut in
+the middle.
 """
 
 import math
 from collections import deque
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -24,9 +25,10 @@ _SLAB_FRAMES = 500
 class Utterance:
     """A range of a session's audio that goes to a speech engine as one request.
 
-    Offsets are bytes in the session's 16 kHz mono s16le stream. `forced` says that the end is no pause but a cut in
-    running speech. `context_start_byte` is below `start_byte` only right after such a cut: audio from there is sent
-    along so that the engine hears the word at the cut as a whole, though the text below `start_byte` is already told.
+    Offsets are bytes in the session's 16 kHz mono s16le stream. `forced` says that the end is no pause but
+    a cut in running speech. `context_start_byte` is below `start_byte` only right after such a cut: audio
+    from there is sent along so that the engine hears the word at the cut as a whole, though the text below
+    `start_byte` is already told.
     """
 
     start_byte: int
@@ -39,8 +41,9 @@ class Utterance:
 class CuttingSettings:
     """How speech is told from silence, and where it is cut. Raises `ValueError` that names the field.
 
-    The five fields from `aggressiveness` to `tone_share` are those of `VoiceDetector`. Between `soft_cap_ms` and
-    `hard_cap_ms` an utterance is cut only where it dips below `dip_ratio` of its own level, at `hard_cap_ms` anyway.
+    The five fields from `aggressiveness` to `tone_share` are those of `VoiceDetector`. Between
+    `soft_cap_ms` and `hard_cap_ms` an utterance is cut only where it dips below `dip_ratio` of its own
+    level, at `hard_cap_ms` anyway.
     """
 
     frame_ms: int = 30
@@ -126,11 +129,12 @@ class _Quiet:
 
 
 class Cutter:
-    """Finds the utterances of one session while its audio comes in. Holds energies, and audio of less than a frame.
+    """Finds the utterances of one session while its audio comes in.
 
-    Utterances come in order and never overlap, none starts below `start_byte`, and how the audio is split into calls
-    of `feed` changes nothing. Who takes a session up again starts a new cutter at the old one's `silent_until_byte`,
-    or at the end of an utterance that it returned.
+    It holds energies, and audio of less than a frame. Utterances come in order and never overlap, none
+    starts below `start_byte`, and how the audio is split into calls of `feed` changes nothing. Who takes a
+    session up again starts a new cutter at the old one's `silent_until_byte`, or at the end of an utterance
+    that it returned.
     """
 
     def __init__(self, settings: CuttingSettings, start_byte: int = 0) -> None:
@@ -170,7 +174,8 @@ class Cutter:
         """Everything below is in a returned utterance or is silence: no later utterance starts below it."""
         if self._open:
             return self._open.start_byte
-        # The oldest frame leaves the window when the next one comes, so speech cannot be found to start there.
+        # The oldest frame leaves the window when the next one comes, so speech cannot be found to start
+        # there.
         return self._start_of_speech(self._recently_voiced & (self._start_window >> 1))
 
     def feed(self, pcm: bytes) -> list[Utterance]:
@@ -234,7 +239,8 @@ class Cutter:
     def _cut_if_long(self, utterance: _OpenUtterance) -> Utterance | None:
         length_bytes = self._examined_byte - utterance.start_byte
         at_hard_cap = length_bytes >= _in_bytes(self._settings.hard_cap_ms)
-        # Looking once per quiet span finds every dip that matters, at a third of the cost of looking at every frame.
+        # Looking once per quiet span finds every dip that matters, at a third of the cost of looking at
+        # every frame.
         due = (
             length_bytes >= _in_bytes(self._settings.soft_cap_ms)
             and not utterance.frames % self._quiet_frames
@@ -247,15 +253,10 @@ class Cutter:
             return None
         if quiet.byte >= utterance.voiced_end_byte:
             return self._close(utterance, quiet.byte, forced=False)
-        after = _OpenUtterance(
+        after = replace(
+            utterance,
             start_byte=quiet.byte,
             context_start_byte=self._context_of(quiet.byte, utterance.start_byte),
-            voiced_end_byte=utterance.voiced_end_byte,
-            recent_powers=utterance.recent_powers,
-            frames=utterance.frames,
-            silent_frames=utterance.silent_frames,
-            voiced_frames=utterance.voiced_frames,
-            voiced_power_sum=utterance.voiced_power_sum,
         )
         ended = self._close(utterance, quiet.byte, forced=True)
         self._open = after

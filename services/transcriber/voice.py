@@ -5,20 +5,22 @@ import webrtcvad
 from numpy.typing import NDArray
 
 _FULL_SCALE = 32_768.0
-# A frame that is as loud as the one before within this is looked at as a possible tone; speech seldom is that steady.
+# A frame that is as loud as the one before within this is looked at as a possible tone; speech seldom is
+# that steady.
 _STEADY_WITHIN = 0.05
 # A tone under a Hann window fills the bin of its frequency and two on each side.
 _TONE_BINS = 2
 
 
 class VoiceDetector:
-    """An energy gate above a noise floor, then webrtcvad, then a look for pure tones, each only where the last says yes.
+    """An energy gate over a noise floor, then webrtcvad, then a look for tones.
 
-    `rms_gate` and `noise_gate_max` are fractions of full scale. The gate stands `noise_factor` above the noise floor,
-    never below `rms_gate`, and never above `noise_gate_max`: loud steady sound is left for webrtcvad to judge. The
-    floor falls at once and rises by `noise_rise_db_per_s`. A steady frame with more than `tone_share` of its energy
-    near one frequency is a tone and not a voice. Holds no audio; its verdict on a frame depends on the frames before
-    it, but not on how they were split into calls.
+    Each step sees only what passed the one before. `rms_gate` and `noise_gate_max` are fractions of full
+    scale. The gate stands `noise_factor` above the noise floor, never below `rms_gate`, and never above
+    `noise_gate_max`: loud steady sound is left for webrtcvad to judge. The floor falls at once and rises by
+    `noise_rise_db_per_s`. A steady frame with more than `tone_share` of its energy near one frequency is a
+    tone and not a voice. Holds no audio; its verdict on a frame depends on the frames before it, but not on
+    how they were split into calls.
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class VoiceDetector:
         """
         samples = np.frombuffer(audio, dtype="<i2").reshape(-1, self._frame_samples)
         frames = samples.astype(np.float64)
-        # The mean is no sound. Sums of integers are exact in doubles, so no split of the stream can change a verdict.
+        # The mean is no sound. Sums of integers are exact in doubles, so no split of the stream can change
+        # a verdict.
         powers: NDArray[np.float64] = np.einsum("ij,ij->i", frames, frames) / self._frame_samples
         powers -= (frames.sum(axis=1) / self._frame_samples) ** 2
         listed: list[float] = powers.tolist()
