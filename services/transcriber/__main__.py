@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def _session_settings(settings: Settings) -> SessionSettings:
     )
 
 
-def _on_message(handle: Callable[[bytes], None]) -> Callable[[Msg], object]:
+def _on_message(handle: Callable[[bytes], None]) -> Callable[[Msg], Awaitable[None]]:
     async def callback(message: Msg) -> None:
         handle(message.data)
 

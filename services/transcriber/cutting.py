@@ -232,19 +232,14 @@ class Cutter:
         context_start_byte = start_byte
         if self._previous.forced and start_byte == self._previous.end_byte:
             context_start_byte = self._context_of(start_byte, self._previous.start_byte)
-        return _OpenUtterance(
-            start_byte, context_start_byte, self._examined_byte, deque(maxlen=self._search_frames)
-        )
+        return _OpenUtterance(start_byte, context_start_byte, self._examined_byte, deque(maxlen=self._search_frames))
 
     def _cut_if_long(self, utterance: _OpenUtterance) -> Utterance | None:
         length_bytes = self._examined_byte - utterance.start_byte
         at_hard_cap = length_bytes >= _in_bytes(self._settings.hard_cap_ms)
         # Looking once per quiet span finds every dip that matters, at a third of the cost of looking at
         # every frame.
-        due = (
-            length_bytes >= _in_bytes(self._settings.soft_cap_ms)
-            and not utterance.frames % self._quiet_frames
-        )
+        due = length_bytes >= _in_bytes(self._settings.soft_cap_ms) and not utterance.frames % self._quiet_frames
         if not (due or at_hard_cap):
             return None
         quiet = self._quietest(utterance)

@@ -24,7 +24,7 @@ class ClientLine:
         self._faults_max = faults_max
         self._faults = 0
         self._holds: set[str] = set()
-        self._state: tuple[relay.State, str] = (relay.STATE_OK, "")
+        self._state: tuple[relay.State.ValueType, str] = (relay.STATE_OK, "")
 
     def say(self, **kind: object) -> None:
         """Send one of the events of `ServerEvent`, by its name."""
@@ -47,14 +47,16 @@ class ClientLine:
             self._holds.discard(reason)
             self.tell_state()
 
-    def set_state(self, state: relay.State, reason: str) -> None:
+    def set_state(self, state: relay.State.ValueType, reason: str) -> None:
         """Note how well the session is served: ok or degraded."""
         self._state = (state, reason)
         self.tell_state()
 
     def tell_state(self, lag_s: float = 0.0) -> None:
         """Say the worst that is the case: hold before degraded before ok."""
-        state, reason = (relay.STATE_HOLD, min(self._holds)) if self._holds else self._state
+        state, reason = self._state
+        if self._holds:
+            state, reason = relay.STATE_HOLD, min(self._holds)
         self.say(status=relay.Status(state=state, reason=reason, lag_s=lag_s))
 
     def complain(

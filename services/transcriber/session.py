@@ -111,7 +111,7 @@ class LiveSession:
         self._progress = asyncio.Event()
         self._stored_offset = 0
         self._stored_event = 0
-        self._finish_reason: pb.CloseReason | None = None
+        self._finish_reason: pb.CloseReason.ValueType | None = None
         self._finish_offset: int | None = None
         self._paused = False
         self._tasks: asyncio.TaskGroup | None = None
@@ -188,7 +188,7 @@ class LiveSession:
             return
         self._begin_finish(pb.CLOSE_REASON_FINISHED)
 
-    def _begin_finish(self, reason: pb.CloseReason) -> None:
+    def _begin_finish(self, reason: pb.CloseReason.ValueType) -> None:
         if self._finish_reason is None:
             self._finish_reason = reason
             self._finish_offset = self._writer.held_offset
@@ -269,13 +269,9 @@ class LiveSession:
         if self._finish_reason is None and now - self.last_activity_at > idle_s:
             self._begin_finish(pb.CLOSE_REASON_IDLE)
         start_byte = self._cutter.open_start_byte
-        wanted = start_byte is not None and self._line.channel is not None and self.ledger.opened.interim
-        if (
-            wanted
-            and not self._work
-            and self._tasks is not None
-            and self._partials.due(now, self._cutter.position_byte - start_byte)
-        ):
+        if start_byte is None or self._line.channel is None or self._work or not self.ledger.opened.interim:
+            return
+        if self._tasks is not None and self._partials.due(now, self._cutter.position_byte - start_byte):
             self._partial = self._tasks.create_task(self._make_partial(start_byte))
 
     # -- the one task that appends -------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class Ledger:
         self.silence_bytes += start - self.accounted_offset
         self.accounted_offset = end
 
-    def accounts(self, reason: pb.CloseReason, received_bytes: int) -> pb.Closed:
+    def accounts(self, reason: pb.CloseReason.ValueType, received_bytes: int) -> pb.Closed:
         """Return the accounts at the end: received = transcribed + silence + gaps, or coverage tells the difference."""
         silence = self.silence_bytes + max(0, received_bytes - self.accounted_offset)
         covered = self.transcribed_bytes + silence
