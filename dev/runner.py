@@ -98,28 +98,30 @@ class Runner:
         Raises ProcessDiedError or NotReadyError for the first that fails; what was started keeps running
         until `stop`.
         """
-        self._log_folder.mkdir(parents=True, exist_ok=True)
-        if self._guard is None:
-            self._guard = Guard()
-        for program in programs:
-            log = self._log_folder / f"{program.name}.log"
-            if log.exists():
-                log.replace(log.with_suffix(".previous.log"))
-            self._children[program.name] = _Child(program, log)
-        self._stages.append([program.name for program in programs])
-        for program in programs:
-            self._spawn(self._children[program.name])
+        self._launch(programs)
         await _all(self._until_ready(self._children[program.name]) for program in programs)
+
+    async def finish(self, *programs: Program) -> None:
+        """Run programs together to their end, each within its `ready_within_s`; they have no part in `stop`.
+
+        Raises ProcessDiedError for one that ends with another exit code than 0, NotReadyError for one that
+        is too slow.
+        """
+        self._launch(programs)
+        await _all(self._until_finished(self._children[program.name]) for program in programs)
+        await self._stop_stage()
 
     async def stop(self) -> None:
         """Stop everything, the last stage first. Bounded by each `stop_within_s`; safe to call twice."""
         while self._stages:
-            stage = self._stages[-1]
-            await _all(self._stop_one(self._children[name]) for name in stage)
-            self._stages.pop()
+            await self._stop_stage()
         if self._guard is not None:
             self._guard.close()
             self._guard = None
+
+    async def _stop_stage(self) -> None:
+        await _all(self._stop_one(self._children[name]) for name in self._stages[-1])
+        self._stages.pop()
 
     def kill_all(self) -> None:
         """Kill every child at once, without asking: for an impatient second Ctrl-C."""
@@ -155,7 +157,7 @@ class Runner:
     async def ended(self, name: str, within_s: float) -> int:
         """Wait for a child's end and return its exit code (negative: the signal). Raises TimeoutError."""
         child = self._children[name]
-        if not await _until(lambda: not child.running, within_s):
+        if not await wait_until(lambda: not child.running, within_s):
             raise TimeoutError(f"{name} still runs after {within_s:g} s")
         return -signal.SIGKILL if child.process is None else child.process.returncode
 
@@ -201,6 +203,19 @@ class Runner:
         for line in whole_lines.decode(errors="replace").splitlines():
             print(prefix, line, file=console)
 
+    def _launch(self, programs: Sequence[Program]) -> None:
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        if self._guard is None:
+            self._guard = Guard()
+        for program in programs:
+            log = self._log_folder / f"{program.name}.log"
+            if log.exists():
+                log.replace(log.with_suffix(".previous.log"))
+            self._children[program.name] = _Child(program, log)
+        self._stages.append([program.name for program in programs])
+        for program in programs:
+            self._spawn(self._children[program.name])
+
     def _spawn(self, child: _Child) -> None:
         program = child.program
         child.expected_to_end = False
@@ -235,6 +250,16 @@ class Runner:
             await asyncio.sleep(POLL_S)
         self._progress(program.name, time.monotonic() - started)
 
+    async def _until_finished(self, child: _Child) -> None:
+        program, started = child.program, time.monotonic()
+        child.expected_to_end = True
+        if not await wait_until(lambda: not child.running, program.ready_within_s):
+            raise NotReadyError(program.name, program.ready_within_s, child.log, self.tail(program.name))
+        assert child.process is not None
+        if child.process.returncode != 0:
+            raise self._death(child)
+        self._progress(program.name, time.monotonic() - started)
+
     async def _stop_one(self, child: _Child) -> None:
         process = child.process
         if process is None:
@@ -243,7 +268,7 @@ class Runner:
         if child.running:
             os.kill(process.pid, child.program.stop_signal)
             os.kill(process.pid, signal.SIGCONT)  # a frozen process cannot hear the request to stop
-            await _until(lambda: not child.running, child.program.stop_within_s)
+            await wait_until(lambda: not child.running, child.program.stop_within_s)
         # What the child left behind in its group, and the child itself if it would not stop.
         _signal_group(child, signal.SIGKILL)
         process.wait(timeout=5)
@@ -268,7 +293,8 @@ async def _all(waits: Iterable[Coroutine[None, None, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _until(condition: Callable[[], bool], within_s: float) -> bool:
+async def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
+    """Wait until the condition holds and say whether it came to hold in time."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
