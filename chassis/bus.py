@@ -119,12 +119,46 @@ class Bus:
         retryable, the same batch is handed over again after a pause (0.1 s doubling to 5 s), so order holds; any
         other exception is a bug and goes up. A message may come more than once; effects must be idempotent.
         """
+        async for messages in self.pull(
+            stream=stream,
+            durable=durable,
+            subject=subject,
+            batch=batch,
+            ack_wait_s=ack_wait_s,
+            unacknowledged_max=batch * 4,
+        ):
+            if messages:
+                await self._settle(durable, messages, handle)
+
+    async def pull(
+        self,
+        *,
+        stream: str,
+        durable: str,
+        subject: str,
+        batch: int,
+        ack_wait_s: float,
+        unacknowledged_max: int,
+    ) -> AsyncIterator[list[Msg]]:
+        """Yield batches of the subject's messages, for ever; an empty one at least every few seconds.
+
+        The caller acknowledges. Several may pull from one durable consumer: each message goes to one of them. A
+        consumer or a connection that is lost is made again.
+        """
+        config = ConsumerConfig(
+            durable_name=durable,
+            filter_subject=subject,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_wait=ack_wait_s,
+            max_ack_pending=unacknowledged_max,
+        )
         subscription: JetStreamContext.PullSubscription | None = None
         idle = 0
         while True:
+            messages: list[Msg] = []
             try:
                 if subscription is None:
-                    subscription = await self._subscribe(stream, durable, subject, batch, ack_wait_s)
+                    subscription = await self.js.pull_subscribe(subject, durable=durable, stream=stream, config=config)
                 messages = await subscription.fetch(batch, timeout=2.0)
                 idle = 0
             except TimeoutError:
@@ -132,13 +166,11 @@ class Bus:
                 # A deleted consumer looks like silence: ask now and then.
                 if idle % 15 == 0 and not await self._exists(stream, durable):
                     subscription = None
-                continue
             except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
                 log.warning("consumer lost, subscribing again", consumer=durable, fault=repr(fault))
                 subscription = None
                 await asyncio.sleep(1.0)
-                continue
-            await self._settle(durable, messages, handle)
+            yield messages
 
     async def _settle(self, durable: str, messages: list[Msg], handle: Callable[[list[Msg]], Awaitable[None]]) -> None:
         pause = 0.1
@@ -154,29 +186,10 @@ class Bus:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
                 for message in messages:
-                    await self._quietly(message.in_progress())
+                    await quietly(message.in_progress())
         for message in messages:
-            await self._quietly(message.ack())
+            await quietly(message.ack())
         CONSUMED.labels(durable, "done").inc(len(messages))
-
-    async def _quietly(self, acknowledgement: Awaitable[None]) -> None:
-        """A lost acknowledgement only costs a redelivery."""
-        try:
-            await acknowledgement
-        except FAULTS as fault:
-            log.info("acknowledgement lost", fault=repr(fault))
-
-    async def _subscribe(
-        self, stream: str, durable: str, subject: str, batch: int, ack_wait_s: float
-    ) -> JetStreamContext.PullSubscription:
-        config = ConsumerConfig(
-            durable_name=durable,
-            filter_subject=subject,
-            deliver_policy=DeliverPolicy.ALL,
-            ack_wait=ack_wait_s,
-            max_ack_pending=batch * 4,
-        )
-        return await self.js.pull_subscribe(subject, durable=durable, stream=stream, config=config)
 
     async def _exists(self, stream: str, durable: str) -> bool:
         try:
@@ -186,6 +199,14 @@ class Bus:
         except FAULTS:
             return True
         return True
+
+
+async def quietly(acknowledgement: Awaitable[object]) -> None:
+    """Acknowledge if the broker can be reached: a lost acknowledgement only costs a redelivery."""
+    try:
+        await acknowledgement
+    except FAULTS as fault:
+        log.info("acknowledgement lost", fault=repr(fault))
 
 
 @asynccontextmanager
