@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import nats
@@ -119,16 +119,18 @@ class Bus:
         retryable, the same batch is handed over again after a pause (0.1 s doubling to 5 s), so order holds; any
         other exception is a bug and goes up. A message may come more than once; effects must be idempotent.
         """
-        async for messages in self.pull(
+        pulled = self.pull(
             stream=stream,
             durable=durable,
             subject=subject,
             batch=batch,
             ack_wait_s=ack_wait_s,
             unacknowledged_max=batch * 4,
-        ):
-            if messages:
-                await self._settle(durable, messages, handle)
+        )
+        async with aclosing(pulled):
+            async for messages in pulled:
+                if messages:
+                    await self._settle(durable, messages, handle)
 
     async def pull(
         self,
@@ -139,11 +141,11 @@ class Bus:
         batch: int,
         ack_wait_s: float,
         unacknowledged_max: int,
-    ) -> AsyncIterator[list[Msg]]:
+    ) -> AsyncGenerator[list[Msg], None]:
         """Yield batches of the subject's messages, for ever; an empty one at least every few seconds.
 
-        The caller acknowledges. Several may pull from one durable consumer: each message goes to one of them. A
-        consumer or a connection that is lost is made again.
+        The caller acknowledges, and closes the generator (`contextlib.aclosing`). Several may pull from one durable
+        consumer: each message goes to one of them. A consumer or a connection that is lost is made again.
         """
         config = ConsumerConfig(
             durable_name=durable,
@@ -154,23 +156,33 @@ class Bus:
         )
         subscription: JetStreamContext.PullSubscription | None = None
         idle = 0
-        while True:
-            messages: list[Msg] = []
-            try:
-                if subscription is None:
-                    subscription = await self.js.pull_subscribe(subject, durable=durable, stream=stream, config=config)
-                messages = await subscription.fetch(batch, timeout=2.0)
-                idle = 0
-            except TimeoutError:
-                idle += 1
-                # A deleted consumer looks like silence: ask now and then.
-                if idle % 15 == 0 and not await self._exists(stream, durable):
+        try:
+            while True:
+                messages: list[Msg] = []
+                lost = False
+                try:
+                    if subscription is None:
+                        subscription = await self.js.pull_subscribe(
+                            subject, durable=durable, stream=stream, config=config
+                        )
+                    messages = await subscription.fetch(batch, timeout=2.0)
+                    idle = 0
+                except TimeoutError:
+                    idle += 1
+                    # A deleted consumer looks like silence: ask now and then.
+                    lost = idle % 15 == 0 and not await self._exists(stream, durable)
+                except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+                    log.warning("consumer lost, subscribing again", consumer=durable, fault=repr(fault))
+                    lost = True
+                    await asyncio.sleep(1.0)
+                if lost and subscription is not None:
+                    await quietly(subscription.unsubscribe())
                     subscription = None
-            except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
-                log.warning("consumer lost, subscribing again", consumer=durable, fault=repr(fault))
-                subscription = None
-                await asyncio.sleep(1.0)
-            yield messages
+                yield messages
+        finally:
+            # Else the broker could still send a message here, where nobody would take it.
+            if subscription is not None:
+                await quietly(subscription.unsubscribe())
 
     async def _settle(self, durable: str, messages: list[Msg], handle: Callable[[list[Msg]], Awaitable[None]]) -> None:
         pause = 0.1
