@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import nats
@@ -119,26 +119,70 @@ class Bus:
         retryable, the same batch is handed over again after a pause (0.1 s doubling to 5 s), so order holds; any
         other exception is a bug and goes up. A message may come more than once; effects must be idempotent.
         """
+        pulled = self.pull(
+            stream=stream,
+            durable=durable,
+            subject=subject,
+            batch=batch,
+            ack_wait_s=ack_wait_s,
+            unacknowledged_max=batch * 4,
+        )
+        async with aclosing(pulled):
+            async for messages in pulled:
+                if messages:
+                    await self._settle(durable, messages, handle)
+
+    async def pull(
+        self,
+        *,
+        stream: str,
+        durable: str,
+        subject: str,
+        batch: int,
+        ack_wait_s: float,
+        unacknowledged_max: int,
+    ) -> AsyncGenerator[list[Msg], None]:
+        """Yield batches of the subject's messages, for ever; an empty one at least every few seconds.
+
+        The caller acknowledges, and closes the generator (`contextlib.aclosing`). Several may pull from one durable
+        consumer: each message goes to one of them. A consumer or a connection that is lost is made again.
+        """
+        config = ConsumerConfig(
+            durable_name=durable,
+            filter_subject=subject,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_wait=ack_wait_s,
+            max_ack_pending=unacknowledged_max,
+        )
         subscription: JetStreamContext.PullSubscription | None = None
         idle = 0
-        while True:
-            try:
-                if subscription is None:
-                    subscription = await self._subscribe(stream, durable, subject, batch, ack_wait_s)
-                messages = await subscription.fetch(batch, timeout=2.0)
-                idle = 0
-            except TimeoutError:
-                idle += 1
-                # A deleted consumer looks like silence: ask now and then.
-                if idle % 15 == 0 and not await self._exists(stream, durable):
+        try:
+            while True:
+                messages: list[Msg] = []
+                lost = False
+                try:
+                    if subscription is None:
+                        subscription = await self.js.pull_subscribe(
+                            subject, durable=durable, stream=stream, config=config
+                        )
+                    messages = await subscription.fetch(batch, timeout=2.0)
+                    idle = 0
+                except TimeoutError:
+                    idle += 1
+                    # A deleted consumer looks like silence: ask now and then.
+                    lost = idle % 15 == 0 and not await self._exists(stream, durable)
+                except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+                    log.warning("consumer lost, subscribing again", consumer=durable, fault=repr(fault))
+                    lost = True
+                    await asyncio.sleep(1.0)
+                if lost and subscription is not None:
+                    await quietly(subscription.unsubscribe())
                     subscription = None
-                continue
-            except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
-                log.warning("consumer lost, subscribing again", consumer=durable, fault=repr(fault))
-                subscription = None
-                await asyncio.sleep(1.0)
-                continue
-            await self._settle(durable, messages, handle)
+                yield messages
+        finally:
+            # Else the broker could still send a message here, where nobody would take it.
+            if subscription is not None:
+                await quietly(subscription.unsubscribe())
 
     async def _settle(self, durable: str, messages: list[Msg], handle: Callable[[list[Msg]], Awaitable[None]]) -> None:
         pause = 0.1
@@ -154,29 +198,10 @@ class Bus:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
                 for message in messages:
-                    await self._quietly(message.in_progress())
+                    await quietly(message.in_progress())
         for message in messages:
-            await self._quietly(message.ack())
+            await quietly(message.ack())
         CONSUMED.labels(durable, "done").inc(len(messages))
-
-    async def _quietly(self, acknowledgement: Awaitable[None]) -> None:
-        """A lost acknowledgement only costs a redelivery."""
-        try:
-            await acknowledgement
-        except FAULTS as fault:
-            log.info("acknowledgement lost", fault=repr(fault))
-
-    async def _subscribe(
-        self, stream: str, durable: str, subject: str, batch: int, ack_wait_s: float
-    ) -> JetStreamContext.PullSubscription:
-        config = ConsumerConfig(
-            durable_name=durable,
-            filter_subject=subject,
-            deliver_policy=DeliverPolicy.ALL,
-            ack_wait=ack_wait_s,
-            max_ack_pending=batch * 4,
-        )
-        return await self.js.pull_subscribe(subject, durable=durable, stream=stream, config=config)
 
     async def _exists(self, stream: str, durable: str) -> bool:
         try:
@@ -186,6 +211,14 @@ class Bus:
         except FAULTS:
             return True
         return True
+
+
+async def quietly(acknowledgement: Awaitable[object]) -> None:
+    """Acknowledge if the broker can be reached: a lost acknowledgement only costs a redelivery."""
+    try:
+        await acknowledgement
+    except FAULTS as fault:
+        log.info("acknowledgement lost", fault=repr(fault))
 
 
 @asynccontextmanager

@@ -118,7 +118,7 @@ class Database:
             await connection.execute(sa.text("select 1"))
 
     async def notified(self, channel: str, poll_s: float) -> AsyncIterator[None]:
-        """Yield after each NOTIFY on the channel, and every `poll_s` seconds in any case. Survives a lost connection."""
+        """Yield after each NOTIFY on the channel, and at least every `poll_s` seconds. Survives a lost connection."""
         dsn = make_url(self.url).set(drivername="postgresql").render_as_string(hide_password=False)
         while True:
             try:
@@ -168,7 +168,7 @@ async def database(url: str, *, production: bool, statement_timeout_s: float = 5
 
 
 def migrate(url: str, folder: Path) -> None:
-    """Bring the schema to the newest revision of `folder`, an Alembic script folder. Waits for another that migrates."""
+    """Bring the schema to the newest revision of `folder`, an Alembic script folder; one process at a time."""
     engine = sa.create_engine(url, connect_args={"connect_timeout": 3, "options": "-c lock_timeout=5000"})
     config = alembic.config.Config()
     config.set_main_option("script_location", str(folder))
