@@ -256,10 +256,7 @@ class Cutter:
         at_hard_cap = length_bytes >= _in_bytes(self._settings.hard_cap_ms)
         # Looking once per quiet span finds every dip that matters, at a third of the cost of looking at
         # every frame.
-        due = (
-            length_bytes >= _in_bytes(self._settings.soft_cap_ms)
-            and not utterance.frames % self._quiet_frames
-        )
+        due = length_bytes >= _in_bytes(self._settings.soft_cap_ms) and not utterance.frames % self._quiet_frames
         if not (due or at_hard_cap):
             return None
         quiet = self._quietest(utterance)

@@ -125,9 +125,7 @@ _NGRAM_MAX = 5
 _BROKEN_WORDS_MAX = 2
 
 
-def trim_overlap(
-    previous_tail: Sequence[str], transcription: Transcription, *, context_s: float
-) -> Transcription:
+def trim_overlap(previous_tail: Sequence[str], transcription: Transcription, *, context_s: float) -> Transcription:
     """Take away what is already told, after a forced cut.
 
     `previous_tail` are the last words of the text before the cut, `context_s` is how much of the

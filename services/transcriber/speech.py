@@ -48,9 +48,7 @@ class SpeechError(Exception):
     text that was spoken and no credential.
     """
 
-    def __init__(
-        self, message: str, *, retryable: bool, reason: Reason, retry_after_s: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, retryable: bool, reason: Reason, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.reason: Reason = reason
@@ -66,9 +64,7 @@ class SpeechEngine(Protocol):
     async def start(self) -> None:
         """Make ready to transcribe; raises `SpeechError`."""
 
-    async def transcribe(
-        self, pcm: bytes, *, language: str | None, prompt: str, deadline_s: float
-    ) -> Transcription:
+    async def transcribe(self, pcm: bytes, *, language: str | None, prompt: str, deadline_s: float) -> Transcription:
         """Return the text of `pcm` (16 kHz mono s16le) within `deadline_s`.
 
         `language` is an ISO 639-1 code or None, `prompt` is what was said before and words to expect, or
@@ -122,9 +118,7 @@ class OpenAISpeech:
         if client:
             await client.close()
 
-    async def transcribe(
-        self, pcm: bytes, *, language: str | None, prompt: str, deadline_s: float
-    ) -> Transcription:
+    async def transcribe(self, pcm: bytes, *, language: str | None, prompt: str, deadline_s: float) -> Transcription:
         """See `SpeechEngine`."""
         if self._client is None:
             raise SpeechError("the engine is closed", retryable=False, reason="closed")

@@ -89,9 +89,7 @@ class PocketSphinxSpeech:
         for worker in self._workers:
             await worker.stop()
 
-    async def transcribe(
-        self, pcm: bytes, *, language: str | None, prompt: str, deadline_s: float
-    ) -> Transcription:
+    async def transcribe(self, pcm: bytes, *, language: str | None, prompt: str, deadline_s: float) -> Transcription:
         """See `SpeechEngine`. `language` and `prompt` change nothing here."""
         del language, prompt
         if len(pcm) > self._audio_bytes_max:
@@ -240,6 +238,4 @@ def _transcription(answer: dict[str, Any]) -> Transcription:
     # The mean of the words' posteriors: on the bundled recording it falls with the word error rate as noise
     # grows.
     confidence = sum(word.probability or 0.0 for word in words) / len(words) if words else None
-    return Transcription(
-        text=" ".join(word.text for word in words), words=words, confidence=confidence, language="en"
-    )
+    return Transcription(text=" ".join(word.text for word in words), words=words, confidence=confidence, language="en")

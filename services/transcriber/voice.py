@@ -64,8 +64,7 @@ class VoiceDetector:
             self._last_power = listed[-1]
             return listed, [False] * len(listed)
         verdicts = [
-            self._hears_voice(samples[position], frames[position], power)
-            for position, power in enumerate(listed)
+            self._hears_voice(samples[position], frames[position], power) for position, power in enumerate(listed)
         ]
         return listed, verdicts
 

@@ -74,14 +74,16 @@ class ScriptedServer:
         connection.add_done_callback(self._connections.discard)
         # Cancelled is how the server ends; asyncio's streams of 3.11 would log that as a failure.
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while True:
-                request = await _read_request(reader)
-                self.requests.append(request)
-                scripted = self.script.popleft() if self.script else self.otherwise(request)
-                await _write_answer(writer, scripted)
-                if scripted.reset or scripted.reset_after is not None:
-                    writer.transport.abort()
-                    return
+            while await self._answer_one(reader, writer):
+                pass
+        writer.transport.abort()
+
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        request = await _read_request(reader)
+        self.requests.append(request)
+        scripted = self.script.popleft() if self.script else self.otherwise(request)
+        await _write_answer(writer, scripted)
+        return not scripted.reset and scripted.reset_after is None
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:

@@ -36,10 +36,7 @@ def rms(pcm: bytes) -> float:
 
 async def heard() -> list[tuple[bytes, Transcription]]:
     cutter = Cutter(CuttingSettings())
-    parts = [
-        MEETING[utterance.start_byte : utterance.end_byte]
-        for utterance in cutter.feed(MEETING) + cutter.flush()
-    ]
+    parts = [MEETING[utterance.start_byte : utterance.end_byte] for utterance in cutter.feed(MEETING) + cutter.flush()]
     engine = PocketSphinxSpeech(workers=1)
     await engine.start()
     try:
@@ -68,9 +65,7 @@ def test_the_embedded_engine_gets_four_words_of_five(transcript: list[tuple[byte
 
 @pytest.mark.req("R-STT-4")
 @pytest.mark.parametrize("phrase", FINDABLE)
-def test_decisions_and_tasks_come_out_whole(
-    transcript: list[tuple[bytes, Transcription]], phrase: str
-) -> None:
+def test_decisions_and_tasks_come_out_whole(transcript: list[tuple[bytes, Transcription]], phrase: str) -> None:
     assert any(phrase in transcription.text for _, transcription in transcript)
 
 

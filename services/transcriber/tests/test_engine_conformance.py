@@ -21,9 +21,7 @@ MEETING = meeting()
 # What is said in these parts of the bundled recording, as any engine must hear it.
 SAID = {
     MEETING[int(0.2 * SECOND) : int(3.6 * SECOND)]: "hello everyone and welcome to our weekly meeting",
-    MEETING[
-        int(37.2 * SECOND) : int(40.8 * SECOND)
-    ]: "we decided to move the launch of the website to september",
+    MEETING[int(37.2 * SECOND) : int(40.8 * SECOND)]: "we decided to move the launch of the website to september",
     MEETING[int(75.1 * SECOND) : int(77.5 * SECOND)]: "does anyone have a question",
 }
 FIRST, *_ = SAID

@@ -64,9 +64,7 @@ def test_thank_you_is_kept_unless_the_audio_says_otherwise() -> None:
 
 @given(text=st.text(max_size=300), figure=st.none() | st.floats(-10, 10))
 def test_any_text_with_any_figures_gets_a_verdict(text: str, figure: float | None) -> None:
-    transcription = Transcription(
-        text, no_speech_probability=figure, average_logprob=figure, compression_ratio=figure
-    )
+    transcription = Transcription(text, no_speech_probability=figure, average_logprob=figure, compression_ratio=figure)
     assert reason(transcription) != ""
 
 
@@ -122,9 +120,7 @@ def test_text_that_does_not_align_with_its_words_is_made_of_the_words() -> None:
 
 
 def test_a_script_without_spaces_is_joined_without_them() -> None:
-    heard = Transcription(
-        "会議を始めます", (Word("会議を", 0.2, 0.5), Word("始め", 1.2, 1.5), Word("ます", 1.5, 2))
-    )
+    heard = Transcription("会議を始めます", (Word("会議を", 0.2, 0.5), Word("始め", 1.2, 1.5), Word("ます", 1.5, 2)))
     assert trim_overlap([], heard, context_s=1.0).text == "始めます"
 
 

@@ -225,9 +225,7 @@ async def test_the_format_goes_by_the_model_unless_set(
         (Answer(b'{"text": "hello"}', reset_after=5), "connection", True),
     ],
 )
-async def test_each_failure_is_named(
-    server: ScriptedServer, scripted: Answer, reason: str, retryable: bool
-) -> None:
+async def test_each_failure_is_named(server: ScriptedServer, scripted: Answer, reason: str, retryable: bool) -> None:
     error = await failure(server, scripted)
     assert (error.reason, error.retryable) == (reason, retryable)
 

@@ -1,0 +1,270 @@
+"""NATS JetStream: one connection, declared streams, acknowledged publishes, consumers that survive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import (
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    PubAck,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from prometheus_client import Counter, Gauge
+
+from chassis import telemetry
+from chassis.errors import AppError, Kind
+
+log = telemetry.logger(__name__)
+
+CONNECTED = Gauge("nats_connected", "1 while the broker is connected.")
+CONSUMED = Counter("messaging_consumed_messages_total", "Messages handled.", ["consumer", "result"])
+
+FAULTS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream as its owner declares it. Sizes in bytes, ages in seconds (0: no limit)."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_bytes: int
+    max_age_s: float = 0.0
+    work_queue: bool = False
+    duplicate_window_s: float = 120.0
+
+
+class Bus:
+    """The connection of a process to the broker."""
+
+    def __init__(self, client: Client, replicas: int) -> None:
+        self.client = client
+        self.js: JetStreamContext = client.jetstream(timeout=5.0, publish_async_max_pending=4096)
+        self._replicas = replicas
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def declare(self, stream: Stream) -> None:
+        """Create the stream, or bring the one that exists to this declaration. Safe to repeat."""
+        config = StreamConfig(
+            name=stream.name,
+            subjects=list(stream.subjects),
+            retention=RetentionPolicy.WORK_QUEUE if stream.work_queue else RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            max_bytes=stream.max_bytes,
+            max_age=stream.max_age_s,
+            discard=DiscardPolicy.NEW,  # what was acknowledged is never thrown away to make room
+            num_replicas=self._replicas,
+            duplicate_window=stream.duplicate_window_s,
+            allow_direct=True,
+        )
+        try:
+            await self.js.add_stream(config)
+        except nats.js.errors.BadRequestError:
+            await self.js.update_stream(config)
+
+    async def publish(
+        self, subject: str, payload: bytes, *, message_id: str | None = None, timeout_s: float = 5.0
+    ) -> PubAck:
+        """Publish and wait until the broker has the message.
+
+        Raises AppError(UNAVAILABLE); whether the message arrived is then unknown.
+        """
+        if not self.client.is_connected:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="not connected")
+        carried = {"x-request-id": telemetry.request_id()}
+        if message_id:
+            carried["Nats-Msg-Id"] = message_id
+        try:
+            return await self.js.publish(subject, payload, timeout=timeout_s, headers=carried)
+        except FAULTS as fault:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"{subject}: {fault!r}") from fault
+
+    async def ping(self) -> None:
+        """Make a round trip. Raises if the broker does not answer within a second (`is_connected` alone can lie)."""
+        if not self.client.is_connected:
+            raise ConnectionError("not connected")
+        await self.client.flush(timeout=1)
+
+    async def until_closed(self) -> None:
+        """Run for the life of the process; fails when the client has given up, which it only does by a bug."""
+        await self.closed
+        raise ConnectionError("the NATS client closed itself")
+
+    async def consume(
+        self,
+        *,
+        stream: str,
+        durable: str,
+        subject: str,
+        handle: Callable[[list[Msg]], Awaitable[None]],
+        batch: int = 256,
+        ack_wait_s: float = 30.0,
+    ) -> None:
+        """Hand every message of the subject to `handle`, in batches in stream order, for ever.
+
+        `handle` acknowledges nothing: the batch is acknowledged when it returns. When it raises AppError that is
+        retryable, the same batch is handed over again after a pause (0.1 s doubling to 5 s), so order holds; any
+        other exception is a bug and goes up. A message may come more than once; effects must be idempotent.
+        """
+        pulled = self.pull(
+            stream=stream,
+            durable=durable,
+            subject=subject,
+            batch=batch,
+            ack_wait_s=ack_wait_s,
+            unacknowledged_max=batch * 4,
+        )
+        async with aclosing(pulled):
+            async for messages in pulled:
+                if messages:
+                    await self._settle(durable, messages, handle)
+
+    async def pull(
+        self,
+        *,
+        stream: str,
+        durable: str,
+        subject: str,
+        batch: int,
+        ack_wait_s: float,
+        unacknowledged_max: int,
+    ) -> AsyncGenerator[list[Msg], None]:
+        """Yield batches of the subject's messages, for ever; an empty one at least every few seconds.
+
+        The caller acknowledges, and closes the generator (`contextlib.aclosing`). Several may pull from one durable
+        consumer: each message goes to one of them. A consumer or a connection that is lost is made again.
+        """
+        config = ConsumerConfig(
+            durable_name=durable,
+            filter_subject=subject,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_wait=ack_wait_s,
+            max_ack_pending=unacknowledged_max,
+        )
+        subscription: JetStreamContext.PullSubscription | None = None
+        idle = 0
+        try:
+            while True:
+                messages: list[Msg] = []
+                lost = False
+                try:
+                    if subscription is None:
+                        subscription = await self.js.pull_subscribe(
+                            subject, durable=durable, stream=stream, config=config
+                        )
+                    messages = await subscription.fetch(batch, timeout=2.0)
+                    idle = 0
+                except TimeoutError:
+                    idle += 1
+                    # A deleted consumer looks like silence: ask now and then.
+                    lost = idle % 15 == 0 and not await self._exists(stream, durable)
+                except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+                    log.warning("consumer lost, subscribing again", consumer=durable, fault=repr(fault))
+                    lost = True
+                    await asyncio.sleep(1.0)
+                if lost and subscription is not None:
+                    await quietly(subscription.unsubscribe())
+                    subscription = None
+                yield messages
+        finally:
+            # Else the broker could still send a message here, where nobody would take it.
+            if subscription is not None:
+                await quietly(subscription.unsubscribe())
+
+    async def _settle(self, durable: str, messages: list[Msg], handle: Callable[[list[Msg]], Awaitable[None]]) -> None:
+        pause = 0.1
+        while True:
+            try:
+                await handle(messages)
+                break
+            except AppError as fault:
+                if not fault.codes.retryable:
+                    raise
+                CONSUMED.labels(durable, "retried").inc(len(messages))
+                log.warning("batch failed, trying again", consumer=durable, fault=str(fault))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+                for message in messages:
+                    await quietly(message.in_progress())
+        for message in messages:
+            await quietly(message.ack())
+        CONSUMED.labels(durable, "done").inc(len(messages))
+
+    async def _exists(self, stream: str, durable: str) -> bool:
+        try:
+            await self.js.consumer_info(stream, durable, timeout=2.0)
+        except nats.js.errors.NotFoundError:
+            return False
+        except FAULTS:
+            return True
+        return True
+
+
+async def quietly(acknowledgement: Awaitable[object]) -> None:
+    """Acknowledge if the broker can be reached: a lost acknowledgement only costs a redelivery."""
+    try:
+        await acknowledgement
+    except FAULTS as fault:
+        log.info("acknowledgement lost", fault=repr(fault))
+
+
+@asynccontextmanager
+async def connect(url: str, *, name: str, replicas: int) -> AsyncIterator[Bus]:
+    """Connect, for ever if need be, and close at the end.
+
+    Publishes while disconnected fail at once (`pending_size=0`): what cannot be sent stays with its owner, it is not
+    queued in the client, from where it would come out twice.
+    """
+    holder: list[Bus] = []
+
+    async def on_disconnect() -> None:
+        CONNECTED.set(0)
+        log.warning("broker disconnected")
+
+    async def on_reconnect() -> None:
+        CONNECTED.set(1)
+        log.info("broker connected again")
+
+    async def on_error(fault: Exception) -> None:
+        log.warning("broker error", fault=repr(fault))
+
+    async def on_closed() -> None:
+        CONNECTED.set(0)
+        if holder and not holder[0].closed.done():
+            holder[0].closed.set_result(None)
+
+    client = await nats.connect(
+        servers=[server.strip() for server in url.split(",")],
+        name=name,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.5,
+        connect_timeout=2,
+        ping_interval=5,
+        max_outstanding_pings=2,
+        pending_size=-1,
+        disconnected_cb=on_disconnect,
+        reconnected_cb=on_reconnect,
+        error_cb=on_error,
+        closed_cb=on_closed,
+    )
+    CONNECTED.set(1)
+    bus = Bus(client, replicas)
+    holder.append(bus)
+    try:
+        yield bus
+    finally:
+        holder.clear()
+        await client.close()

@@ -1,0 +1,203 @@
+"""The life of a service process: start, ready, drain, stop; and the internal port that tells of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any, TypeVar
+
+import uvicorn
+import uvloop
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from chassis import telemetry
+from chassis.settings import ServiceSettings
+
+log = telemetry.logger(__name__)
+
+T = TypeVar("T")
+Check = Callable[[], Awaitable[None]]
+
+
+class BackgroundTaskEnded(RuntimeError):
+    """A task that should run for the life of the process returned."""
+
+
+class Lifecycle:
+    """What a service's `start` function is given: tasks, readiness, and the wait for the end.
+
+    States: *starting* (things are being connected), *ready* (takes work), *draining* (SIGTERM came: takes nothing new,
+    finishes what it has), *stopped*.
+    """
+
+    def __init__(
+        self, service: str, settings: ServiceSettings, tasks: asyncio.TaskGroup, stack: AsyncExitStack
+    ) -> None:
+        self.service = service
+        self.replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"
+        self.state = "starting"
+        self.exits = stack
+        self._tasks = tasks
+        self._stop = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
+        self._checks: dict[str, Check] = {}
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `work` for the life of the process. If it fails, or ends before the process does, the process ends."""
+        task = self._tasks.create_task(self._keep(work, name), name=name)
+        self._background.append(task)
+        return task
+
+    async def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        await work
+        if not self._stop.is_set():
+            raise BackgroundTaskEnded(name)
+
+    def require(self, name: str, check: Check) -> None:
+        """Let readiness depend on `check` (raises if its dependency is not there). Must be bounded in time."""
+        self._checks[name] = check
+
+    def ready(self) -> None:
+        """Say that the service takes work."""
+        self.state = "ready"
+        log.info("ready")
+
+    def stop(self) -> None:
+        """Ask the process to drain and end."""
+        self.state = "draining"
+        self._stop.set()
+
+    async def until_stop(self) -> None:
+        """Wait for SIGTERM or SIGINT."""
+        await self._stop.wait()
+        log.info("draining")
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        return self._stop
+
+    async def readiness(self) -> dict[str, str]:
+        """Return the faults that keep the service from taking work, by dependency; empty if there are none."""
+        if self.state != "ready":
+            return {"process": self.state}
+        faults = {}
+        for name, check in self._checks.items():
+            try:
+                async with asyncio.timeout(1.0):
+                    await check()
+            except Exception as fault:  # noqa: BLE001 - any failure of a check is the answer
+                faults[name] = type(fault).__name__
+        return faults
+
+    def cancel_background(self) -> None:
+        """End the background tasks, at the end of the drain."""
+        for task in self._background:
+            task.cancel()
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn inside our own life: the socket is open before `run` begins, signals are not its business."""
+
+    def __init__(self, app: Any, host: str, port: int, **options: Any) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                **options,
+            )
+        )
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind((host, port))
+        self.socket.listen(2048)
+        self.socket.setblocking(False)
+        self.port: int = self.socket.getsockname()[1]
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the lifecycle."""
+        yield
+
+    async def run_until_exit(self) -> None:
+        """Serve until `should_exit` is set."""
+        await self.serve(sockets=[self.socket])
+
+
+def _internal_app(life: Lifecycle) -> Starlette:
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        faults = await life.readiness()
+        return JSONResponse({"status": "unready" if faults else "ready", "faults": faults}, 503 if faults else 200)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+def run(service: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
+    """Run a service to its end. `start` connects, calls `ready`, awaits `until_stop`, and drains.
+
+    What `start` leaves on `life.exits` is closed in reverse order after the background tasks have ended. Exits with
+    status 1 if a background task died or the drain took longer than `drain_s`.
+    """
+    replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"
+    telemetry.configure(service, replica=replica, level=settings.log_level, log_format=settings.log_format)
+    try:
+        uvloop.run(_supervise(service, settings, start))
+    except BaseExceptionGroup as faults:
+        log.critical("stopped by a failure", exc_info=faults)
+        raise SystemExit(1) from None
+    except TimeoutError:
+        log.critical("drain took too long")
+        raise SystemExit(1) from None
+
+
+async def _supervise(service: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        # The exits run inside the group: what they close may still need its tasks' connections.
+        life = Lifecycle(service, settings, tasks, stack)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, life.stop)
+        internal = HttpServer(_internal_app(life), settings.internal_host, settings.internal_port)
+        internal_task = tasks.create_task(internal.run_until_exit(), name="internal port")
+        body = asyncio.ensure_future(start(life))
+        try:
+            await _bounded(body, life, settings.drain_s)
+        finally:
+            life.state = "stopped"
+            life.cancel_background()
+            internal.should_exit = True
+            await internal_task
+    log.info("stopped")
+
+
+async def _bounded(body: asyncio.Future[None], life: Lifecycle, drain_s: float) -> None:
+    """Let the body run; from the call to stop it has `drain_s`."""
+    stop = asyncio.ensure_future(life.stopping.wait())
+    try:
+        waited: set[asyncio.Future[Any]] = {body, stop}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if not body.done():
+            async with asyncio.timeout(drain_s):
+                await body
+        await body
+    finally:
+        for future in (stop, body):
+            if not future.done():
+                future.cancel()

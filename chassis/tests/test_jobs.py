@@ -1,0 +1,447 @@
+"""Jobs against a real database and a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+from nats.js.api import ConsumerConfig
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis import bus, outbox, postgres
+from chassis.errors import AppError, Kind
+from chassis.jobs import DLQ, JOBS, Job, Status
+from chassis.tests import bench
+from chassis.tests.servers import NatsServer
+from chassis.worker import Effect, Handler, Policy, Refused, Run, Worker
+
+pytestmark = pytest.mark.req("R-JOB-1")
+
+QUICK = Policy(delays_s=(0.2, 0.4), jitter=0.0, deadline_s=2.0, concurrency=2, ack_wait_s=1.0, undecided_delay_s=0.3)
+
+
+class Place:
+    """A database with the tables of jobs, a broker, a relay, and workers on demand."""
+
+    def __init__(self, database: postgres.Database, broker: bus.Bus, tasks: asyncio.TaskGroup) -> None:
+        self.database = database
+        self.bus = broker
+        self._tasks = tasks
+
+    def work(self, handler: Handler, policy: Policy = QUICK) -> Worker:
+        worker = Worker(
+            "sum", handler, database=self.database, queue=bench.QUEUE, broker=self.bus, policy=policy
+        )  # fmt: skip
+        self._tasks.create_task(worker.run())
+        return worker
+
+    async def put(self, key: str, attempts_max: int = 3) -> Job:
+        async def ask(connection: AsyncConnection) -> Job:
+            return await bench.QUEUE.put(
+                connection, "sum", key, owner_id="o", payload=key.encode(), attempts_max=attempts_max
+            )
+
+        return await self.database.run("put", ask)
+
+    async def job(self, job_id: str) -> Job:
+        found = await self.database.run("get", lambda connection: bench.QUEUE.get(connection, job_id))
+        assert found is not None
+        return found
+
+    async def reaches(self, job_id: str, status: Status, within_s: float = 15.0) -> Job:
+        async def there() -> bool:
+            return (await self.job(job_id)).status is status
+
+        await eventually(there, within_s)
+        return await self.job(job_id)
+
+    async def effects(self) -> list[str]:
+        return await self.database.run("effects", bench.effects)
+
+    async def dead_letters(self) -> list[dict[str, Any]]:
+        info = await self.bus.js.stream_info("DLQ")
+        return [
+            orjson.loads((await self.bus.js.get_msg("DLQ", seq)).data or b"")
+            for seq in range(info.state.first_seq, info.state.last_seq + 1)
+            if info.state.messages
+        ]
+
+    async def messages_left(self) -> int:
+        return int((await self.bus.js.stream_info("JOBS")).state.messages)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 15.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not await holds():  # noqa: ASYNC110 - the state is in other processes
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def place(database_url: str, nats_server: NatsServer) -> AsyncIterator[Place]:
+    async with opened(database_url, nats_server.url) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened(database_url: str, nats_url: str) -> AsyncIterator[Place]:
+    async with (
+        postgres.database(database_url, production=False) as database,
+        bus.connect(nats_url, name="test", replicas=1) as broker,
+    ):
+        async with database.engine.begin() as connection:
+            await connection.run_sync(bench.METADATA.create_all)
+        await broker.declare(JOBS)
+        await broker.declare(DLQ)
+        relay = outbox.Relay(database, bench.OUTBOX, broker)
+        with suppress(asyncio.CancelledError):
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(relay.run())
+                made = Place(database, broker, tasks)
+                yield made
+                running.cancel()
+                for task in tasks._tasks:  # the workers that the test started
+                    task.cancel()
+
+
+async def good(run: Run) -> Effect:
+    return bench.effect(run.job.key)
+
+
+async def test_a_job_runs_and_its_effect_is_committed_with_its_status(place: Place) -> None:
+    place.work(good)
+    job = await place.put("a")
+    assert (job.status, job.attempts) == (Status.PENDING, 0)
+    done = await place.reaches(job.id, Status.COMPLETED)
+    assert (done.attempts, done.progress, done.error) == (1, 1.0, "")
+    assert await place.effects() == ["a"]
+
+
+async def test_an_effect_that_fails_leaves_neither_effect_nor_completion(place: Place) -> None:
+    async def broken(run: Run) -> Effect:
+        async def commit(connection: AsyncConnection) -> None:
+            await bench.effect("half")(connection)
+            raise AppError(Kind.UNAVAILABLE, "No.")
+
+        return commit
+
+    place.work(broken)
+    job = await place.put("a", attempts_max=1)
+    await place.reaches(job.id, Status.DEAD)
+    assert await place.effects() == []
+
+
+async def test_attempts_follow_the_schedule_and_end_in_the_dead_letters_once_with_history(place: Place) -> None:
+    began: list[float] = []
+
+    async def failing(run: Run) -> Effect:
+        began.append(time.monotonic())
+        raise AppError(Kind.UNAVAILABLE, "The model does not answer.", retry_after_s=0.0)
+
+    place.work(failing)
+    job = await place.put("a")
+    dead = await place.reaches(job.id, Status.DEAD)
+    first, second = began[1] - began[0], began[2] - began[1]
+    assert 0.2 <= first < 1.0
+    assert 0.4 <= second < 1.2
+    assert len(began) == 3
+    assert dead.attempts == 3
+    assert dead.error == "The model does not answer."
+    [letter] = await place.dead_letters()
+    assert letter["job_id"] == job.id
+    assert bytes.fromhex(letter["payload"]) == b"a"
+    assert [(entry["attempt"], entry["kind"]) for entry in letter["history"]] == [
+        (1, "service_unavailable"), (2, "service_unavailable"), (3, "service_unavailable")
+    ]  # fmt: skip
+    await eventually(nothing_left(place))
+
+
+async def test_the_wait_that_a_dependency_asks_for_wins_over_the_schedule(place: Place) -> None:
+    began: list[float] = []
+
+    async def limited(run: Run) -> Effect:
+        began.append(time.monotonic())
+        if len(began) == 1:
+            raise AppError(Kind.RATE_LIMIT_EXCEEDED, "Later.", retry_after_s=1.0)
+        return bench.effect("a")
+
+    place.work(limited)
+    job = await place.put("a")
+    await place.reaches(job.id, Status.COMPLETED)
+    assert began[1] - began[0] >= 1.0
+
+
+async def test_a_permanent_failure_is_not_tried_again(place: Place) -> None:
+    async def impossible(run: Run) -> Effect:
+        raise AppError(Kind.FORBIDDEN, "The key was refused.")
+
+    place.work(impossible)
+    job = await place.put("a")
+    assert (await place.reaches(job.id, Status.DEAD)).attempts == 1
+    assert len(await place.dead_letters()) == 1
+
+
+async def test_a_refused_job_fails_with_its_reason_and_troubles_no_operator(place: Place) -> None:
+    async def refused(run: Run) -> Effect:
+        raise Refused("There is no such thing any more.")
+
+    place.work(refused)
+    job = await place.put("a")
+    assert (await place.reaches(job.id, Status.FAILED)).error == "There is no such thing any more."
+    await eventually(nothing_left(place))
+    assert await place.dead_letters() == []
+
+
+async def test_a_bug_is_counted_as_an_attempt_and_does_not_stop_the_worker(place: Place) -> None:
+    async def buggy(run: Run) -> Effect:
+        if run.job.key == "bad":
+            raise KeyError("secret words")
+        return bench.effect(run.job.key)
+
+    place.work(buggy)
+    bad = await place.put("bad", attempts_max=1)
+    fine = await place.put("fine")
+    dead = await place.reaches(bad.id, Status.DEAD)
+    await place.reaches(fine.id, Status.COMPLETED)
+    assert "secret" not in dead.error + str(dead.history)
+
+
+async def test_an_attempt_over_its_deadline_fails(place: Place) -> None:
+    async def endless(run: Run) -> Effect:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    place.work(endless, Policy(delays_s=(0.1,), deadline_s=0.3, ack_wait_s=1.0))
+    job = await place.put("a", attempts_max=2)
+    dead = await place.reaches(job.id, Status.DEAD)
+    assert [entry["kind"] for entry in dead.history] == ["deadline", "deadline"]
+
+
+async def test_a_long_job_is_not_delivered_again_while_its_heart_beats(place: Place) -> None:
+    starts: list[str] = []
+
+    async def slow(run: Run) -> Effect:
+        starts.append(run.job.id)
+        await run.report(0.5)
+        await asyncio.sleep(3.0)  # three times the acknowledgement deadline
+        return bench.effect("a")
+
+    place.work(slow, Policy(deadline_s=10.0, ack_wait_s=1.0))
+    job = await place.put("a")
+    running = await place.reaches(job.id, Status.RUNNING)
+    await eventually(lambda: progress_is(place, job.id, 0.5))
+    assert running.status is Status.RUNNING
+    await place.reaches(job.id, Status.COMPLETED)
+    assert len(starts) == 1
+
+
+async def test_jobs_that_wait_for_a_retry_do_not_hold_up_the_others(place: Place) -> None:
+    async def some(run: Run) -> Effect:
+        if run.job.key.startswith("bad"):
+            raise AppError(Kind.UNAVAILABLE, "No.", retry_after_s=0.0)
+        return bench.effect(run.job.key)
+
+    place.work(some, Policy(delays_s=(30.0,), concurrency=2))
+    for number in range(6):
+        bad = await place.put(f"bad {number}")
+        await place.reaches(bad.id, Status.RETRY)
+    fine = await place.put("fine")
+    await place.reaches(fine.id, Status.COMPLETED, within_s=5.0)
+
+
+async def test_a_message_that_comes_twice_has_one_effect(place: Place) -> None:
+    place.work(good)
+    job = await place.put("a")
+    await place.reaches(job.id, Status.COMPLETED)
+    await place.bus.publish("jobs.sum", orjson.dumps({"job_id": job.id}))
+    await eventually(nothing_left(place))
+    assert await place.effects() == ["a"]
+    assert (await place.job(job.id)).attempts == 1
+
+
+async def test_a_message_that_is_no_job_is_put_aside(place: Place) -> None:
+    place.work(good)
+    for junk in (b"", b"[]", b'{"job_id": "nobody"}', b"\xff\x00"):
+        await place.bus.publish("jobs.sum", junk)
+    job = await place.put("a")
+    await place.reaches(job.id, Status.COMPLETED)
+    await eventually(nothing_left(place))
+
+
+async def test_asking_twice_for_what_nobody_has_begun_makes_one_job(place: Place) -> None:
+    first, second, other = await place.put("a"), await place.put("a"), await place.put("b")
+    assert first.id == second.id != other.id
+
+
+async def test_a_job_that_is_forgotten_while_it_runs_has_no_effect(place: Place) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(run: Run) -> Effect:
+        begun.set()
+        await go_on.wait()
+        return bench.effect("a")
+
+    place.work(waits)
+    await place.put("a")
+    await begun.wait()
+    await place.database.run("forget", lambda connection: bench.QUEUE.forget(connection, "sum", "a"))
+    go_on.set()
+    await eventually(nothing_left(place))
+    assert await place.effects() == []
+
+
+async def test_a_frozen_worker_that_thaws_has_no_second_effect(place: Place) -> None:
+    """The first start outlives its acknowledgement deadline without a heartbeat; the second one completes."""
+    entered: list[asyncio.Event] = []
+    go_on = asyncio.Event()
+
+    async def handler(run: Run) -> Effect:
+        entered.append(asyncio.Event())
+        if len(entered) == 1:
+            await go_on.wait()
+        return bench.effect(f"start {len(entered)}")
+
+    place.work(handler, Policy(deadline_s=10.0, ack_wait_s=30.0, concurrency=2))
+    job = await place.put("a")
+    await eventually(lambda: truth(len(entered) == 1))
+    await place.bus.publish("jobs.sum", orjson.dumps({"job_id": job.id}))  # what the broker does after the deadline
+    await place.reaches(job.id, Status.COMPLETED)
+    go_on.set()
+    await asyncio.sleep(0.5)
+    assert await place.effects() == ["start 2"]
+
+
+async def test_drain_hands_back_what_does_not_end_in_time(place: Place) -> None:
+    begun = asyncio.Event()
+
+    async def endless(run: Run) -> Effect:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    worker = place.work(endless, Policy(deadline_s=60.0))
+    job = await place.put("a")
+    await begun.wait()
+    await worker.drain(0.2)
+    handed_back = await place.job(job.id)
+    assert (handed_back.status, handed_back.attempts) == (Status.PENDING, 0)
+    place.work(good, QUICK)
+    done = await place.reaches(job.id, Status.COMPLETED)
+    assert (done.attempts, done.crashes) == (1, 0)
+
+
+async def test_no_letter_is_lost_when_the_broker_cannot_take_it(place: Place) -> None:
+    await place.bus.js.delete_stream("DLQ")
+
+    async def impossible(run: Run) -> Effect:
+        raise AppError(Kind.FORBIDDEN, "No.")
+
+    place.work(impossible)
+    job = await place.put("a")
+    await place.reaches(job.id, Status.DEAD)
+    assert await place.messages_left() == 1
+    await place.bus.declare(DLQ)
+    await eventually(nothing_left(place), within_s=20.0)
+    assert len(await place.dead_letters()) == 1
+
+
+async def test_a_worker_killed_in_the_middle_costs_a_redelivery_and_nothing_else(
+    place: Place, database_url: str, nats_server: NatsServer
+) -> None:
+    victim = await start_worker_process(database_url, nats_server.url)
+    job = await place.put("slow")
+    await place.reaches(job.id, Status.RUNNING)
+    os.kill(victim.pid, signal.SIGKILL)
+    await victim.wait()
+    place.work(good)
+    done = await place.reaches(job.id, Status.COMPLETED)
+    assert (done.attempts, done.crashes, done.starts) == (1, 1, 2)
+    assert await place.effects() == ["slow"]
+
+
+async def test_a_job_that_kills_every_worker_ends_among_the_dead(place: Place) -> None:
+    place.work(good, Policy(crashes_max=2))
+    job = await place.put("a")
+    async with place.database.engine.begin() as connection:
+        await connection.execute(
+            sa.update(bench.JOBS_TABLE).where(bench.JOBS_TABLE.c.id == job.id).values(status="running", crashes=2)
+        )
+    dead = await place.reaches(job.id, Status.DEAD)
+    assert dead.history[-1]["kind"] == "crash"
+    assert await place.effects() == []
+
+
+async def test_of_many_jobs_under_faults_each_is_done_or_dead_and_none_twice(
+    place: Place, database_url: str, nats_server: NatsServer
+) -> None:
+    """Kills workers at random while jobs succeed, fail for a while, or fail for good: N in = N done + N dead."""
+    victims = [await start_worker_process(database_url, nats_server.url) for _ in range(2)]
+    kinds = ["good", "good", "flaky", "bad"]
+    jobs = [await place.put(f"{kinds[number % 4]} {number}") for number in range(60)]
+    for round_ in range(3):
+        await eventually(done_at_least(place, 8 * (round_ + 1)))
+        victim = victims[round_ % 2]
+        os.kill(victim.pid, signal.SIGKILL)
+        await victim.wait()
+        victims[round_ % 2] = await start_worker_process(database_url, nats_server.url)
+
+    async def all_over() -> bool:
+        return all([(await place.job(job.id)).status in {Status.COMPLETED, Status.DEAD} for job in jobs])
+
+    await eventually(all_over, within_s=40.0)
+    for victim in victims:
+        victim.send_signal(signal.SIGKILL)
+        await victim.wait()
+    rows = [await place.job(job.id) for job in jobs]
+    done = sorted(row.key for row in rows if row.status is Status.COMPLETED)
+    dead = sorted(row.key for row in rows if row.status is Status.DEAD)
+    assert dead == sorted(row.key for row in rows if row.key.startswith("bad"))
+    assert sorted(await place.effects()) == done
+    assert sorted(letter["key"] for letter in await place.dead_letters()) == dead
+    assert len(done) + len(dead) == len(jobs)
+
+
+async def start_worker_process(database_url: str, nats_url: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "chassis.tests.bench", database_url, nats_url,
+        stdout=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+
+def nothing_left(place: Place) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return await place.messages_left() == 0
+
+    return check
+
+
+async def progress_is(place: Place, job_id: str, progress: float) -> bool:
+    return (await place.job(job_id)).progress == progress
+
+
+def done_at_least(place: Place, number: int) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return len(await place.effects()) >= number
+
+    return check
+
+
+async def truth(value: bool) -> bool:
+    return value
+
+
+async def test_the_broker_keeps_no_hidden_limit_on_deliveries(place: Place) -> None:
+    place.work(good)
+    job = await place.put("a")
+    await place.reaches(job.id, Status.COMPLETED)
+    config: ConsumerConfig = (await place.bus.js.consumer_info("JOBS", "sum")).config
+    assert config.max_deliver == -1
