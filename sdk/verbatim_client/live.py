@@ -33,6 +33,7 @@ CONNECT_WITHIN_S = 10.0
 GREETING_WITHIN_S = 15.0
 CLOSE_WITHIN_S = 2.0
 MISSED_HEARTBEATS = 3
+SAME_HOLE_S = 1.0
 EVENTS_MAX = 1000
 LOSSY = frozenset({"ack", "partial", "status", "pong"})
 TAKEN_OVER, UNAUTHORIZED, NOT_FOUND = 4409, 4401, 4404
@@ -117,6 +118,8 @@ class LiveSession:
         self._controls: deque[tuple[int, Event]] = deque()
         self._finish_at: int | None = None
         self._finish_said = False
+        self._hole_at = -1
+        self._hole_seen_at = 0.0
         self._changed = asyncio.Condition()
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._fault: StreamError | None = None
@@ -355,11 +358,18 @@ class LiveSession:
                     self._holding = event["state"] == "hold"
                     self._changed.notify_all()
             case "error" if event.get("error") == "offset_gap" and "expected" in event:
-                await self._send_from(int(event["expected"]))
+                await self._fill_hole(int(event["expected"]))
             case "finished":
                 self.finished = event
                 self._over.set()
         self._emit(event)
+
+    async def _fill_hole(self, expected: int) -> None:
+        now = asyncio.get_running_loop().time()
+        # Every frame that was under way behind the hole earns the same error: one answer to all of them.
+        if expected != self._hole_at or now - self._hole_seen_at > SAME_HOLE_S:
+            self._hole_at, self._hole_seen_at = expected, now
+            await self._send_from(expected)
 
     async def _forget_below(self, offset: int, stored_offset: int) -> None:
         async with self._changed:
@@ -419,9 +429,10 @@ class LiveSession:
 
 async def _close_code(socket: ClientConnection) -> int | None:
     """Give the code with which the platform closes; close ourselves if it does not."""
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, websockets.ConnectionClosed):
         async with asyncio.timeout(CLOSE_WITHIN_S):
-            await socket.wait_closed()
+            while True:
+                await socket.recv()  # a full receive buffer would hide the close frame behind it
     await socket.close()
     return socket.close_code
 
