@@ -50,6 +50,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
     except (ProcessDiedError, NotReadyError) as error:
         print(f"{error.tail}\nerror: {error}", file=sys.stderr)
+    except KeyboardInterrupt:  # before anything was started
+        return 130
     return 1
 
 
