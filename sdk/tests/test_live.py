@@ -22,6 +22,7 @@ from verbatim_client import (
     VerbatimClient,
 )
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 Json = dict[str, Any]
 Misbehaviour = Callable[["FakePlatform", ServerConnection], Any]
@@ -313,6 +314,28 @@ async def test_a_refused_start_raises_what_the_platform_said(platform: FakePlatf
         async with session(platform):
             pass
     assert caught.value.code == "validation_failed"
+
+
+@pytest.mark.parametrize(("status", "given_up"), [(503, True), (403, False)])
+async def test_an_http_answer_in_place_of_a_socket_is_told(status: int, given_up: bool) -> None:
+    attempts = 0
+
+    def refuse(connection: ServerConnection, _: Request) -> Response:
+        nonlocal attempts
+        attempts += 1
+        return connection.respond(status, json.dumps({"error": "its_code", "message": "Not served here."}))
+
+    async def nobody(_: ServerConnection) -> None:
+        raise AssertionError("no socket is accepted")
+
+    async with serve(nobody, "127.0.0.1", 0, process_request=refuse) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        live = LiveSession(f"ws://127.0.0.1:{port}", token, SETTINGS, backoff=Backoff(draw=lambda *_: 0.0))
+        with pytest.raises(ConnectionGivenUpError if given_up else StreamError, match="Not served here") as caught:
+            async with live:
+                pass
+    assert caught.value.code == "its_code"
+    assert attempts == (11 if given_up else 1)
 
 
 async def test_an_unreachable_platform_is_given_up_in_the_end() -> None:

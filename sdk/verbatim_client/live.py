@@ -37,6 +37,8 @@ SAME_HOLE_S = 1.0
 EVENTS_MAX = 1000
 LOSSY = frozenset({"ack", "partial", "status", "pong"})
 TAKEN_OVER, UNAUTHORIZED, NOT_FOUND = 4409, 4401, 4404
+UNAUTHORIZED_STATUS = 401
+RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 FINAL_CLOSES = frozenset({1009, 4400, 4403, TAKEN_OVER, NOT_FOUND})
 
 
@@ -235,8 +237,10 @@ class LiveSession:
                 if error is None:
                     error = await self._converse(socket)
                 return await _close_code(socket), error
-        except (OSError, TimeoutError, websockets.WebSocketException):
-            return None, error
+        except websockets.InvalidStatus as refusal:
+            return _refused_handshake(refusal)
+        except (OSError, TimeoutError, websockets.WebSocketException) as failure:
+            return None, error or {"message": f"{type(failure).__name__}: {failure}"}
 
     async def _greet(self, socket: ClientConnection, token: str) -> Event | None:
         """Start or resume; give the error event if the platform refuses."""
@@ -394,7 +398,8 @@ class LiveSession:
         retry_after = error.get("retry_after")
         wait_s = self._backoff.lost(float(retry_after) if retry_after else None)
         if wait_s is None:
-            raise ConnectionGivenUpError("the connection failed too often in a row", close_code, error)
+            last = error.get("message") or f"closed with {close_code}"
+            raise ConnectionGivenUpError(f"the connection failed too often in a row: {last}", close_code, error)
         await asyncio.sleep(wait_s)
 
     async def _write(self, data: bytes | None, size: int) -> None:
@@ -435,6 +440,17 @@ async def _close_code(socket: ClientConnection) -> int | None:
                 await socket.recv()  # a full receive buffer would hide the close frame behind it
     await socket.close()
     return socket.close_code
+
+
+def _refused_handshake(refusal: websockets.InvalidStatus) -> tuple[int | None, Event]:
+    """Read an HTTP answer in place of a socket (from the platform, or a proxy before it) as its error event."""
+    status = refusal.response.status_code
+    error: Event = {"message": f"HTTP {status}"}
+    with contextlib.suppress(ValueError):
+        body = json.loads(refusal.response.body)
+        error |= body if isinstance(body, dict) else {}
+    error |= {"fatal": True, "retryable": status in RETRYABLE_STATUS}
+    return UNAUTHORIZED if status == UNAUTHORIZED_STATUS else None, error
 
 
 def _parsed(message: str | bytes) -> Event:
