@@ -54,6 +54,8 @@ class AccessTokens:
                 return known[1]
             del self._remembered[token]
         expires_at, principal = self._check(token)
+        if expires_at + _LEEWAY_S <= self._clock():
+            raise _refusal("expired")
         if len(self._remembered) >= _REMEMBERED_MAX:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[token] = (expires_at, principal)

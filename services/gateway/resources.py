@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from chassis.errors import AppError, Kind, Problem
+from services.gateway.auth import Who
 from services.gateway.text import plain, plain_or_invalid
 
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
@@ -96,6 +97,7 @@ class Page(BaseModel, Generic[T]):
 
 
 async def _expected_version(
+    _: Who,  # strangers are turned away before they are told what is missing
     if_match: Annotated[str | None, Header(description='The `ETag` that you have read: `"<version>"`.')] = None,
 ) -> int:
     if if_match is None:
