@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,10 +167,13 @@ async def own_gateway() -> AsyncIterator[Gateway]:
         yield gateway
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _plain_logs() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _plain_logs() -> Iterator[None]:
+    before = structlog.get_config()
     processors: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info]
     structlog.configure(processors=[*processors, structlog.processors.JSONRenderer()])
+    yield
+    structlog.configure(**before)
 
 
 def problem(answer: httpx2.Response) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""Which tokens are ours."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -16,9 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chassis import ids
 from chassis.errors import AppError, Kind
 from services.gateway.auth import AccessTokens, Principal
-from services.gateway.tests.conftest import Gateway, Signer, problem
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+from services.gateway.tests.conftest import Signer
 
 
 @pytest.fixture
@@ -42,7 +41,11 @@ def signed(signer: Signer, headers: dict[str, Any]) -> str:
     return jwt.encode(signer.claims(), signer.private_key, algorithm="EdDSA", headers=headers)
 
 
-ATTACKS = {
+def without(claim: str) -> Callable[[Signer], str]:
+    return lambda signer: signer.token(**{claim: None})
+
+
+ATTACKS: dict[str, Callable[[Signer], str]] = {
     "nothing": lambda s: "",
     "no token at all": lambda s: "not.a.token",
     "one part": lambda s: "abc",
@@ -70,10 +73,7 @@ ATTACKS = {
     "subject that is no account": lambda s: s.token(sub="admin' OR 1=1"),
     "role that does not exist": lambda s: s.token(role="root"),
     "without role": lambda s: s.token(role=None),
-    **{
-        f"without {claim}": (lambda s, claim=claim: s.token(**{claim: None}))
-        for claim in ("exp", "iat", "nbf", "aud", "iss", "sub", "jti")
-    },
+    **{f"without {claim}": without(claim) for claim in ("exp", "iat", "nbf", "aud", "iss", "sub", "jti")},
     "longer than any token": lambda s: s.token(padding="x" * 5000),
     "not ASCII": lambda s: "é.ü.ß",
 }
@@ -122,41 +122,3 @@ def test_the_memory_for_tokens_is_bounded(signer: Signer) -> None:
     tokens.authenticate(signer.token())
     assert len(tokens._remembered) == 10_000
     assert "t0" not in tokens._remembered
-
-
-@pytest.mark.req("R-AUTH-1")
-@pytest.mark.parametrize("header", ["", "Bearer", "Basic YTpi", "bearer", "Bearer a b", "Token {}", "{}"])
-async def test_only_a_bearer_token_opens_a_route(gateway: Gateway, header: str) -> None:
-    value = header.format(gateway.signer.token())
-    answer = await gateway.client.get("/api/meetings", headers={"Authorization": value})
-    assert answer.status_code == 401
-    assert problem(answer)["error"] == "unauthorized"
-    assert answer.headers["www-authenticate"] == "Bearer"
-
-
-@pytest.mark.req("R-AUTH-1")
-async def test_every_route_that_is_about_somebody_asks_who_is_calling(gateway: Gateway) -> None:
-    schema = (await gateway.client.get("/openapi.json")).json()
-    open_to_all = {
-        "/api/auth/register", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout", "/healthz", "/readyz"
-    }  # fmt: skip
-    asked = 0
-    for path, operations in schema["paths"].items():
-        for method in operations:
-            if path not in open_to_all:
-                url = path.replace("{meeting_id}", "x").replace("{task_id}", "x").replace("{job_id}", "x")
-                answer = await gateway.client.request(method, url)
-                assert answer.status_code == 401, (method, path, answer.text)
-                asked += 1
-    assert asked >= 15
-
-
-@pytest.mark.req("R-AUTH-2")
-async def test_what_is_anothers_is_not_found(gateway: Gateway) -> None:
-    owner, other = gateway.as_account(), gateway.as_account()
-    meeting = await gateway.new_meeting(owner)
-    for path in (f"/api/meetings/{meeting}", f"/api/meetings/{meeting}/segments", f"/api/meetings/{meeting}/export"):
-        assert (await gateway.client.get(path, headers=owner)).status_code == 200
-        assert (await gateway.client.get(path, headers=other)).status_code == 404
-    change = {**other, "If-Match": '"1"'}
-    assert (await gateway.client.delete(f"/api/meetings/{meeting}", headers=change)).status_code == 404
