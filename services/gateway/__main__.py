@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from functools import partial
 
-from starlette.types import Receive, Scope, Send
-
 from chassis import lifecycle
-from chassis.errors import AppError, Kind
 from chassis.lifecycle import HttpServer, Lifecycle
 from chassis.rpc import Identity, peer
 from chassis.settings import load
-from services.gateway import errors
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
-from services.gateway.settings import GatewaySettings
+from services.gateway.live import LiveEndpoint, LiveLimits
+from services.gateway.relay import Fleet
+from services.gateway.settings import Settings
 
 
-async def start(settings: GatewaySettings, life: Lifecycle) -> None:
+async def start(settings: Settings, life: Lifecycle) -> None:
     """Connect, serve, and on SIGTERM stop without cutting anybody off."""
     identity = Identity("gateway", settings.service_auth_key.get_secret_value())
     meetings = await life.exits.enter_async_context(peer(settings.meetings_target, identity))
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
     access_tokens = AccessTokens(settings.auth_public_key)
 
-    live = LiveEndpoint()  # <- the real one comes with services/gateway/live.py
+    fleet = Fleet(settings.transcriber_targets, identity)
+    life.spawn(fleet.run(), "transcribers")
+    live = LiveEndpoint(fleet, meetings, access_tokens, LiveLimits(heartbeat_s=settings.heartbeat_s))
 
     app = public_app(
         settings,
@@ -42,32 +42,28 @@ async def start(settings: GatewaySettings, life: Lifecycle) -> None:
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=262_144,
-        ws_ping_interval=20,
-        ws_ping_timeout=20,
+        ws_ping_interval=settings.heartbeat_s,
+        ws_ping_timeout=settings.heartbeat_s,
         proxy_headers=False,
         # Longer than the minute after which common proxies close their side first.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=settings.request_drain_s,
     )
     serving = life.spawn(server.run_until_exit(), "public port")
+    life.require("transcriber", fleet.check)
     life.ready()
 
     await life.until_stop()
 
+    # uvicorn closes every socket at once when it is told to exit: clients must know where to go before.
+    await live.drain(settings.live_drain_s)
     server.should_exit = True
     await serving
 
 
-class LiveEndpoint:
-    """Stands where live audio will be: refuses every handshake."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await errors.refuse_handshake(AppError(Kind.UNAVAILABLE, "Live audio is not served here yet."), scope, send)
-
-
 def main() -> None:
     """Run the gateway to its end."""
-    settings = load(GatewaySettings)
+    settings = load(Settings)
     lifecycle.run("gateway", settings, partial(start, settings))
 
 

@@ -17,7 +17,7 @@ from services.gateway import errors, pages
 from services.gateway.api import accounts, insights, meetings, tasks, transcripts
 from services.gateway.auth import AccessTokens
 from services.gateway.edge import Edge
-from services.gateway.settings import GatewaySettings
+from services.gateway.settings import Settings
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -36,7 +36,7 @@ class State(BaseModel):
 
 
 def public_app(
-    settings: GatewaySettings,
+    settings: Settings,
     *,
     access_tokens: AccessTokens,
     meetings_peer: Peer,

@@ -15,7 +15,7 @@ from chassis.settings import ServiceSettings
 Listed = Annotated[tuple[str, ...], NoDecode]
 
 
-class GatewaySettings(ServiceSettings):
+class Settings(ServiceSettings):
     """Settings of the gateway."""
 
     host: str = Field("127.0.0.1", description="Address of the public port.")
@@ -38,6 +38,16 @@ class GatewaySettings(ServiceSettings):
     body_bytes_max: int = Field(256 * 1024, ge=1024, le=16 * 1024 * 1024, description="Longest body of a request.")
     request_drain_s: int = Field(
         10, ge=1, le=3600, description="What requests under way get to finish after SIGTERM; less than DRAIN_S."
+    )
+
+    live_drain_s: float = Field(
+        5.0, gt=0, le=3600, description="What live sockets get to close after SIGTERM; less than DRAIN_S."
+    )
+    heartbeat_s: float = Field(
+        20.0,
+        ge=1,
+        le=60,
+        description="Pause between pings on a live socket; one that stays unanswered as long is closed.",
     )
 
     @field_validator("transcriber_targets", "allowed_origins", mode="before")

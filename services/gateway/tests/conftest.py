@@ -27,7 +27,7 @@ from chassis.rpc import Identity, Server, peer
 from services.gateway import errors
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
-from services.gateway.settings import GatewaySettings
+from services.gateway.settings import Settings
 from services.gateway.tests.fakes import FakeAccounts, FakeInsights, FakeMeetings, FakeTasks
 
 SERVICE_KEY = "a key that only the tests have ........"
@@ -123,7 +123,7 @@ async def running(**changed: Any) -> AsyncIterator[Gateway]:
         )
         insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
         gateway.backends = [meetings, insights]
-        settings = GatewaySettings(
+        settings = Settings(
             service_auth_key=SERVICE_KEY,
             auth_public_key=gateway.signer.public_pem,
             transcriber_targets="127.0.0.1:1",

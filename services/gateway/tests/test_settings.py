@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
 from chassis.settings import load, variables
-from services.gateway.settings import GatewaySettings
+from services.gateway.settings import Settings
 from services.gateway.tests.conftest import Signer
 
 
@@ -24,7 +24,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.req("R-SVC-7")
 def test_lists_are_written_with_commas(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("ALLOWED_ORIGINS", "https://a.example,http://localhost:5173")
-    settings = load(GatewaySettings)
+    settings = load(Settings)
     assert settings.transcriber_targets == ("10.0.0.1:9101", "10.0.0.2:9101")
     assert settings.allowed_origins == ("https://a.example", "http://localhost:5173")
 
@@ -32,7 +32,7 @@ def test_lists_are_written_with_commas(environment: pytest.MonkeyPatch) -> None:
 @pytest.mark.req("R-SVC-7")
 def test_a_key_may_be_written_on_one_line(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("AUTH_PUBLIC_KEY", Signer().public_pem.replace("\n", "\\n"))
-    assert "\n" in load(GatewaySettings).auth_public_key
+    assert "\n" in load(Settings).auth_public_key
 
 
 def _another_kind_of_key() -> str:
@@ -59,7 +59,7 @@ def test_a_wrong_value_stops_the_start_with_the_name_of_its_variable(
 ) -> None:
     environment.setenv(variable, value)
     with pytest.raises(SystemExit) as caught:
-        load(GatewaySettings)
+        load(Settings)
     assert caught.value.code == 2
     told = capsys.readouterr().err
     assert told.startswith(f"{variable}: ")
@@ -68,4 +68,4 @@ def test_a_wrong_value_stops_the_start_with_the_name_of_its_variable(
 
 @pytest.mark.req("R-SVC-7")
 def test_every_setting_says_what_it_is() -> None:
-    assert all(meaning.endswith(".") for _, _, meaning in variables(GatewaySettings))
+    assert all(meaning.endswith(".") for _, _, meaning in variables(Settings))
