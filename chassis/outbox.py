@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,11 +62,12 @@ def inbox_table(metadata: sa.MetaData) -> sa.Table:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fact to be told. `subject` is where; `id` makes its effect happen once."""
+    """A fact to be told. `subject` is where; `id` makes its effect happen once; `headers` go along."""
 
     subject: str
     payload: bytes
     id: str
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def event(subject: str, payload: bytes) -> Event:
@@ -78,13 +79,15 @@ async def put(connection: AsyncConnection, table: sa.Table, events: Sequence[Eve
     """Write events in the caller's transaction. They are published after its commit, in order."""
     if not events:
         return
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": e.id,
             "subject": e.subject,
             "payload": e.payload,
-            "headers": {"ce-id": e.id, "ce-type": e.subject, "ce-source": source, "ce-specversion": "1.0",
-                        "x-request-id": telemetry.request_id()},
+            "headers": e.headers | {
+                "ce-id": e.id, "ce-type": e.subject, "ce-source": source, "ce-specversion": "1.0",
+                "x-request-id": telemetry.request_id(),
+            },
         }
         for e in events
     ]  # fmt: skip
