@@ -97,10 +97,10 @@ async def put(connection: AsyncConnection, table: sa.Table, events: Sequence[Eve
 
 async def first_time(connection: AsyncConnection, table: sa.Table, consumer: str, message_id: str) -> bool:
     """Record in the caller's transaction that a message is handled; False if it was before: then do nothing."""
-    result = await connection.execute(
-        insert(table).values(consumer=consumer, message_id=message_id).on_conflict_do_nothing()
-    )  # fmt: skip
-    return result.rowcount == 1
+    # RETURNING tells; the row count of an INSERT does not (SQLAlchemy answers -1).
+    record = insert(table).values(consumer=consumer, message_id=message_id).on_conflict_do_nothing()
+    recorded = await connection.execute(record.returning(table.c.message_id))
+    return recorded.one_or_none() is not None
 
 
 class Relay:
