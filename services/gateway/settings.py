@@ -47,7 +47,7 @@ class Settings(ServiceSettings):
         20.0,
         ge=1,
         le=60,
-        description="Pause between pings on a live socket; one that stays unanswered as long is closed.",
+        description="Pause between pings on a live socket; no answer for as long closes it.",
     )
 
     @field_validator("transcriber_targets", "allowed_origins", mode="before")

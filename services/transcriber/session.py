@@ -238,7 +238,7 @@ class LiveSession:
             self._acknowledge()
 
     def replay(self, data: bytes, sequence: int) -> None:
-        """Take the audio that the log holds behind the checkpoint (from message `sequence`): the session was adopted."""
+        """Take the audio that the log holds behind the checkpoint, read from message `sequence` on: an adoption."""
         self._writer.held_offset += len(data)
         self._writer.durable_offset = self._writer.held_offset
         self._writer.mark(self.ledger.accounted_offset, sequence)
