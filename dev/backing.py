@@ -68,9 +68,7 @@ def make_cluster(postgres: Postgres, folder: Path, password: str) -> None:
     unfinished.rename(folder)
 
 
-def postgres_program(
-    postgres: Postgres, folder: Path, port: int, password: str, env: Mapping[str, str]
-) -> Program:
+def postgres_program(postgres: Postgres, folder: Path, port: int, password: str, env: Mapping[str, str]) -> Program:
     """Run the cluster in `folder`."""
     sockets = folder  # belongs to the right user already
     if len(f"{sockets}/.s.PGSQL.{port}.lock") > UNIX_SOCKET_PATH_MAX:

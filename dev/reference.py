@@ -1,6 +1,6 @@
 """Write the pages of the documentation that follow from the code: settings and requirements.
 
-    python -m dev.reference
+python -m dev.reference
 """
 
 from __future__ import annotations

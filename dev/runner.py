@@ -123,11 +123,6 @@ class Runner:
         await _all(self._stop_one(self._children[name]) for name in self._stages[-1])
         self._stages.pop()
 
-    def kill_all(self) -> None:
-        """Kill every child at once, without asking: for an impatient second Ctrl-C."""
-        for name in self.running():
-            self.kill(name)
-
     async def restart(self, name: str) -> None:
         """Stop the child if it runs, start it anew, wait until it is ready. Its log file goes on."""
         child = self._children[name]

@@ -80,9 +80,7 @@ def find_postgres() -> Postgres | None:
     """Find initdb and postgres, on the PATH or where Debian keeps them (newest first)."""
     on_path = shutil.which("postgres")
     folders = [Path(on_path).resolve().parent] if on_path else []
-    folders += sorted(
-        DEBIAN_POSTGRES.glob("*/bin"), key=lambda bin_: _numbers(bin_.parent.name), reverse=True
-    )
+    folders += sorted(DEBIAN_POSTGRES.glob("*/bin"), key=lambda bin_: _numbers(bin_.parent.name), reverse=True)
     for folder in folders:
         initdb, postgres = folder / "initdb", folder / "postgres"
         if initdb.exists() and postgres.exists() and _version(postgres) >= (POSTGRES_OLDEST,):
@@ -165,9 +163,7 @@ def _build_nats(tools: Path, say: Callable[[str], None]) -> None:
 
 def _find_nats_on_path() -> Path | None:
     # Debian keeps it in /usr/sbin, which is not on everybody's PATH.
-    found = shutil.which(
-        "nats-server", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
-    )
+    found = shutil.which("nats-server", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
     return Path(found) if found else None
 
 

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -49,9 +50,7 @@ class AlreadyRunningError(Exception):
     def __init__(self, folder: Path, pid: int, state: State | None) -> None:
         self.pid, self.state = pid, state
         where = f" at {state.url}" if state else ""
-        super().__init__(
-            f"the platform already runs{where} with its data in {folder} (pid {pid}); stop it: kill {pid}"
-        )
+        super().__init__(f"the platform already runs{where} with its data in {folder} (pid {pid}); stop it: kill {pid}")
 
 
 class Stack:
@@ -224,6 +223,17 @@ def running_state(data_folder: Path) -> State | None:
     except FileNotFoundError:
         pass
     return None
+
+
+def remove_data(data_folder: Path) -> None:
+    """Remove what stacks keep in the folder, and nothing else in it. Raises AlreadyRunningError."""
+    if not data_folder.exists():
+        return
+    with _take_lock(data_folder):
+        for name in ("postgres", "nats", "redis", "scratch", "logs", "keys"):
+            shutil.rmtree(data_folder / name, ignore_errors=True)
+        for name in ("seeded", "stack.json", "lock"):
+            (data_folder / name).unlink(missing_ok=True)
 
 
 def _read_state(data_folder: Path) -> State | None:

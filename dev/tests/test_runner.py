@@ -148,9 +148,7 @@ async def test_a_death_that_was_ordered_is_not_unexpected(runner: Runner) -> Non
         await asyncio.wait_for(runner.died(), 0.3)
 
 
-async def test_a_death_before_readiness_ends_the_start_and_shows_the_log(
-    runner: Runner, tmp_path: Path
-) -> None:
+async def test_a_death_before_readiness_ends_the_start_and_shows_the_log(runner: Runner, tmp_path: Path) -> None:
     never = tmp_path / "never"
     with pytest.raises(ProcessDiedError) as caught:
         await runner.start(python("broken", "print('no such table'); raise SystemExit(3)", says_up=never))

@@ -283,9 +283,7 @@ async def test_a_service_that_falls_is_named_and_can_be_restarted(folder: Path, 
 
 
 async def test_a_start_that_fails_stops_what_it_had_started(folder: Path, code: Path) -> None:
-    (code / "services" / "janitor" / "__main__.py").write_text(
-        "raise SystemExit('no such variable: NATS_URL')"
-    )
+    (code / "services" / "janitor" / "__main__.py").write_text("raise SystemExit('no such variable: NATS_URL')")
     stack = Stack(Plan(folder / "data", Ports.free(), code=code))
     with pytest.raises(ProcessDiedError, match="janitor") as caught:
         await stack.start()
@@ -328,9 +326,7 @@ def test_a_stack_killed_with_sigkill_leaves_nothing_and_starts_again_at_once(fol
     argv = [sys.executable, "-c", STACK_SCRIPT, str(folder / "data"), port]
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
         pids = [int(pid) for pid in first.stdout.readline().split()] if first.stdout else []
-        everything = [
-            child for pid in pids for child in (psutil.Process(pid), *psutil.Process(pid).children())
-        ]
+        everything = [child for pid in pids for child in (psutil.Process(pid), *psutil.Process(pid).children())]
         first.kill()
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as second:
         assert second.stdout is not None

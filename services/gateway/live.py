@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.gateway.auth import Authenticator, Principal
 from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
@@ -21,6 +20,7 @@ from chassis import ids, telemetry
 from chassis.errors import TABLE, AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import metrics, wire
+from services.gateway.auth import AccessTokens, Principal
 from services.gateway.relay import Fleet, Link
 
 log = telemetry.logger(__name__)
@@ -51,11 +51,11 @@ class LiveLimits:
 class LiveEndpoint:
     """The ASGI application for `/transcribe`."""
 
-    def __init__(self, fleet: Fleet, meetings: Peer, authenticator: Authenticator, limits: LiveLimits) -> None:
+    def __init__(self, fleet: Fleet, meetings: Peer, access_tokens: AccessTokens, limits: LiveLimits) -> None:
         self._fleet = fleet
         self._meetings = meetings
         self._stub = meetings_pb2_grpc.MeetingsServiceStub(meetings.channel)
-        self._authenticator = authenticator
+        self._access_tokens = access_tokens
         self._limits = limits
         self._connections: set[_Connection] = set()
         self._draining = False
@@ -65,21 +65,20 @@ class LiveEndpoint:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one socket to its end."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = ids.accept_request_id(headers.get("x-request-id"))
-        with telemetry.bound(request_id):
-            await receive()
-            await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]})
-            connection = _Connection(receive, send, request_id, self._limits)
-            self._connections.add(connection)
-            self._empty.clear()
-            metrics.WS_SESSIONS.inc()
-            try:
-                await self._serve(connection, headers)
-            finally:
-                metrics.WS_SESSIONS.dec()
-                self._connections.discard(connection)
-                if not self._connections:
-                    self._empty.set()
+        request_id = telemetry.request_id()
+        await receive()
+        await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]})
+        connection = _Connection(receive, send, request_id, self._limits)
+        self._connections.add(connection)
+        self._empty.clear()
+        metrics.WS_SESSIONS.inc()
+        try:
+            await self._serve(connection, headers)
+        finally:
+            metrics.WS_SESSIONS.dec()
+            self._connections.discard(connection)
+            if not self._connections:
+                self._empty.set()
 
     async def _serve(self, connection: _Connection, headers: dict[str, str]) -> None:
         writer = asyncio.create_task(connection.write())
@@ -116,7 +115,7 @@ class LiveEndpoint:
         token = start.token or (bearer if scheme.lower() == "bearer" else "")
         if not token:
             raise AppError(Kind.UNAUTHORIZED, "A token is needed: in the start message or as Authorization header.")
-        return self._authenticator.authenticate(token)
+        return self._access_tokens.authenticate(token)
 
     def _resume(self, resume: wire.ResumeRequest, principal: Principal, request_id: str) -> relay.ClientEvent:
         metrics.WS_RESUMES.inc()

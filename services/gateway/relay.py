@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 import socket
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -129,8 +130,8 @@ class Link:
 class Fleet:
     """The transcribers that there are. Which one serves a session is a matter of speed only: any can adopt any."""
 
-    def __init__(self, targets: str, identity: Identity) -> None:
-        self._targets = [target.strip() for target in targets.split(",") if target.strip()]
+    def __init__(self, targets: Sequence[str], identity: Identity) -> None:
+        self._targets = targets
         self._identity = identity
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
 

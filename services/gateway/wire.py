@@ -16,7 +16,7 @@ AUDIO_BYTES_MAX = 64 * 1024
 TEXT_BYTES_MAX = 16 * 1024
 SAMPLE_RATE = 16_000
 
-ENCODINGS: dict[str, pb.Encoding] = {"pcm_s16le": pb.ENCODING_PCM_S16LE}
+ENCODINGS: dict[str, pb.Encoding.ValueType] = {"pcm_s16le": pb.ENCODING_PCM_S16LE}
 _STATES = {
     relay.STATE_OK: "ok",
     relay.STATE_DEGRADED: "degraded",

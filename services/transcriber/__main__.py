@@ -8,20 +8,20 @@ from functools import partial
 from pathlib import Path
 
 from nats.aio.msg import Msg
-from services.transcriber.cutting import CuttingSettings
-from services.transcriber.speech import OpenAISpeech, SpeechEngine
-from services.transcriber.sphinx import PocketSphinxSpeech
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import bus, lifecycle, rpc
 from chassis.lifecycle import Lifecycle
 from chassis.settings import load
 from services.transcriber.api import TranscriberService
+from services.transcriber.cutting import CuttingSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser
 from services.transcriber.session import Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
+from services.transcriber.speech import OpenAISpeech, SpeechEngine
+from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
 
 

@@ -45,6 +45,10 @@ class _Channel:
         self._line.events.append(event)
         self._line.ready.set()
 
+    def moved(self, session: LiveSession) -> None:
+        """Send what the client says to the session's new object."""
+        self.session = session
+
 
 class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
     """Parses what gateways say and hands it to the sessions."""

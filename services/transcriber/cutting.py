@@ -56,6 +56,7 @@ class CuttingSettings:
     start_window_ms: int = 150
     start_voiced_ms: int = 90
     pre_roll_ms: int = 300
+    voiced_ms_min: int = 150
     end_silence_ms: int = 500
     post_roll_ms: int = 200
     soft_cap_ms: int = 12_000
@@ -79,6 +80,7 @@ class CuttingSettings:
             "tone_share": 0 < self.tone_share <= 1,
             "start_window_ms": self.frame_ms <= self.start_window_ms <= 1_000,
             "start_voiced_ms": self.frame_ms <= self.start_voiced_ms <= self.start_window_ms,
+            "voiced_ms_min": self.voiced_ms_min <= 1_000,
             "end_silence_ms": self.start_window_ms <= self.end_silence_ms <= self.soft_cap_ms,
             "post_roll_ms": self.post_roll_ms <= self.end_silence_ms,
             "cut_search_ms": self.cut_search_ms + self.pre_roll_ms < self.soft_cap_ms,
@@ -146,6 +148,7 @@ class Cutter:
         self._pre_roll_bytes = _in_bytes(settings.pre_roll_ms)
         self._start_window = (1 << settings.in_frames(settings.start_window_ms)) - 1
         self._start_voiced_frames = settings.in_frames(settings.start_voiced_ms)
+        self._voiced_frames_min = settings.in_frames(settings.voiced_ms_min)
         self._end_silence_frames = settings.in_frames(settings.end_silence_ms)
         self._search_frames = settings.in_frames(settings.cut_search_ms)
         self._quiet_frames = settings.in_frames(settings.cut_quiet_ms)
@@ -224,15 +227,29 @@ class Cutter:
         else:
             utterance.silent_frames += 1
             if utterance.silent_frames >= self._end_silence_frames:
-                return self._close(utterance, self._pause_byte(utterance), forced=False)
+                return self._end_at_pause(utterance)
         return self._cut_if_long(utterance)
+
+    def _end_at_pause(self, utterance: _OpenUtterance) -> Utterance | None:
+        # What had hardly more voice than it took to open it is a click, or noise that webrtcvad had to
+        # learn first.
+        if self._start_voiced_frames + utterance.voiced_frames < self._voiced_frames_min:
+            self._open = None
+            self._recently_voiced = 0
+            return None
+        return self._close(utterance, self._pause_byte(utterance), forced=False)
 
     def _start_utterance(self) -> _OpenUtterance:
         start_byte = self._start_of_speech(self._recently_voiced)
         context_start_byte = start_byte
         if self._previous.forced and start_byte == self._previous.end_byte:
             context_start_byte = self._context_of(start_byte, self._previous.start_byte)
-        return _OpenUtterance(start_byte, context_start_byte, self._examined_byte, deque(maxlen=self._search_frames))
+        return _OpenUtterance(
+            start_byte=start_byte,
+            context_start_byte=context_start_byte,
+            voiced_end_byte=self._examined_byte,
+            recent_powers=deque(maxlen=self._search_frames),
+        )
 
     def _cut_if_long(self, utterance: _OpenUtterance) -> Utterance | None:
         length_bytes = self._examined_byte - utterance.start_byte

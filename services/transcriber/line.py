@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 
@@ -14,6 +14,9 @@ class Channel(Protocol):
 
     def send(self, event: relay.ServerEvent) -> None:
         """Queue an event."""
+
+    def moved(self, session: Any) -> None:
+        """The session lives in another object now (it was read from the logs again)."""
 
 
 class ClientLine:

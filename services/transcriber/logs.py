@@ -138,7 +138,7 @@ class AudioWriter:
     """The way of one session's bytes into the audio log.
 
     `held_offset` counts what came in, `durable_offset` what the broker has: the difference is in `_gathered` (not yet
-    sent) or in `_flights` (sent, not acknowledged), in order. `sequence` is that of the newest durable message.
+    sent) or in `_flights` (sent, not acknowledged), in order.
     """
 
     session_id: str
@@ -146,7 +146,7 @@ class AudioWriter:
     durable_offset: int
     on_durable: Callable[[], None]
     on_stall: Callable[[bool], None]
-    sequence: int = 0
+    _marks: deque[tuple[int, int]] = field(default_factory=deque)
     _gathered: list[bytes] = field(default_factory=list)
     _gathered_bytes: int = 0
     _due_at: float | None = None
@@ -159,6 +159,19 @@ class AudioWriter:
     @property
     def settled(self) -> bool:
         return self.durable_offset == self.held_offset
+
+    def mark(self, offset: int, sequence: int) -> None:
+        """Note that the durable message `sequence` starts at `offset`."""
+        self._marks.append((offset, sequence))
+
+    def sequence_of(self, offset: int) -> int:
+        """Return the sequence from which a reader finds the byte at `offset`, and forget what lies before (0: unknown).
+
+        Calls must come with offsets that do not go down.
+        """
+        while len(self._marks) > 1 and self._marks[1][0] <= offset:
+            self._marks.popleft()
+        return self._marks[0][1] if self._marks and self._marks[0][0] <= offset else 0
 
 
 class AudioLog:
@@ -254,7 +267,7 @@ class AudioLog:
             if future.cancelled() or future.exception():
                 break
             writer.durable_offset = flights[0].end_offset
-            writer.sequence = future.result().seq
+            writer.mark(flights[0].offset, future.result().seq)
             metrics.AUDIO_BYTES.labels("durable").inc(flights[0].end_offset - flights[0].offset)
             flights.popleft()
             moved = True
@@ -294,7 +307,7 @@ class AudioLog:
         writer._gathered.clear()
 
     async def read(self, session_id: str, start_offset: int, sequence: int) -> tuple[bytes, int]:
-        """Return the unbroken bytes from `start_offset`, and the sequence of the newest message (0: no audio).
+        """Return the unbroken bytes from `start_offset`, and the sequence from which they were read (0: no audio).
 
         `sequence` is one at or before which the byte is found (0: look from the beginning).
         """
@@ -304,4 +317,4 @@ class AudioLog:
             return b"", 0
         rows = await _read(self._bus, "AUDIO", subject, min(sequence, newest[0]), newest[0])
         messages = [audio.unpack(data) for _, data in rows]
-        return audio.assemble(messages, start_offset), newest[0]
+        return audio.assemble(messages, start_offset), rows[0][0]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from services.transcriber.filters import stable_prefix
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 
+from services.transcriber.filters import stable_prefix
 from services.transcriber.recognition import Recogniser
 from services.transcriber.transcript import BYTES_PER_SECOND, seconds
 

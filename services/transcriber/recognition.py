@@ -7,11 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from services.transcriber.speech import SpeechEngine, SpeechError
-from services.transcriber.transcription import Transcription
-
 from chassis import telemetry
 from services.transcriber import metrics
+from services.transcriber.speech import SpeechEngine, SpeechError
+from services.transcriber.transcription import Transcription
 
 log = telemetry.logger(__name__)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from services.transcriber.cutting import Utterance
-from services.transcriber.filters import FilterSettings, judge, trim_overlap
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
+from services.transcriber.cutting import Utterance
+from services.transcriber.filters import FilterSettings, judge, trim_overlap
 from services.transcriber.recognition import Recognition
 from services.transcriber.transcript import Ledger, seconds
 

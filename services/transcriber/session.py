@@ -12,9 +12,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from services.transcriber.cutting import Cutter, CuttingSettings, Utterance
-from services.transcriber.filters import FilterSettings
-from services.transcriber.speech import SpeechError
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
@@ -22,11 +19,14 @@ from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from services.transcriber import filters, metrics
 from services.transcriber.audio import Window
+from services.transcriber.cutting import Cutter, CuttingSettings, Utterance
+from services.transcriber.filters import FilterSettings
 from services.transcriber.line import Channel, ClientLine
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog
 from services.transcriber.partials import Partials
 from services.transcriber.recognition import Recogniser, Recognition
 from services.transcriber.segments import entry_kind
+from services.transcriber.speech import SpeechError
 from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, newest, seconds, token_hash
 
 log = telemetry.logger(__name__)
@@ -79,13 +79,14 @@ class _Work:
 
 
 @dataclass(slots=True)
-class _Attach:
+class Attach:
     """A client that comes back."""
 
     channel: Channel
     presented_token: str
     last_event: int
     adopted: bool
+    attempt: int = 1
 
 
 class LiveSession:
@@ -105,7 +106,7 @@ class LiveSession:
         self._cutter = Cutter(settings.cutting, ledger.accounted_offset)
         self._writer = ports.audio.writer(self.id, ledger.accounted_offset, self._on_durable, self._on_stall)
         self._work: deque[_Work] = deque()
-        self._attaches: deque[_Attach] = deque()
+        self._attaches: deque[Attach] = deque()
         self._wake = asyncio.Event()
         self._stored = asyncio.Event()
         self._progress = asyncio.Event()
@@ -195,9 +196,9 @@ class LiveSession:
             self._ports.audio.append(self._writer, b"", urgent=True)
             self._enqueue(self._cutter.flush())
 
-    def attach(self, channel: Channel, presented_token: str, last_event: int, *, adopted: bool) -> None:
+    def attach(self, guest: Attach) -> None:
         """Give the session to a client that came back. The one before, if any, is told that it was taken over."""
-        self._attaches.append(_Attach(channel, presented_token, last_event, adopted))
+        self._attaches.append(guest)
         self.last_activity_at = self._ports.clock()
         self._wake.set()
 
@@ -206,9 +207,9 @@ class LiveSession:
         if self._line.channel is channel:
             self._line.channel = None
 
-    def strand(self) -> list[tuple[Channel, str, int]]:
-        """Return the clients that came back too late to be welcomed: (channel, token, last event)."""
-        late = [(guest.channel, guest.presented_token, guest.last_event) for guest in self._attaches]
+    def strand(self) -> list[Attach]:
+        """Return the clients that came back but could not be welcomed before the session was over here."""
+        late = list(self._attaches)
         self._attaches.clear()
         return late
 
@@ -237,10 +238,10 @@ class LiveSession:
             self._acknowledge()
 
     def replay(self, data: bytes, sequence: int) -> None:
-        """Take the audio that the log holds behind the checkpoint, when the session was adopted."""
+        """Take the audio that the log holds behind the checkpoint, read from message `sequence` on: an adoption."""
         self._writer.held_offset += len(data)
         self._writer.durable_offset = self._writer.held_offset
-        self._writer.sequence = sequence
+        self._writer.mark(self.ledger.accounted_offset, sequence)
         self._hear(data)
 
     def step_down(self) -> None:
@@ -322,7 +323,9 @@ class LiveSession:
 
     async def _step(self) -> None:
         while self._attaches and not self.over:
-            await self._welcome(self._attaches.popleft())
+            # Taken off only when welcomed: if the append is fenced, the client must be served from the logs.
+            await self._welcome(self._attaches[0])
+            self._attaches.popleft()
         self._start_recognitions()
         while not self.over and self._work and self._committable(self._work[0]):
             await self._commit(self._work[0])
@@ -382,7 +385,7 @@ class LiveSession:
             work.segment_id,
             recognition,
             pcm=self._window.slice(utterance.start_byte, utterance.end_byte),
-            audio_sequence=self._writer.sequence,
+            audio_sequence=self._writer.sequence_of(utterance.end_byte),
             settings=self._settings.filters,
         )
         entry = await self._append(**kind)
@@ -427,7 +430,9 @@ class LiveSession:
         """Account for long silence, so that a restart does not replay it."""
         silent_until = min(self._cutter.silent_until_byte, self._writer.durable_offset)
         if silent_until - self.ledger.accounted_offset > self._settings.checkpoint_every_s * BYTES_PER_SECOND:
-            await self._append(checkpoint=pb.Checkpoint(end_offset=silent_until, audio_sequence=self._writer.sequence))
+            await self._append(
+                checkpoint=pb.Checkpoint(end_offset=silent_until, audio_sequence=self._writer.sequence_of(silent_until))
+            )
             self._window.forget_below(silent_until)
 
     async def _close(self) -> None:
@@ -454,7 +459,7 @@ class LiveSession:
             )
         )
 
-    async def _welcome(self, guest: _Attach) -> None:
+    async def _welcome(self, guest: Attach) -> None:
         """Record who owns the session now, end the connection before, and bring the client up to date."""
         missed = await self._missed(guest.last_event)
         token = secrets.token_urlsafe(32)

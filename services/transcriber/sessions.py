@@ -13,13 +13,14 @@ from chassis.errors import AppError, Kind
 from services.transcriber import metrics
 from services.transcriber.line import Channel
 from services.transcriber.logs import Fenced
-from services.transcriber.session import LiveSession, Ports, SessionSettings
+from services.transcriber.session import Attach, LiveSession, Ports, SessionSettings
 from services.transcriber.transcript import Ledger, fold
 
 log = telemetry.logger(__name__)
 
 _ADOPTED = "sessions.adopted"
 _TICK_S = 0.1
+_ADOPTION_ATTEMPTS = 4
 _OVERLOADED = 1013
 _RESTARTING = 1012
 _INTERNAL = 1011
@@ -53,7 +54,7 @@ class Sessions:
         self._start(session)
         return session
 
-    async def resume(self, request: relay.Resume, channel: Channel) -> LiveSession:
+    async def resume(self, request: relay.Resume, channel: Channel, *, attempt: int = 1) -> LiveSession:
         """Give a session to a client that comes back, adopting it from the logs if it is not here.
 
         Raises AppError(NOT_FOUND) if there is no such session, it is another's, or the token is wrong.
@@ -69,7 +70,7 @@ class Sessions:
                 if not session.may_resume(request.owner_id, request.resume_token):
                     metrics.ADOPTIONS.labels("refused").inc()
                     raise AppError(Kind.NOT_FOUND, "Session expired")
-                session.attach(channel, request.resume_token, request.last_event, adopted=adopted)
+                session.attach(Attach(channel, request.resume_token, request.last_event, adopted, attempt))
                 if adopted:
                     metrics.ADOPTIONS.labels("adopted").inc()
                     self._start(session)
@@ -121,21 +122,25 @@ class Sessions:
             if self._sessions.get(session.id) is session:
                 del self._sessions[session.id]
                 self._running.pop(session.id, None)
-        for channel, token, last_event in session.strand():
-            await self._again(session, channel, token, last_event)
+        for guest in session.strand():
+            await self._again(session, guest)
 
-    async def _again(self, session: LiveSession, channel: Channel, token: str, last_event: int) -> None:
-        """Serve a client that came while the session ended: what it wants is in the logs."""
+    async def _again(self, session: LiveSession, guest: Attach) -> None:
+        """Serve a client from the logs: the session ended while it came, or an append of the owner before, on its way
+        when that one died, reached the log after we had read it."""
         request = relay.Resume(
             session_id=session.id,
             owner_id=session.ledger.opened.owner_id,
-            resume_token=token,
-            last_event=last_event,
+            resume_token=guest.presented_token,
+            last_event=guest.last_event,
         )
         try:
-            await self.resume(request, channel)
+            if guest.attempt >= _ADOPTION_ATTEMPTS:
+                raise AppError(Kind.UNAVAILABLE, "The session is being taken over elsewhere.")
+            again = await self.resume(request, guest.channel, attempt=guest.attempt + 1)
+            guest.channel.moved(again)
         except AppError as error:
-            channel.send(problem_event(error))
+            guest.channel.send(problem_event(error))
 
     async def run(self) -> None:
         """Let time pass for the sessions, for ever."""

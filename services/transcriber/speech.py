@@ -4,7 +4,9 @@ The embedded engine is in `services/transcriber/sphinx.py`.
 """
 
 import asyncio
+import contextlib
 import io
+import math
 import wave
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -211,17 +213,14 @@ def _is_quota(code: str | None) -> bool:
 
 def _retry_after_s(headers: httpx2.Headers, now: datetime) -> float | None:
     """Return what `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3); never negative."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1_000)
-        return max(0.0, float(headers.get("retry-after", "")))
-    except ValueError:
-        pass
-    try:
-        until = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
+    asked_s = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        wait_s = float(headers["retry-after-ms"]) / 1_000 if "retry-after-ms" in headers else float(asked_s)
+        return max(0.0, wait_s) if math.isfinite(wait_s) else None
+    with contextlib.suppress(ValueError):
+        until = parsedate_to_datetime(asked_s)
+        return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
+    return None
 
 
 def _wav(pcm: bytes) -> bytes:

@@ -18,6 +18,8 @@ from services.transcriber.speech import SpeechError
 from services.transcriber.transcription import Transcription, Word
 
 _ANSWER_BYTES_MAX = 1024 * 1024
+# A killed process is gone at once, unless the kernel has it in a wait that nothing ends.
+_REAP_TIMEOUT_S = 5.0
 
 
 class PocketSphinxSpeech:
@@ -135,6 +137,7 @@ class _Worker:
             self._command += [f"--{name}", str(value)]
         self._starting: asyncio.Task[Process] | None = None
         self._answer_is_due = False
+        self._killed: list[Process] = []
 
     def begin(self) -> None:
         """Start a process, unless one is starting or running."""
@@ -171,25 +174,29 @@ class _Worker:
     def replace_if_broken(self) -> None:
         """Start another process if this one is dead or still has to answer somebody who has gone."""
         if self._answer_is_due:
-            self._kill()
+            self._kill_running()
         self.begin()
 
     async def stop(self) -> None:
-        """Kill the process and wait until it is gone."""
-        starting, self._starting = self._starting, None
-        if starting is None:
-            return
-        starting.cancel()
-        await asyncio.wait([starting])
-        if not starting.cancelled() and not starting.exception():
-            process = starting.result()
-            _kill(process)
-            await process.wait()
+        """Kill the process and wait, for a bounded time, until it and those before it are gone."""
+        if self._starting:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        self._kill_running()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REAP_TIMEOUT_S):
+                await asyncio.gather(*(process.wait() for process in self._killed))
 
-    def _kill(self) -> None:
-        if self._starting and self._starting.done() and not self._starting.exception():
-            _kill(self._starting.result())
-        self._starting = None
+    def _kill_running(self) -> None:
+        starting, self._starting = self._starting, None
+        if starting and starting.done() and not starting.cancelled() and not starting.exception():
+            self._kill(starting.result())
+
+    def _kill(self, process: Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        self._killed = [killed for killed in self._killed if killed.returncode is None]
+        self._killed.append(process)
 
     async def _start(self) -> Process:
         # The worker gets the path to our code and nothing else of the environment: it needs no secrets.
@@ -206,7 +213,7 @@ class _Worker:
             raise SpeechError("the worker did not start", retryable=True, reason="crashed") from error
         finally:
             if not loaded:
-                _kill(process)
+                self._kill(process)
         return process
 
     @staticmethod
@@ -215,11 +222,6 @@ class _Worker:
             return False
         failed = starting.cancelled() or starting.exception() is not None
         return failed or starting.result().returncode is not None
-
-
-def _kill(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
 
 
 async def _read_answer(process: Process) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def load_decoder() -> Decoder:
-    """Return a decoder with the English model that comes with pocketsphinx.
+    """Return a decoder with the English model that comes with the package.
 
     Cepstral means are taken from each utterance alone (`cmn` batch): otherwise its text would depend on
     what the worker decoded before, which may be another meeting.
@@ -59,6 +59,8 @@ def decode(decoder: Decoder, pcm: bytes) -> dict[str, Any]:
     """Return `{"words": [[text, start_s, end_s, probability], …]}`."""
     if len(pcm) < AUDIO_BYTES_MIN:
         return {"words": []}
+    # Drops what the noise tracker has learnt, for the same reason.
+    decoder.reinit_feat()
     decoder.start_utt()
     decoder.process_raw(pcm, full_utt=True)
     decoder.end_utt()
