@@ -58,7 +58,7 @@ async def refused(peer: Peer, method: object, request: object) -> AppError:
     return caught.value
 
 
-async def exported(peer: Peer, owner: str, meeting_id: str, form: int) -> list[bytes]:
+async def exported(peer: Peer, owner: str, meeting_id: str, form: meetings_pb.ExportFormat.ValueType) -> list[bytes]:
     request = meetings_pb.ExportMeetingRequest(owner_id=owner, meeting_id=meeting_id, format=form)
     stub = MeetingsServiceStub(peer.channel)
     return [answer.piece async for answer in stub.ExportMeeting(request, metadata=peer.metadata(), timeout=WITHIN_S)]
@@ -143,12 +143,15 @@ async def test_another_owner_finds_nothing_over_the_wire(peer: Peer, transcripts
     log = meeting_log(owner)
     await transcripts.apply(numbered(log.entries))
     other, stub = ids.new_id(), MeetingsServiceStub(peer.channel)
-    named = {"owner_id": other, "meeting_id": log.meeting_id}
+    theirs = log.meeting_id
     for method, request in (
-        (stub.GetMeeting, meetings_pb.GetMeetingRequest(**named)),
-        (stub.ListSegments, meetings_pb.ListSegmentsRequest(**named)),
-        (stub.UpdateMeeting, meetings_pb.UpdateMeetingRequest(**named, expected_version=1, title="Mine")),
-        (stub.DeleteMeeting, meetings_pb.DeleteMeetingRequest(**named, expected_version=1)),
+        (stub.GetMeeting, meetings_pb.GetMeetingRequest(owner_id=other, meeting_id=theirs)),
+        (stub.ListSegments, meetings_pb.ListSegmentsRequest(owner_id=other, meeting_id=theirs)),
+        (
+            stub.UpdateMeeting,
+            meetings_pb.UpdateMeetingRequest(owner_id=other, meeting_id=theirs, expected_version=1, title="Mine"),
+        ),
+        (stub.DeleteMeeting, meetings_pb.DeleteMeetingRequest(owner_id=other, meeting_id=theirs, expected_version=1)),
     ):
         assert (await refused(peer, method, request)).kind == Kind.NOT_FOUND
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -172,7 +175,7 @@ async def test_long_export_comes_in_small_pieces_and_whole(
         places = [text.index(f"{number} word") for number in range(1203)]
         assert places == sorted(places)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await exported(peer, owner, log.meeting_id, 0)
+        await exported(peer, owner, log.meeting_id, meetings_pb.EXPORT_FORMAT_UNSPECIFIED)
     assert rpc.app_error(caught.value, "meetings").details[0].field == "format"
 
 
@@ -183,13 +186,15 @@ async def test_export_that_is_given_up_leaves_no_connection_taken(
     for _ in range(600):
         log.say("word " * 500)
     await transcripts.apply(numbered(log.entries))
-    request = meetings_pb.ExportMeetingRequest(owner_id=owner, meeting_id=log.meeting_id, format=1)
+    request = meetings_pb.ExportMeetingRequest(
+        owner_id=owner, meeting_id=log.meeting_id, format=meetings_pb.EXPORT_FORMAT_TXT
+    )
     for _ in range(30):
         call = MeetingsServiceStub(peer.channel).ExportMeeting(request, metadata=peer.metadata())
         async with aclosing(aiter(call)) as pieces:  # type: ignore[type-var]
             await anext(pieces)
         call.cancel()
-    assert await exported(peer, owner, log.meeting_id, 1)
+    assert await exported(peer, owner, log.meeting_id, meetings_pb.EXPORT_FORMAT_TXT)
 
 
 @pytest.mark.req("R-API-2")

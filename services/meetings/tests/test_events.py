@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -214,7 +215,7 @@ async def test_broker_that_is_killed_and_comes_back_loses_nothing(
         nats_server.start()
 
         for entry in log.entries[5:]:
-            await until(lambda entry=entry: arrives(broker, entry))
+            await until(partial(arrives, broker, entry))
         await until(status(meetings, owner, log.meeting_id, "completed"))
     assert len((await rows(database))["segments"]) == 4
 
@@ -231,14 +232,14 @@ async def test_bad_entries_reach_the_dead_letters_with_their_reason_and_block_no
         await publish(broker, [*log.entries, *orphan.entries[1:]])
         await until(status(meetings, owner, log.meeting_id, "completed"))
         dead = await broker.js.pull_subscribe("dlq.transcript", durable="look", stream="DLQ")
-        found = []
+        found: list[Msg] = []
         async with asyncio.timeout(WITHIN_S):
             while len(found) < 2:
                 found += await dead.fetch(2, timeout=WITHIN_S)
-    first, second = found
-    assert (first.data, first.headers["verbatim-error"]) == (b"\xff nonsense", "unreadable: not a transcript entry")
-    assert second.headers["verbatim-error"] == "orphan"
-    assert second.headers["verbatim-subject"] == f"transcript.{orphan.session_id}"
+    headers = [message.headers or {} for message in found]
+    assert (found[0].data, headers[0]["verbatim-error"]) == (b"\xff nonsense", "unreadable: not a transcript entry")
+    assert headers[1]["verbatim-error"] == "orphan"
+    assert headers[1]["verbatim-subject"] == f"transcript.{orphan.session_id}"
 
 
 async def test_stream_that_was_lost_and_begins_anew_is_read_from_its_beginning(

@@ -90,7 +90,7 @@ def test_srt_of_any_transcript_has_a_cue_for_each_text_and_goes_forward(
 def test_vtt_is_what_webvtt_reads() -> None:
     text = written("vtt", SEGMENTS, GAPS)
     cues = webvtt.from_string(text)
-    assert [(cue.start, cue.end) for cue in cues] == [
+    assert [(cue.start, cue.end) for cue in cues.captions] == [
         ("00:00:00.000", "00:00:02.500"),
         ("00:00:02.500", "00:00:04.000"),
         ("00:00:10.000", "00:00:12.000"),
@@ -167,7 +167,7 @@ def test_meeting_without_a_word_is_a_valid_file(form: str) -> None:
     if form == "json":
         assert json.loads(text)["segments"] == []
     elif form == "vtt":
-        assert list(webvtt.from_string(text)) == []
+        assert webvtt.from_string(text).captions == []
     elif form == "srt":
         assert text == ""
     else:
