@@ -17,6 +17,7 @@ PIECE_BYTES = 64 * 1024
 REASONS = {"client_missing": "no audio arrived", "undecodable": "the audio could not be decoded"}
 # SubRip has two digits for hours, and its readers take "100:" for "00:".
 _SRT_LAST_MS = ((99 * 60 + 59) * 60 + 59) * 1000 + 999
+_SRT_TIME = re.compile(r"(\d:\d{1,2}:\d{1,2})[.,](\d)")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~])")
 
 
@@ -135,8 +136,8 @@ class SubRip(Cues):
     def _cue(self, start_s: float, end_s: float, text: str) -> str:
         start_ms, end_ms = self.span_ms(start_s, end_s)
         self._number += 1
-        # Readers take any line with an arrow for the times of a cue.
-        line = text.replace("-->", "->")
+        # Readers take any line with an arrow, some any with two times, for the head of a cue.
+        line = _SRT_TIME.sub(r"\1 \2", text.replace("-->", "->"))
         return f"{self._number}\n{_stamp(start_ms, ',')} --> {_stamp(end_ms, ',')}\n{line}\n\n"
 
 

@@ -44,7 +44,6 @@ def database_url(postgres_server: PostgresServer, template: str) -> Iterator[str
     with psycopg.connect(postgres_server.conninfo("postgres"), autocommit=True) as connection:
         connection.execute(copy)
         yield postgres_server.conninfo(name).replace("postgresql:", "postgresql+psycopg:")
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
