@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Iterator
 
 import pytest
 
+# https://github.com/python/cpython/issues/106905
+PARSER_DISLIKES_GARBAGE = sys.version_info < (3, 11, 8)
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish() -> None:
-    """Collect what broken connections left, before the last plugins are imported.
 
-    A collection in the midst of parsing a module makes CPython before 3.11.8 fail with "AST constructor recursion
-    depth mismatch" (https://github.com/python/cpython/issues/106905).
+@pytest.fixture(scope="module", autouse=True)
+def _no_garbage_for_the_next_module() -> Iterator[None]:
+    """Collect what broken connections left behind.
+
+    When it is collected in the midst of parsing a module, CPython before 3.11.8 (Debian 12 has 3.11.2) fails with
+    "AST constructor recursion depth mismatch", in whatever test or plugin happens to parse.
     """
-    gc.collect()
+    yield
+    if PARSER_DISLIKES_GARBAGE:
+        gc.collect()
