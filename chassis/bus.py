@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import nats
@@ -112,12 +112,18 @@ class Bus:
         handle: Callable[[list[Msg]], Awaitable[None]],
         batch: int = 256,
         ack_wait_s: float = 30.0,
+        start: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         """Hand every message of the subject to `handle`, in batches in stream order, for ever.
 
         `handle` acknowledges nothing: the batch is acknowledged when it returns. When it raises AppError that is
         retryable, the same batch is handed over again after a pause (0.1 s doubling to 5 s), so order holds; any
         other exception is a bug and goes up. A message may come more than once; effects must be idempotent.
+
+        Without `start`, order does not survive a crash: what a process held when it died comes again only after
+        `ack_wait_s`, behind messages that are newer. With `start`, each subscription (the first, and each after a
+        lost connection) begins at the stream sequence that it returns: commit the sequence with the effect, return
+        the one after it. Only one process may consume then.
         """
         pulled = self.pull(
             stream=stream,
@@ -126,6 +132,7 @@ class Bus:
             batch=batch,
             ack_wait_s=ack_wait_s,
             unacknowledged_max=batch * 4,
+            start=start,
         )
         async with aclosing(pulled):
             async for messages in pulled:
@@ -141,11 +148,13 @@ class Bus:
         batch: int,
         ack_wait_s: float,
         unacknowledged_max: int,
+        start: Callable[[], Awaitable[int]] | None = None,
     ) -> AsyncGenerator[list[Msg], None]:
         """Yield batches of the subject's messages, for ever; an empty one at least every few seconds.
 
         The caller acknowledges, and closes the generator (`contextlib.aclosing`). Several may pull from one durable
         consumer: each message goes to one of them. A consumer or a connection that is lost is made again.
+        For `start` see `consume`; an AppError from it that is retryable counts as a lost connection.
         """
         config = ConsumerConfig(
             durable_name=durable,
@@ -162,6 +171,12 @@ class Bus:
                 lost = False
                 try:
                     if subscription is None:
+                        if start is not None:
+                            config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
+                            config.opt_start_seq = await start()
+                            # Where a consumer starts cannot be changed; a new one of the same name starts anywhere.
+                            with suppress(nats.js.errors.NotFoundError):
+                                await self.js.delete_consumer(stream, durable)
                         subscription = await self.js.pull_subscribe(
                             subject, durable=durable, stream=stream, config=config
                         )
@@ -171,7 +186,9 @@ class Bus:
                     idle += 1
                     # A deleted consumer looks like silence: ask now and then.
                     lost = idle % 15 == 0 and not await self._exists(stream, durable)
-                except (nats.errors.Error, nats.js.errors.Error, OSError) as fault:
+                except (nats.errors.Error, nats.js.errors.Error, OSError, AppError) as fault:
+                    if isinstance(fault, AppError) and not fault.codes.retryable:
+                        raise
                     log.warning("consumer lost, subscribing again", consumer=durable, fault=repr(fault))
                     lost = True
                     await asyncio.sleep(1.0)

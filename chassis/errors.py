@@ -110,6 +110,8 @@ class AppError(Exception):
         self.version = version
         if retry_after_s is None and kind in {
             Kind.UNAVAILABLE,
+            Kind.BAD_GATEWAY,
+            Kind.TIMEOUT,
             Kind.RATE_LIMIT_EXCEEDED,
             Kind.INSUFFICIENT_STORAGE,
         }:

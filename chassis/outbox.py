@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,11 +62,12 @@ def inbox_table(metadata: sa.MetaData) -> sa.Table:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fact to be told. `subject` is where; `id` makes its effect happen once."""
+    """A fact to be told. `subject` is where; `id` makes its effect happen once; `headers` go along."""
 
     subject: str
     payload: bytes
     id: str
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def event(subject: str, payload: bytes) -> Event:
@@ -78,13 +79,15 @@ async def put(connection: AsyncConnection, table: sa.Table, events: Sequence[Eve
     """Write events in the caller's transaction. They are published after its commit, in order."""
     if not events:
         return
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": e.id,
             "subject": e.subject,
             "payload": e.payload,
-            "headers": {"ce-id": e.id, "ce-type": e.subject, "ce-source": source, "ce-specversion": "1.0",
-                        "x-request-id": telemetry.request_id()},
+            "headers": e.headers | {
+                "ce-id": e.id, "ce-type": e.subject, "ce-source": source, "ce-specversion": "1.0",
+                "x-request-id": telemetry.request_id(),
+            },
         }
         for e in events
     ]  # fmt: skip
@@ -94,10 +97,10 @@ async def put(connection: AsyncConnection, table: sa.Table, events: Sequence[Eve
 
 async def first_time(connection: AsyncConnection, table: sa.Table, consumer: str, message_id: str) -> bool:
     """Record in the caller's transaction that a message is handled; False if it was before: then do nothing."""
-    result = await connection.execute(
-        insert(table).values(consumer=consumer, message_id=message_id).on_conflict_do_nothing()
-    )  # fmt: skip
-    return result.rowcount == 1
+    # RETURNING tells; the row count of an INSERT does not (SQLAlchemy answers -1).
+    record = insert(table).values(consumer=consumer, message_id=message_id).on_conflict_do_nothing()
+    recorded = await connection.execute(record.returning(table.c.message_id))
+    return recorded.one_or_none() is not None
 
 
 class Relay:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -127,9 +127,7 @@ class Peer:
 
         Raises AppError: the peer's own, or UNAVAILABLE / TIMEOUT for the transport's failures.
         """
-        until = _deadline.get()
-        if until is not None:
-            timeout_s = min(timeout_s, max(0.0, (until - time.monotonic()) * 0.9))
+        timeout_s = _within_callers_deadline(timeout_s)
         name = getattr(method, "_method", b"").decode() or "unknown"
         started = time.monotonic()
         status = grpc.StatusCode.OK
@@ -141,9 +139,30 @@ class Peer:
         finally:
             CLIENT_CALLS.labels(name, status.name).observe(time.monotonic() - started)
 
+    async def stream(
+        self, method: Callable[..., AsyncIterable[Res]], request: Any, *, timeout_s: float
+    ) -> AsyncIterator[Res]:
+        """Yield the messages of a server stream that is over, last message and all, within `timeout_s`.
+
+        Leaving the iteration early cancels the call. Raises AppError as `call` does, also after some messages.
+        """
+        messages = method(request, timeout=_within_callers_deadline(timeout_s), metadata=self.metadata())
+        try:
+            async for message in messages:
+                yield message
+        except grpc.aio.AioRpcError as fault:
+            raise _to_app_error(fault, self.target) from fault
+        finally:
+            cast(grpc.aio.Call, messages).cancel()
+
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
         await self.channel.close()
+
+
+def _within_callers_deadline(timeout_s: float) -> float:
+    until = _deadline.get()
+    return timeout_s if until is None else min(timeout_s, max(0.0, (until - time.monotonic()) * 0.9))
 
 
 @asynccontextmanager
@@ -210,8 +229,8 @@ class _Edge(grpc.aio.ServerInterceptor):
                 started = time.monotonic()
                 status = grpc.StatusCode.OK
                 with telemetry.bound(request):
+                    await self._admit(token, context)
                     try:
-                        self._identity.check(token)
                         _deadline.set(_until(context))
                         return await handler.unary_unary(message, context)
                     except AppError as error:
@@ -232,11 +251,13 @@ class _Edge(grpc.aio.ServerInterceptor):
 
         async def stream(messages: Any, context: Any) -> AsyncIterator[Any]:
             with telemetry.bound(request):
+                await self._admit(token, context)
                 try:
-                    self._identity.check(token)
                     _deadline.set(_until(context))
-                    async for answer in inner(messages, context):
-                        yield answer
+                    # Closed here and now when the caller goes away, not when it is collected.
+                    async with aclosing(inner(messages, context)) as answers:
+                        async for answer in answers:
+                            yield answer
                 except AppError as error:
                     await _abort(context, error)
                 except Exception:
@@ -248,6 +269,14 @@ class _Edge(grpc.aio.ServerInterceptor):
                 stream, handler.request_deserializer, handler.response_serializer
             )
         return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+
+    async def _admit(self, token: str, context: Any) -> None:
+        try:
+            self._identity.check(token)
+        except AppError as error:
+            log.warning("caller refused", fault=str(error))
+            # Without our trailer: to the caller this is its own fault, and never "your token is bad" for its client.
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
 
 
 def _until(context: Any) -> float | None:

@@ -51,6 +51,11 @@ def _dumps(event: Any, **_: Any) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
+def _unless_refused_handshake(record: logging.LogRecord) -> bool:
+    """Drop what uvicorn 0.54 says, as an error, of every handshake that was properly refused with an HTTP answer."""
+    return record.msg != "ASGI callable returned without completing handshake."
+
+
 def configure(service: str, *, replica: str, level: str, log_format: str) -> None:
     """Send every log line of the process, also those of libraries, to standard output in one shape."""
     shared: list[Any] = [
@@ -90,8 +95,10 @@ def configure(service: str, *, replica: str, level: str, log_format: str) -> Non
     root.handlers[:] = [handler]
     root.setLevel(level)
     # These speak of every request or reconnect; what we need of that we log ourselves.
-    for noisy in ("uvicorn.access", "httpx2", "httpcore2", "openai", "alembic"):
+    # uvicorn.error also writes the query of each WebSocket, where a one-time ticket may be.
+    for noisy in ("uvicorn.access", "uvicorn.error", "httpx2", "httpcore2", "openai", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_unless_refused_handshake)
     BUILD_INFO.labels(service=service, version=VERSION).set(1)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the chassis' tests."""
+"""Servers for every test that needs one: real processes on free ports."""
 
 from chassis.tests.servers import database_url, nats_server, postgres_server
 

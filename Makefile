@@ -1,0 +1,78 @@
+# What to do with a checkout. `make help` lists it; `make run` needs nothing but make, git and Python 3.11.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+PY := .venv/bin/python
+UV := .venv/bin/uv
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
+
+export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run demo seed test lint lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/requirements.stamp ## Make ready: Python environment, servers, generated contracts
+	@$(PY) -m dev setup
+
+run: .venv/requirements.stamp ## Run the whole platform here until Ctrl-C (PORT=8000)
+	@$(PY) -m dev run
+
+demo: .venv/requirements.stamp ## Speak a recorded meeting into the platform; show captions, minutes, tasks
+	@$(PY) -m dev demo
+
+seed: .venv/requirements.stamp ## Make the demo account and its sample meeting on the running platform
+	@$(PY) -m dev seed
+
+test: setup-dev ## Run every test that needs no cluster
+	@$(PY) -m pytest
+
+lint: setup-dev ## Check style, types, contracts and house rules
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	.venv/bin/buf lint
+	@base=$$(git rev-parse --verify --quiet origin/main || git rev-parse --verify --quiet main || true); \
+	if [ -z "$$base" ] || [ -z "$$(git ls-tree "$$base" proto)" ]; then \
+		echo "buf breaking: skipped, there is no main branch with contracts to compare with"; \
+	else \
+		echo "buf breaking against $$(git rev-parse --short "$$base")"; \
+		rm -rf build/base && mkdir -p build/base && git archive "$$base" buf.yaml proto | tar -x -C build/base && \
+		.venv/bin/buf breaking --against build/base; \
+	fi
+	@if [ -e tests/test_architecture.py ]; then $(PY) -m pytest tests/test_architecture.py; fi
+
+lock: $(UV) ## Compile requirements*.in anew
+	$(COMPILE) requirements.in --output-file requirements.txt
+	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+
+clean: ## Forget the local platform's data, generated code and caches (not .venv)
+	@[ ! -x $(PY) ] || $(PY) -m dev clean
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+setup-dev: .venv/requirements-dev.stamp
+	@$(PY) -m dev setup
+
+.venv/requirements.stamp: requirements.txt | $(UV)
+	$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/requirements-dev.stamp: requirements-dev.txt .venv/requirements.stamp
+	$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+$(UV): | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.11 run"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "  · installing the Debian package python3-venv"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null; \
+		else echo "error: please install: sudo apt-get install python3-venv"; exit 1; fi; }
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,270 @@
+"""REST calls of the public contract, and the door to live sessions.
+
+Answers are the platform's JSON objects as dicts, as PROTOCOL.md names their fields: a client that copied
+them into classes would break, or hide, what a newer platform adds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from verbatim_client.backoff import Backoff
+from verbatim_client.errors import ApiError
+from verbatim_client.live import Event, LiveSession, LiveSettings
+
+Json = dict[str, Any]
+
+CALL_WITHIN_S = 15.0
+FRAME_S = 0.1
+PAGE = 100
+
+
+class VerbatimClient:
+    """One account's view of a platform.
+
+    Every call raises ApiError when it is refused and httpx2.TransportError when the platform cannot be reached.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        access_token: str | None = None,
+        refresh_token: str | None = None,
+        within_s: float = CALL_WITHIN_S,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Take the platform's address, and an access token or API key if there is one already."""
+        self.base_url = base_url.rstrip("/")
+        self.access_token = access_token
+        self.refresh_token = refresh_token
+        self._http = httpx2.AsyncClient(base_url=self.base_url, timeout=within_s, transport=transport)
+
+    async def __aenter__(self) -> Self:
+        """Give the client itself; it connects with the first call."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    @property
+    def ws_url(self) -> str:
+        """Where live audio goes."""
+        return f"{self.base_url.replace('http', 'ws', 1)}/transcribe"
+
+    # Accounts.
+
+    async def register(self, email: str, username: str, password: str) -> Json:
+        """Make an account and give it. It is not logged in by that."""
+        account = {"email": email, "username": username, "password": password}
+        return await self.call("POST", "/api/auth/register", json=account)
+
+    async def login(self, email: str, password: str) -> Json:
+        """Log in; later calls carry the access token."""
+        return self._keep(await self.call("POST", "/api/auth/login", json={"email": email, "password": password}))
+
+    async def refresh(self) -> Json:
+        """Trade the refresh token for new tokens."""
+        return self._keep(await self.call("POST", "/api/auth/refresh", json={"refresh_token": self.refresh_token}))
+
+    async def logout(self) -> None:
+        """End the login."""
+        await self.call("POST", "/api/auth/logout", json={"refresh_token": self.refresh_token})
+        self.access_token = self.refresh_token = None
+
+    async def me(self) -> Json:
+        """Give the account."""
+        return await self.call("GET", "/api/auth/me")
+
+    # Meetings.
+
+    async def create_meeting(self, title: str, **fields: object) -> Json:
+        """Create a meeting; `language` and `participants` may be given."""
+        return await self.call("POST", "/api/meetings", json={"title": title} | fields)
+
+    async def meeting(self, meeting_id: str) -> Json:
+        """Give one meeting."""
+        return await self.call("GET", f"/api/meetings/{meeting_id}")
+
+    def meetings(self, query: str | None = None) -> AsyncIterator[Json]:
+        """Give all meetings, or those whose title or transcript has the words."""
+        return self.pages("/api/meetings", {"q": query})
+
+    async def update_meeting(self, meeting_id: str, version: int, **fields: object) -> Json:
+        """Change a meeting whose version is still this one."""
+        return await self.call("PATCH", f"/api/meetings/{meeting_id}", version=version, json=fields)
+
+    async def delete_meeting(self, meeting_id: str, version: int) -> None:
+        """Delete a meeting with everything that belongs to it."""
+        await self.call("DELETE", f"/api/meetings/{meeting_id}", version=version)
+
+    async def segments(self, meeting_id: str) -> list[Json]:
+        """Give the whole transcript."""
+        return [segment async for segment in self.pages(f"/api/meetings/{meeting_id}/segments", {})]
+
+    async def export(self, meeting_id: str, format_: str) -> str:
+        """Give the transcript as a file: txt, md, srt, vtt or json."""
+        answer = await self.answer("GET", f"/api/meetings/{meeting_id}/export", params={"format": format_})
+        return answer.text
+
+    # Tasks, insights, analytics, jobs.
+
+    def tasks(self, **filters: str) -> AsyncIterator[Json]:
+        """Give all tasks."""
+        return self.pages("/api/tasks", filters)
+
+    async def create_task(self, title: str, **fields: object) -> Json:
+        """Create a task; `meeting_id`, `assignee` and `due` may be given."""
+        return await self.call("POST", "/api/tasks", json={"title": title} | fields)
+
+    async def update_task(self, task_id: str, version: int, **fields: object) -> Json:
+        """Change a task whose version is still this one."""
+        return await self.call("PATCH", f"/api/tasks/{task_id}", version=version, json=fields)
+
+    async def delete_task(self, task_id: str, version: int) -> None:
+        """Delete a task."""
+        await self.call("DELETE", f"/api/tasks/{task_id}", version=version)
+
+    async def insights(self, meeting_id: str) -> Json:
+        """Give a meeting's minutes as far as they are made."""
+        return await self.call("GET", f"/api/insights/{meeting_id}")
+
+    async def request_insights(self, meeting_id: str) -> Json:
+        """Have the minutes made again; give the job."""
+        return await self.call("POST", f"/api/insights/{meeting_id}")
+
+    async def analytics(self, from_: str, to: str) -> Json:
+        """Give the figures of a period (days, as 2026-11-23)."""
+        return await self.call("GET", "/api/analytics", params={"from": from_, "to": to})
+
+    async def job(self, job_id: str) -> Json:
+        """Give one background job."""
+        return await self.call("GET", f"/api/jobs/{job_id}")
+
+    async def upload(self, recording: Path, **fields: str) -> Json:
+        """Upload a recording; give `job_id` and `meeting_id`. `meeting_id`, `title`, `language` may be given."""
+        with recording.open("rb") as file:
+            return await self.call("POST", "/api/uploads", params=fields, files={"file": (recording.name, file)})
+
+    # Live audio.
+
+    def live(self, settings: LiveSettings, *, backoff: Backoff | None = None) -> LiveSession:
+        """Prepare a live session; entering it connects."""
+        return LiveSession(self.ws_url, self._token, settings, backoff=backoff)
+
+    async def stream(
+        self, pcm: bytes, settings: LiveSettings, *, speed: float | None = 1.0, finish_within_s: float = 60.0
+    ) -> AsyncIterator[Event]:
+        """Speak a whole PCM recording into a live session and give the server's events, `finished` last.
+
+        `speed` is a multiple of real time; None is as fast as the platform takes it. Raises StreamError, or
+        TimeoutError when `finished` does not come within `finish_within_s` of the end of the audio.
+        """
+        async with self.live(settings) as session:
+            speaking = asyncio.create_task(_speak(session, pcm, settings.bytes_per_second, speed, finish_within_s))
+            # Without this, a fault in speaking would leave the iteration below waiting.
+            speaking.add_done_callback(
+                lambda task: session.leave() if not task.cancelled() and task.exception() else None
+            )
+            try:
+                async for event in session:
+                    yield event
+                await speaking
+            finally:
+                speaking.cancel()
+                await asyncio.wait([speaking])
+
+    # Any call.
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+        **more: Any,
+    ) -> Json:
+        """Make a call and give its JSON object, empty where there is no content."""
+        headers = {}
+        if version is not None:
+            headers["If-Match"] = f'"{version}"'
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        answer = await self.answer(method, path, headers=headers, **more)
+        body: Json = answer.json() if answer.content else {}
+        return body
+
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> httpx2.Response:
+        """Make a call and give the whole answer. Raises ApiError for anything but success."""
+        credential = {"Authorization": f"Bearer {self.access_token}"} if self.access_token else {}
+        answer = await self._http.request(method, path, headers=credential | dict(headers or {}), **more)
+        if answer.is_success:
+            return answer
+        raise _error(answer)
+
+    async def pages(self, path: str, params: Mapping[str, str | None]) -> AsyncIterator[Json]:
+        """Give the items of a list, page after page."""
+        query: dict[str, str | int] = {name: value for name, value in params.items() if value is not None}
+        query["limit"] = PAGE
+        while True:
+            page = await self.call("GET", path, params=query)
+            for item in page["items"]:
+                yield item
+            if not page["next_cursor"]:
+                return
+            query["cursor"] = page["next_cursor"]
+
+    def _keep(self, tokens: Json) -> Json:
+        self.access_token, self.refresh_token = tokens["access_token"], tokens["refresh_token"]
+        return tokens
+
+    async def _token(self, renew: bool) -> str:
+        if renew and self.refresh_token:
+            await self.refresh()
+        return self.access_token or ""
+
+
+async def _speak(
+    session: LiveSession, pcm: bytes, bytes_per_second: int, speed: float | None, finish_within_s: float
+) -> None:
+    frame_bytes = int(bytes_per_second * FRAME_S)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    for offset in range(0, len(pcm), frame_bytes):
+        if speed is not None:
+            # Audio exists only once it was spoken: a frame is due at its end.
+            due = started + min(offset + frame_bytes, len(pcm)) / bytes_per_second / speed
+            await asyncio.sleep(max(0.0, due - loop.time()))
+        await session.send(pcm[offset : offset + frame_bytes])
+    await session.finish(finish_within_s)
+
+
+def _error(answer: httpx2.Response) -> ApiError:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {}
+    retry_after = answer.headers.get("Retry-After", "")
+    return ApiError(
+        answer.status_code,
+        body if isinstance(body, dict) else {},
+        answer.headers.get("X-Request-ID", ""),
+        float(retry_after) if retry_after.isdigit() else None,
+    )

@@ -1,0 +1,71 @@
+"""The gateway: the only public edge. `python -m services.gateway` starts it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from chassis import lifecycle
+from chassis.lifecycle import HttpServer, Lifecycle
+from chassis.rpc import Identity, peer
+from chassis.settings import load
+from services.gateway.app import public_app
+from services.gateway.auth import AccessTokens
+from services.gateway.live import LiveEndpoint, LiveLimits
+from services.gateway.relay import Fleet
+from services.gateway.settings import Settings
+
+
+async def start(settings: Settings, life: Lifecycle) -> None:
+    """Connect, serve, and on SIGTERM stop without cutting anybody off."""
+    identity = Identity("gateway", settings.service_auth_key.get_secret_value())
+    meetings = await life.exits.enter_async_context(peer(settings.meetings_target, identity))
+    insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
+    access_tokens = AccessTokens(settings.auth_public_key)
+
+    fleet = Fleet(settings.transcriber_targets, identity)
+    life.spawn(fleet.run(), "transcribers")
+    live = LiveEndpoint(fleet, meetings, access_tokens, LiveLimits(heartbeat_s=settings.heartbeat_s))
+
+    app = public_app(
+        settings,
+        access_tokens=access_tokens,
+        meetings_peer=meetings,
+        insights_peer=insights,
+        live=live,
+        readiness=life.readiness,
+    )
+    server = HttpServer(
+        app,
+        settings.host,
+        settings.port,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_max_size=262_144,
+        ws_ping_interval=settings.heartbeat_s,
+        ws_ping_timeout=settings.heartbeat_s,
+        proxy_headers=False,
+        # Longer than the minute after which common proxies close their side first.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=settings.request_drain_s,
+    )
+    serving = life.spawn(server.run_until_exit(), "public port")
+    life.require("transcriber", fleet.check)
+    life.ready()
+
+    await life.until_stop()
+
+    # uvicorn closes every socket at once when it is told to exit: clients must know where to go before.
+    await live.drain(settings.live_drain_s)
+    server.should_exit = True
+    await serving
+
+
+def main() -> None:
+    """Run the gateway to its end."""
+    settings = load(Settings)
+    lifecycle.run("gateway", settings, partial(start, settings))
+
+
+if __name__ == "__main__":
+    main()

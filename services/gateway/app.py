@@ -1,0 +1,100 @@
+"""The public application, put together: routes, failures, pages, and the edge around them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import orjson
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp
+
+from chassis import telemetry
+from chassis.errors import AppError, Kind
+from chassis.rpc import Peer
+from services.gateway import errors, pages
+from services.gateway.api import accounts, insights, meetings, tasks, transcripts
+from services.gateway.auth import AccessTokens
+from services.gateway.edge import Edge
+from services.gateway.settings import Settings
+
+Readiness = Callable[[], Awaitable[Mapping[str, str]]]
+
+_ABOUT = (
+    "Live meetings and recordings into transcripts, minutes and tasks. Times are RFC 3339 in UTC, durations seconds, "
+    "ids are UUIDs. Every failure has the shape of ErrorAnswer, and every answer an X-Request-ID that its log lines "
+    "share. What is versioned carries an ETag, and a call that changes it sends that as If-Match. Live audio goes to "
+    "the WebSocket /transcribe."
+)
+
+
+class State(BaseModel):
+    """Whether the service is there."""
+
+    status: str
+
+
+def public_app(
+    settings: Settings,
+    *,
+    access_tokens: AccessTokens,
+    meetings_peer: Peer,
+    insights_peer: Peer,
+    live: ASGIApp,
+    readiness: Readiness,
+) -> Edge:
+    """Return the ASGI callable of the public port."""
+    app = FastAPI(
+        title="Verbatim",
+        version=telemetry.VERSION,
+        description=_ABOUT,
+        # Ours are below: the framework's documentation pages load scripts from elsewhere.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.state.access_tokens = access_tokens
+    errors.install(app)
+    call_s, login_s, export_s = settings.call_timeout_s, settings.login_timeout_s, settings.export_timeout_s
+    app.include_router(accounts.routes(meetings_peer, timeout_s=call_s, login_timeout_s=login_s))
+    app.include_router(meetings.routes(meetings_peer, timeout_s=call_s))
+    app.include_router(transcripts.routes(meetings_peer, timeout_s=call_s, export_timeout_s=export_s))
+    app.include_router(tasks.routes(meetings_peer, timeout_s=call_s))
+    app.include_router(insights.routes(insights_peer, timeout_s=call_s))
+    _add_health(app, readiness)
+    _add_pages(app)
+    return Edge(app, {"/transcribe": live}, body_bytes_max=settings.body_bytes_max, origins=settings.allowed_origins)
+
+
+def _add_health(app: FastAPI, readiness: Readiness) -> None:
+    @app.get("/healthz", tags=["service"])
+    async def healthz() -> State:
+        """Tell that the process lives. Asks nobody else."""
+        return State(status="ok")
+
+    @app.get("/readyz", tags=["service"], responses=errors.documented())
+    async def readyz() -> State:
+        """Tell whether this replica takes work. What is missing is told on the internal port only."""
+        if await readiness():
+            raise AppError(Kind.UNAVAILABLE, "This replica takes no work now.")
+        return State(status="ready")
+
+
+def _add_pages(app: FastAPI) -> None:
+    """Add what is the same for everybody, made once: now that all routes are known."""
+    schema = app.openapi()
+    _add_fixed(app, "/openapi.json", Response(orjson.dumps(schema), media_type="application/json"))
+    _add_fixed(app, "/docs", HTMLResponse(pages.reference(schema)))
+    _add_fixed(app, "/", HTMLResponse(pages.home()))
+    _add_fixed(app, "/style.css", Response(pages.STYLE, media_type="text/css"))
+
+
+def _add_fixed(app: FastAPI, path: str, answer: Response) -> None:
+    async def fixed() -> Response:
+        return answer
+
+    answer.headers["Cache-Control"] = "no-cache"
+    app.add_api_route(path, fixed, include_in_schema=False)

@@ -1,0 +1,22 @@
+"""What the gateway counts. Labels are route templates and codes, never paths, ids or people."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# Those of chassis.rpc; both latency alerts need the bucket of 1 s.
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+REQUESTS = Histogram(
+    "http_server_request_duration_seconds",
+    "Time from the head of a request to the end of its answer.",
+    ["http_request_method", "http_route", "http_response_status_code"],
+    buckets=_BUCKETS,
+)
+ACTIVE_REQUESTS = Gauge("http_server_active_requests", "Requests being answered.", ["http_request_method"])
+
+TRANSCRIBERS_CONNECTED = Gauge("transcribers_connected", "1 while the relay stream to a transcriber is up.", ["target"])
+WS_SESSIONS = Gauge("ws_sessions", "Open live sockets.")
+WS_RESUMES = Counter("ws_resumes_total", "Sockets opened to resume a session.")
+WS_PUSHED_BACK = Counter("ws_pushed_back_total", "Frames read late on purpose, because the client sends too fast.")
+WS_CLOSED = Counter("ws_closed_total", "Live sockets closed by us, by close code.", ["code"])

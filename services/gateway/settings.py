@@ -1,0 +1,80 @@
+"""What the gateway can be told, from the environment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from chassis.settings import ServiceSettings
+
+# From an environment variable: parts between commas, not JSON.
+Listed = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(ServiceSettings):
+    """Settings of the gateway."""
+
+    host: str = Field("127.0.0.1", description="Address of the public port.")
+    port: int = Field(8000, ge=0, le=65535, description="Public port.")
+    transcriber_targets: Listed = Field(
+        min_length=1,
+        description="Transcribers as host:port, comma-separated, or one dns:///name:port that resolves to all of them.",
+    )
+    meetings_target: str = Field(min_length=1, description="Where the meetings service listens, as gRPC writes it.")
+    insights_target: str = Field(min_length=1, description="Where the insights service listens, as gRPC writes it.")
+    auth_public_key: str = Field(description="Ed25519 public key (PEM) that checks access tokens.")
+    allowed_origins: Listed = Field(
+        (), description="Origins (https://host) of foreign pages that may call us, comma-separated. Our own page may."
+    )
+    call_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest call to another service.")
+    login_timeout_s: float = Field(
+        10.0, gt=0, le=60, description="Longest register or login: these wait for their turn to hash a password."
+    )
+    export_timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest export of a transcript, end to end.")
+    body_bytes_max: int = Field(256 * 1024, ge=1024, le=16 * 1024 * 1024, description="Longest body of a request.")
+    request_drain_s: int = Field(
+        10, ge=1, le=3600, description="What requests under way get to finish after SIGTERM; less than DRAIN_S."
+    )
+
+    live_drain_s: float = Field(
+        5.0, gt=0, le=3600, description="What live sockets get to close after SIGTERM; less than DRAIN_S."
+    )
+    heartbeat_s: float = Field(
+        20.0,
+        ge=1,
+        le=60,
+        description="Pause between pings on a live socket; no answer for as long closes it.",
+    )
+
+    @field_validator("transcriber_targets", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _be_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            scheme, _, host = origin.partition("://")
+            if scheme not in {"http", "https"} or not host or "/" in host or "*" in host:
+                raise ValueError("must be origins such as https://notes.example, without path or wildcard")
+        return value
+
+    @field_validator("auth_public_key")
+    @classmethod
+    def _be_a_public_key(cls, value: str) -> str:
+        # Where a variable cannot hold line ends, they are written as \n.
+        pem = value.replace("\\n", "\n")
+        try:
+            key = load_pem_public_key(pem.encode())
+        except ValueError:
+            raise ValueError("must be a public key in PEM") from None
+        if not isinstance(key, Ed25519PublicKey):
+            raise ValueError("must be an Ed25519 key")  # noqa: TRY004 - pydantic counts only ValueError
+        return pem

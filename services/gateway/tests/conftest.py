@@ -1,0 +1,187 @@
+"""A gateway on a real port, in front of real gRPC servers with fakes in them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+import pytest_asyncio
+import structlog
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
+from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
+from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
+from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+
+from chassis import ids
+from chassis.lifecycle import HttpServer
+from chassis.rpc import Identity, Server, peer
+from services.gateway import errors
+from services.gateway.app import public_app
+from services.gateway.auth import AccessTokens
+from services.gateway.settings import Settings
+from services.gateway.tests.fakes import FakeAccounts, FakeInsights, FakeMeetings, FakeTasks
+
+SERVICE_KEY = "a key that only the tests have ........"
+
+
+class Signer:
+    """Signs tokens as the meetings service does, and as an attacker would."""
+
+    def __init__(self) -> None:
+        self.private_key = Ed25519PrivateKey.generate()
+        self.public_pem = (
+            self.private_key.public_key()
+            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+            .decode()
+        )
+
+    def claims(self, **changed: Any) -> dict[str, Any]:
+        """Return good claims with some changed; None takes one away."""
+        now = int(time.time())
+        claims = {
+            "iss": "verbatim",
+            "aud": "verbatim-api",
+            "sub": ids.new_id(),
+            "role": "user",
+            "typ": "access",
+            "jti": ids.new_id(),
+            "iat": now,
+            "nbf": now,
+            "exp": now + 900,
+            **changed,
+        }
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def token(self, **changed: Any) -> str:
+        return jwt.encode(self.claims(**changed), self.private_key, algorithm="EdDSA")
+
+
+@dataclass
+class Gateway:
+    """The gateway under test: its clients speak HTTP to `client`, its neighbours are the fakes."""
+
+    signer: Signer
+    accounts: FakeAccounts = field(default_factory=FakeAccounts)
+    meetings: FakeMeetings = field(default_factory=FakeMeetings)
+    tasks: FakeTasks = field(default_factory=FakeTasks)
+    insights: FakeInsights = field(default_factory=FakeInsights)
+    faults: dict[str, str] = field(default_factory=dict)
+    port: int = 0
+    client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
+    backends: list[Server] = field(default_factory=list)
+
+    def as_account(self, account_id: str | None = None) -> dict[str, str]:
+        """Return headers that speak for an account (a new one by default)."""
+        return {"Authorization": f"Bearer {self.signer.token(sub=account_id or ids.new_id())}"}
+
+    async def new_meeting(self, who: dict[str, str], title: str = "Planning") -> str:
+        answer = await self.client.post("/api/meetings", json={"title": title}, headers=who)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    async def readiness(self) -> dict[str, str]:
+        return self.faults
+
+
+async def _live(scope: Any, receive: Any, send: Any) -> None:
+    """Stand for the live endpoint: breaks at the word of the query."""
+    if scope["query_string"] == b"break":
+        raise ZeroDivisionError("the canary of a bug")
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": 1000})
+
+
+async def _backend(stack: AsyncExitStack, service: str, *servicers: tuple[Any, object]) -> Server:
+    server = Server("127.0.0.1", 0, Identity(service, SERVICE_KEY))
+    for register, servicer in servicers:
+        server.add(register, servicer)
+    await server.start()
+    stack.push_async_callback(server.stop, 0)
+    return server
+
+
+@asynccontextmanager
+async def running(**changed: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway with some settings changed."""
+    gateway = Gateway(Signer())
+    async with AsyncExitStack() as stack:
+        meetings = await _backend(
+            stack,
+            "meetings",
+            (add_AccountsServiceServicer_to_server, gateway.accounts),
+            (add_MeetingsServiceServicer_to_server, gateway.meetings),
+            (add_TasksServiceServicer_to_server, gateway.tasks),
+        )
+        insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
+        gateway.backends = [meetings, insights]
+        settings = Settings(
+            service_auth_key=SERVICE_KEY,
+            auth_public_key=gateway.signer.public_pem,
+            transcriber_targets="127.0.0.1:1",
+            meetings_target=f"127.0.0.1:{meetings.port}",
+            insights_target=f"127.0.0.1:{insights.port}",
+            **changed,
+        )
+        identity = Identity("gateway", SERVICE_KEY)
+        app = public_app(
+            settings,
+            access_tokens=AccessTokens(settings.auth_public_key),
+            meetings_peer=await stack.enter_async_context(peer(settings.meetings_target, identity)),
+            insights_peer=await stack.enter_async_context(peer(settings.insights_target, identity)),
+            live=_live,
+            readiness=gateway.readiness,
+        )
+        server = HttpServer(app, "127.0.0.1", 0, http="httptools", ws="websockets-sansio", timeout_graceful_shutdown=1)
+        serving = asyncio.create_task(server.run_until_exit())
+        gateway.port = server.port
+        gateway.client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10)
+        try:
+            yield gateway
+        finally:
+            await gateway.client.aclose()
+            gateway.meetings.release.set()
+            server.should_exit = True
+            await serving
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway() -> AsyncIterator[Gateway]:
+    """One gateway for all tests of a file, which each come with accounts of their own."""
+    async with running() as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_gateway() -> AsyncIterator[Gateway]:
+    """A gateway for a test that breaks something."""
+    async with running() as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_logs() -> Iterator[None]:
+    before = structlog.get_config()
+    processors: list[Any] = [structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info]
+    structlog.configure(processors=[*processors, structlog.processors.JSONRenderer()])
+    yield
+    structlog.configure(**before)
+
+
+def problem(answer: httpx2.Response) -> dict[str, Any]:
+    """Return the error that an answer holds, after checking what every error has."""
+    body = answer.json()
+    assert answer.headers["content-type"] == "application/json"
+    assert set(body) <= set(errors.ErrorAnswer.model_fields), body
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert isinstance(body["message"], str)
+    assert body["message"]
+    return dict(body)

@@ -1,0 +1,268 @@
+"""The services behind the gateway, as their contracts describe them, with their state in memory."""
+
+# ruff: noqa: N802 - the contracts name the methods
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
+from verbatim.meetings.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    meetings_pb2,
+    meetings_pb2_grpc,
+    tasks_pb2,
+    tasks_pb2_grpc,
+)
+
+from chassis import ids, telemetry
+from chassis.errors import AppError, Kind
+
+NOON = Timestamp(seconds=1_795_780_800)
+
+
+def missing() -> AppError:
+    return AppError(Kind.NOT_FOUND, "There is no such thing.")
+
+
+def outdated(version: int) -> AppError:
+    return AppError(Kind.PRECONDITION_FAILED, "It was changed in the meantime.", version=version)
+
+
+class FakeAccounts(accounts_pb2_grpc.AccountsServiceServicer):
+    """Knows passwords in plain text and gives out tokens that mean nothing."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, tuple[accounts_pb2.Account, str]] = {}
+        self.refresh_tokens: set[str] = set()
+
+    async def Register(self, request: accounts_pb2.RegisterRequest, _: Any) -> accounts_pb2.RegisterResponse:
+        if request.email in self.accounts:
+            raise AppError(Kind.CONFLICT, "This address or name is taken.")
+        account = accounts_pb2.Account(
+            id=ids.new_id(), email=request.email, username=request.username, role="user", created_at=NOON
+        )
+        self.accounts[request.email] = (account, request.password)
+        return accounts_pb2.RegisterResponse(account=account)
+
+    async def Login(self, request: accounts_pb2.LoginRequest, _: Any) -> accounts_pb2.LoginResponse:
+        _, password = self.accounts.get(request.email, (None, None))
+        if password != request.password:
+            raise AppError(Kind.UNAUTHORIZED, "The address or the password is wrong.")
+        return accounts_pb2.LoginResponse(tokens=self._tokens())
+
+    async def Refresh(self, request: accounts_pb2.RefreshRequest, _: Any) -> accounts_pb2.RefreshResponse:
+        if request.refresh_token not in self.refresh_tokens:
+            raise AppError(Kind.UNAUTHORIZED, "The refresh token is good for nothing.")
+        self.refresh_tokens.remove(request.refresh_token)
+        return accounts_pb2.RefreshResponse(tokens=self._tokens())
+
+    async def Logout(self, request: accounts_pb2.LogoutRequest, _: Any) -> accounts_pb2.LogoutResponse:
+        self.refresh_tokens.discard(request.refresh_token)
+        return accounts_pb2.LogoutResponse()
+
+    async def GetAccount(self, request: accounts_pb2.GetAccountRequest, _: Any) -> accounts_pb2.GetAccountResponse:
+        for account, _password in self.accounts.values():
+            if account.id == request.account_id:
+                return accounts_pb2.GetAccountResponse(account=account)
+        raise missing()
+
+    def _tokens(self) -> accounts_pb2.Tokens:
+        token = ids.new_id()
+        self.refresh_tokens.add(token)
+        return accounts_pb2.Tokens(access_token=ids.new_id(), refresh_token=token, expires_in_s=900)
+
+
+class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
+    """Keeps meetings; cursors are positions. `stall` holds every read until it is released."""
+
+    def __init__(self) -> None:
+        self.meetings: dict[str, meetings_pb2.Meeting] = {}
+        self.segments: dict[str, list[meetings_pb2.TranscriptSegment]] = {}
+        self.list_requests: list[meetings_pb2.ListMeetingsRequest] = []
+        self.request_ids: list[str] = []
+        self.release = asyncio.Event()
+        self.release.set()
+        self.export_pieces = [b"Ada: good morning\n", b"Grace: good morning\n"]
+        self.break_export_after: int | None = None
+        self.broken = False
+
+    async def CreateMeeting(
+        self, request: meetings_pb2.CreateMeetingRequest, _: Any
+    ) -> meetings_pb2.CreateMeetingResponse:
+        meeting = meetings_pb2.Meeting(
+            id=request.meeting_id,
+            owner_id=request.owner_id,
+            title=request.title,
+            language=request.language,
+            participants=request.participants,
+            status="created",
+            version=1,
+            created_at=NOON,
+            updated_at=NOON,
+        )
+        self.meetings[meeting.id] = meeting
+        return meetings_pb2.CreateMeetingResponse(meeting=meeting)
+
+    async def GetMeeting(self, request: meetings_pb2.GetMeetingRequest, _: Any) -> meetings_pb2.GetMeetingResponse:
+        self.request_ids.append(telemetry.request_id())
+        await self.release.wait()
+        if self.broken:
+            raise ZeroDivisionError("the canary of a bug: ada@example.com")
+        return meetings_pb2.GetMeetingResponse(meeting=self._own(request.owner_id, request.meeting_id))
+
+    async def ListMeetings(
+        self, request: meetings_pb2.ListMeetingsRequest, _: Any
+    ) -> meetings_pb2.ListMeetingsResponse:
+        self.list_requests.append(request)
+        own = [one for one in self.meetings.values() if one.owner_id == request.owner_id]
+        start = int(request.cursor or 0)
+        end = start + request.limit
+        return meetings_pb2.ListMeetingsResponse(
+            meetings=own[start:end], next_cursor=str(end) if end < len(own) else ""
+        )
+
+    async def UpdateMeeting(
+        self, request: meetings_pb2.UpdateMeetingRequest, _: Any
+    ) -> meetings_pb2.UpdateMeetingResponse:
+        meeting = self._own(request.owner_id, request.meeting_id)
+        if meeting.version != request.expected_version:
+            raise outdated(meeting.version)
+        if request.HasField("title"):
+            meeting.title = request.title
+        if request.HasField("language"):
+            meeting.language = request.language
+        if request.HasField("participants"):
+            meeting.participants[:] = request.participants.names
+        meeting.version += 1
+        return meetings_pb2.UpdateMeetingResponse(meeting=meeting)
+
+    async def DeleteMeeting(
+        self, request: meetings_pb2.DeleteMeetingRequest, _: Any
+    ) -> meetings_pb2.DeleteMeetingResponse:
+        meeting = self._own(request.owner_id, request.meeting_id)
+        if meeting.version != request.expected_version:
+            raise outdated(meeting.version)
+        del self.meetings[meeting.id]
+        return meetings_pb2.DeleteMeetingResponse()
+
+    async def ListSegments(
+        self, request: meetings_pb2.ListSegmentsRequest, _: Any
+    ) -> meetings_pb2.ListSegmentsResponse:
+        self._own(request.owner_id, request.meeting_id)
+        segments = self.segments.get(request.meeting_id, [])
+        if request.HasField("after_index"):
+            segments = [one for one in segments if one.index > request.after_index]
+        start = int(request.cursor or 0)
+        end = start + request.limit
+        return meetings_pb2.ListSegmentsResponse(
+            segments=segments[start:end], next_cursor=str(end) if end < len(segments) else ""
+        )
+
+    async def ExportMeeting(
+        self, request: meetings_pb2.ExportMeetingRequest, _: Any
+    ) -> AsyncIterator[meetings_pb2.ExportMeetingResponse]:
+        self._own(request.owner_id, request.meeting_id)
+        for number, piece in enumerate(self.export_pieces):
+            if number == self.break_export_after:
+                raise AppError(Kind.UNAVAILABLE, "The database does not answer.")
+            yield meetings_pb2.ExportMeetingResponse(piece=piece)
+
+    def _own(self, owner_id: str, meeting_id: str) -> meetings_pb2.Meeting:
+        meeting = self.meetings.get(meeting_id)
+        if meeting is None or meeting.owner_id != owner_id:
+            raise missing()
+        return meeting
+
+
+class FakeTasks(tasks_pb2_grpc.TasksServiceServicer):
+    """Keeps tasks."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, tasks_pb2.Task] = {}
+
+    async def CreateTask(self, request: tasks_pb2.CreateTaskRequest, _: Any) -> tasks_pb2.CreateTaskResponse:
+        task = tasks_pb2.Task(
+            id=request.task_id,
+            owner_id=request.owner_id,
+            title=request.title,
+            meeting_id=request.meeting_id,
+            assignee=request.assignee,
+            due=request.due,
+            status="open",
+            source_segment_id=request.source_segment_id,
+            version=1,
+            created_at=NOON,
+            updated_at=NOON,
+        )
+        self.tasks[task.id] = task
+        return tasks_pb2.CreateTaskResponse(task=task)
+
+    async def GetTask(self, request: tasks_pb2.GetTaskRequest, _: Any) -> tasks_pb2.GetTaskResponse:
+        return tasks_pb2.GetTaskResponse(task=self._own(request.owner_id, request.task_id))
+
+    async def ListTasks(self, request: tasks_pb2.ListTasksRequest, _: Any) -> tasks_pb2.ListTasksResponse:
+        found = [
+            task
+            for task in self.tasks.values()
+            if task.owner_id == request.owner_id
+            and request.status in {"", task.status}
+            and request.meeting_id in {"", task.meeting_id}
+        ]
+        return tasks_pb2.ListTasksResponse(tasks=found[: request.limit])
+
+    async def UpdateTask(self, request: tasks_pb2.UpdateTaskRequest, _: Any) -> tasks_pb2.UpdateTaskResponse:
+        task = self._own(request.owner_id, request.task_id)
+        if task.version != request.expected_version:
+            raise outdated(task.version)
+        for field in ("title", "assignee", "due", "status"):
+            if request.HasField(field):
+                setattr(task, field, getattr(request, field))
+        task.version += 1
+        return tasks_pb2.UpdateTaskResponse(task=task)
+
+    async def DeleteTask(self, request: tasks_pb2.DeleteTaskRequest, _: Any) -> tasks_pb2.DeleteTaskResponse:
+        task = self._own(request.owner_id, request.task_id)
+        if task.version != request.expected_version:
+            raise outdated(task.version)
+        del self.tasks[task.id]
+        return tasks_pb2.DeleteTaskResponse()
+
+    def _own(self, owner_id: str, task_id: str) -> tasks_pb2.Task:
+        task = self.tasks.get(task_id)
+        if task is None or task.owner_id != owner_id:
+            raise missing()
+        return task
+
+
+class FakeInsights(insights_pb2_grpc.InsightsServiceServicer):
+    """Has insights for the meetings that a test puts in."""
+
+    def __init__(self) -> None:
+        self.insights: dict[str, insights_pb2.Insights] = {}
+        self.jobs: dict[str, insights_pb2.Job] = {}
+
+    async def GetInsights(self, request: insights_pb2.GetInsightsRequest, _: Any) -> insights_pb2.GetInsightsResponse:
+        if request.meeting_id not in self.insights:
+            raise missing()
+        return insights_pb2.GetInsightsResponse(insights=self.insights[request.meeting_id])
+
+    async def RequestInsights(
+        self, request: insights_pb2.RequestInsightsRequest, _: Any
+    ) -> insights_pb2.RequestInsightsResponse:
+        if request.meeting_id not in self.insights:
+            raise missing()
+        job = insights_pb2.Job(
+            id=ids.new_id(), kind="insights", status="pending", max_attempts=5, created_at=NOON, updated_at=NOON
+        )
+        self.jobs[job.id] = job
+        return insights_pb2.RequestInsightsResponse(job=job)
+
+    async def GetJob(self, request: insights_pb2.GetJobRequest, _: Any) -> insights_pb2.GetJobResponse:
+        if request.job_id not in self.jobs:
+            raise missing()
+        return insights_pb2.GetJobResponse(job=self.jobs[request.job_id])

@@ -1,0 +1,103 @@
+"""What is true of every answer, whatever the route."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import REGISTRY
+
+from services.gateway.tests.conftest import Gateway, problem, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+COUNT = "http_server_request_duration_seconds_count"
+
+
+def counted(method: str, route: str, status: int) -> float:
+    labels = {"http_request_method": method, "http_route": route, "http_response_status_code": str(status)}
+    return REGISTRY.get_sample_value(COUNT, labels) or 0.0
+
+
+@pytest.mark.req("R-SEC-1")
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/nothing", "/api/meetings", "/openapi.json"])
+async def test_every_answer_carries_the_security_headers(gateway: Gateway, path: str) -> None:
+    headers = (await gateway.client.get(path)).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    policy = headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "default-src 'self'" in policy if path in {"/", "/docs"} else "default-src 'none'" in policy
+    assert "server" not in headers
+
+
+@pytest.mark.req("R-SEC-1")
+async def test_what_belongs_to_somebody_is_never_cached(gateway: Gateway) -> None:
+    answer = await gateway.client.get("/api/meetings", headers=gateway.as_account())
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.req("R-SEC-1")
+async def test_a_page_of_an_allowed_origin_may_call_and_no_other() -> None:
+    async with running(allowed_origins="https://notes.example") as gateway:
+        asked = {"Origin": "https://notes.example", "Access-Control-Request-Method": "PATCH"}
+        preflight = await gateway.client.options("/api/meetings", headers=asked)
+        assert preflight.status_code == 204
+        assert preflight.headers["access-control-allow-origin"] == "https://notes.example"
+        assert "If-Match" in preflight.headers["access-control-allow-headers"]
+        assert "access-control-allow-credentials" not in preflight.headers
+        answer = await gateway.client.get("/api/meetings", headers={"Origin": "https://notes.example"})
+        assert answer.headers["access-control-allow-origin"] == "https://notes.example"
+        assert answer.headers["vary"] == "Origin"
+        for stranger in ("https://notes.example.evil.example", "https://evil.example", "null", "http://notes.example"):
+            refused = await gateway.client.options("/api/meetings", headers={**asked, "Origin": stranger})
+            assert refused.status_code == 405
+            assert "access-control-allow-origin" not in refused.headers
+
+
+@pytest.mark.req("R-SVC-7")
+async def test_requests_are_counted_by_route_template_and_unknown_paths_as_one(gateway: Gateway) -> None:
+    who = gateway.as_account()
+    meeting = await gateway.new_meeting(who)
+    known = counted("GET", "/api/meetings/{meeting_id}", 200)
+    unknown = counted("GET", "unmatched", 404)
+    odd = counted("_OTHER", "/healthz", 405)
+    await gateway.client.get(f"/api/meetings/{meeting}", headers=who)
+    await gateway.client.get("/nothing/1")
+    await gateway.client.get("/nothing/2")
+    await gateway.client.request("PROPFIND", "/healthz")
+    assert counted("GET", "/api/meetings/{meeting_id}", 200) == known + 1
+    assert counted("GET", "unmatched", 404) == unknown + 2
+    assert counted("_OTHER", "/healthz", 405) == odd + 1
+
+
+@pytest.mark.req("R-SVC-7")
+async def test_no_request_stays_active_and_the_latency_alert_finds_its_bucket(gateway: Gateway) -> None:
+    await gateway.client.get("/healthz")
+    assert REGISTRY.get_sample_value("http_server_active_requests", {"http_request_method": "GET"}) == 0
+    labels = {
+        "http_request_method": "GET", "http_route": "/healthz", "http_response_status_code": "200", "le": "1.0"
+    }  # fmt: skip
+    assert REGISTRY.get_sample_value("http_server_request_duration_seconds_bucket", labels)
+
+
+@pytest.mark.req("R-SVC-7")
+async def test_readiness_follows_the_process_and_tells_the_world_nothing_more(own_gateway: Gateway) -> None:
+    assert (await own_gateway.client.get("/readyz")).json() == {"status": "ready"}
+    own_gateway.faults["process"] = "draining"
+    answer = await own_gateway.client.get("/readyz")
+    assert answer.status_code == 503
+    assert "draining" not in problem(answer)["message"]
+    assert "retry-after" in answer.headers
+    assert (await own_gateway.client.get("/healthz")).json() == {"status": "ok"}
+
+
+@pytest.mark.req("R-SEC-1")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_a_page_loads_nothing_from_elsewhere(gateway: Gateway, path: str) -> None:
+    answer = await gateway.client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<script" not in answer.text
+    assert "://" not in answer.text
+    assert " style=" not in answer.text
+    assert (await gateway.client.get("/style.css")).headers["content-type"].startswith("text/css")

@@ -1,0 +1,86 @@
+"""The document that clients are made from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from chassis.errors import TABLE, Kind
+from services.gateway.tests.conftest import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PUBLIC = {
+    "/api/auth/register": {"post"},
+    "/api/auth/login": {"post"},
+    "/api/auth/refresh": {"post"},
+    "/api/auth/logout": {"post"},
+    "/api/auth/me": {"get"},
+    "/api/meetings": {"get", "post"},
+    "/api/meetings/{meeting_id}": {"get", "patch", "delete"},
+    "/api/meetings/{meeting_id}/segments": {"get"},
+    "/api/meetings/{meeting_id}/export": {"get"},
+    "/api/tasks": {"get", "post"},
+    "/api/tasks/{task_id}": {"get", "patch", "delete"},
+    "/api/insights/{meeting_id}": {"get", "post"},
+    "/api/jobs/{job_id}": {"get"},
+    "/healthz": {"get"},
+    "/readyz": {"get"},
+}
+KINDS = {str(TABLE[kind].http) for kind in Kind}
+
+
+async def schema(gateway: Gateway) -> dict[str, Any]:
+    document: dict[str, Any] = (await gateway.client.get("/openapi.json")).json()
+    return document
+
+
+@pytest.mark.req("R-API-1")
+async def test_every_route_is_documented_with_what_it_answers(gateway: Gateway) -> None:
+    document = await schema(gateway)
+    assert {path: set(operations) for path, operations in document["paths"].items()} == PUBLIC
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            good = [status for status in answers if status.startswith("2")]
+            assert len(good) == 1, (method, path)
+            assert operation["description"], (method, path)
+            if good != ["204"]:
+                assert answers[good[0]]["content"], (method, path)
+
+
+@pytest.mark.req("R-ERR-1")
+async def test_every_failure_of_every_route_is_documented_in_the_one_shape_with_an_example(gateway: Gateway) -> None:
+    document = await schema(gateway)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    shape = Draft202012Validator({"$ref": "#/components/schemas/ErrorAnswer", "components": document["components"]})
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            failures = {status: answer for status, answer in operation["responses"].items() if status >= "4"}
+            assert set(failures) <= KINDS
+            if path != "/healthz":
+                assert {"500", "503", "504"} <= set(failures), (method, path)
+            if "security" in operation:
+                assert "401" in failures
+            if "requestBody" in operation:
+                assert {"400", "413", "415", "422"} <= set(failures)
+            if "{" in path:
+                assert {"404", "422"} <= set(failures)
+            if method in {"patch", "delete"}:
+                assert {"412", "428"} <= set(failures)
+                assert "If-Match" in {one["name"].title() for one in operation["parameters"]}
+            for status, answer in failures.items():
+                content = answer["content"]["application/json"]
+                assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}, (method, path, status)
+                shape.validate(content["example"])
+                assert ("Retry-After" in answer.get("headers", {})) == (status in {"429", "503", "504"})
+
+
+@pytest.mark.req("R-API-1")
+async def test_the_reference_page_shows_every_route(gateway: Gateway) -> None:
+    page = (await gateway.client.get("/docs")).text
+    for path in PUBLIC:
+        assert f"<code>{path}</code>" in page
+    assert 'id="ErrorAnswer"' in page

@@ -1,0 +1,82 @@
+"""The gateway as a process: what `python -m services.gateway` does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from services.gateway.tests.conftest import Signer
+
+ROOT = Path(__file__).parents[3]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def started(**variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "build" / "gen")]),
+        "SERVICE_AUTH_KEY": "k" * 32,
+        "AUTH_PUBLIC_KEY": Signer().public_pem,
+        "TRANSCRIBER_TARGETS": "127.0.0.1:1",
+        "MEETINGS_TARGET": "127.0.0.1:1",
+        "INSIGHTS_TARGET": "127.0.0.1:1",
+        **variables,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.gateway", env=environment,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.req("R-SVC-7")
+async def test_it_lives_without_its_neighbours_is_not_ready_and_ends_on_sigterm_with_status_0() -> None:
+    public, internal = free_port(), free_port()
+    async with started(PORT=str(public), INTERNAL_PORT=str(internal)) as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            while b'"event":"ready"' not in await process.stdout.readline():
+                pass
+            async with httpx2.AsyncClient() as client:
+                assert (await client.get(f"http://127.0.0.1:{public}/healthz")).status_code == 200
+                unready = (await client.get(f"http://127.0.0.1:{internal}/readyz")).json()
+                assert unready == {"status": "unready", "faults": {"transcriber": "ConnectionError"}}
+                assert (await client.get(f"http://127.0.0.1:{public}/readyz")).status_code == 503
+                assert (await client.get(f"http://127.0.0.1:{public}/metrics")).status_code == 404
+                assert "http_server_request" in (await client.get(f"http://127.0.0.1:{internal}/metrics")).text
+                asked = await client.get(f"http://127.0.0.1:{public}/nothing?ticket=canary")
+            process.send_signal(signal.SIGTERM)
+            log, _ = await process.communicate()
+        assert process.returncode == 0
+        assert asked.headers["x-request-id"].encode() in log
+        assert b"canary" not in log
+        assert log.index(b'"draining"') < log.index(b'"stopped"')
+
+
+@pytest.mark.req("R-SVC-7")
+async def test_it_does_not_start_on_a_wrong_setting() -> None:
+    async with started(PORT="nowhere") as process:
+        async with asyncio.timeout(20):
+            _, told = await process.communicate()
+        assert process.returncode == 2
+        assert told.startswith(b"PORT: ")

@@ -1,0 +1,265 @@
+"""Calls come in: parse, call, answer."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from verbatim.meetings.v1 import accounts_pb2 as accounts_pb
+from verbatim.meetings.v1 import meetings_pb2 as meetings_pb
+from verbatim.meetings.v1 import tasks_pb2 as tasks_pb
+
+from services.meetings import metrics
+from services.meetings.accounts import Account
+from services.meetings.accounts_store import AccountsStore
+from services.meetings.checks import Checks, known_id
+from services.meetings.export import FORMATS, Pieces
+from services.meetings.login import Login, Tokens
+from services.meetings.meetings import Meeting, Segment, meeting_change, meeting_filter, new_meeting
+from services.meetings.meetings_store import MeetingsStore
+from services.meetings.paging import page_size
+from services.meetings.segments_store import SegmentsStore
+from services.meetings.tasks import Task, new_task, status_filter, task_change
+from services.meetings.tasks_store import TasksStore
+
+
+class AccountsApi:
+    """verbatim.meetings.v1.AccountsService."""
+
+    def __init__(self, login: Login, store: AccountsStore) -> None:
+        self._login = login
+        self._store = store
+
+    async def Register(self, request: accounts_pb.RegisterRequest, _: Any) -> accounts_pb.RegisterResponse:  # noqa: N802
+        account = await self._login.register(request.email, request.username, request.password)
+        return accounts_pb.RegisterResponse(account=_account(account))
+
+    async def Login(self, request: accounts_pb.LoginRequest, _: Any) -> accounts_pb.LoginResponse:  # noqa: N802
+        tokens = await self._login.login(request.email, request.password)
+        return accounts_pb.LoginResponse(tokens=_tokens(tokens))
+
+    async def Refresh(self, request: accounts_pb.RefreshRequest, _: Any) -> accounts_pb.RefreshResponse:  # noqa: N802
+        return accounts_pb.RefreshResponse(tokens=_tokens(await self._login.refresh(request.refresh_token)))
+
+    async def Logout(self, request: accounts_pb.LogoutRequest, _: Any) -> accounts_pb.LogoutResponse:  # noqa: N802
+        await self._login.logout(request.refresh_token)
+        return accounts_pb.LogoutResponse()
+
+    async def GetAccount(  # noqa: N802
+        self, request: accounts_pb.GetAccountRequest, _: Any
+    ) -> accounts_pb.GetAccountResponse:
+        account = await self._store.get(known_id(request.account_id, "account"))
+        return accounts_pb.GetAccountResponse(account=_account(account))
+
+
+class MeetingsApi:
+    """verbatim.meetings.v1.MeetingsService."""
+
+    def __init__(self, store: MeetingsStore, segments: SegmentsStore) -> None:
+        self._store = store
+        self._segments = segments
+
+    async def CreateMeeting(  # noqa: N802
+        self, request: meetings_pb.CreateMeetingRequest, _: Any
+    ) -> meetings_pb.CreateMeetingResponse:
+        new = new_meeting(
+            request.meeting_id,
+            request.owner_id,
+            title=request.title,
+            language=request.language,
+            participants=request.participants,
+        )
+        return meetings_pb.CreateMeetingResponse(meeting=_meeting(await self._store.create(new)))
+
+    async def GetMeeting(  # noqa: N802
+        self, request: meetings_pb.GetMeetingRequest, _: Any
+    ) -> meetings_pb.GetMeetingResponse:
+        found = await self._store.get(_owner(request), known_id(request.meeting_id, "meeting"))
+        return meetings_pb.GetMeetingResponse(meeting=_meeting(found))
+
+    async def ListMeetings(  # noqa: N802
+        self, request: meetings_pb.ListMeetingsRequest, _: Any
+    ) -> meetings_pb.ListMeetingsResponse:
+        wanted = meeting_filter(request.query, _time(request, "from"), _time(request, "to"))
+        page = await self._store.list(_owner(request), wanted, page_size(request.limit), request.cursor)
+        return meetings_pb.ListMeetingsResponse(meetings=map(_meeting, page.items), next_cursor=page.next_cursor)
+
+    async def UpdateMeeting(  # noqa: N802
+        self, request: meetings_pb.UpdateMeetingRequest, _: Any
+    ) -> meetings_pb.UpdateMeetingResponse:
+        change = meeting_change(
+            _given(request, "title"),
+            _given(request, "language"),
+            request.participants.names if request.HasField("participants") else None,
+        )
+        meeting_id = known_id(request.meeting_id, "meeting")
+        changed = await self._store.update(_owner(request), meeting_id, request.expected_version, change)
+        return meetings_pb.UpdateMeetingResponse(meeting=_meeting(changed))
+
+    async def DeleteMeeting(  # noqa: N802
+        self, request: meetings_pb.DeleteMeetingRequest, _: Any
+    ) -> meetings_pb.DeleteMeetingResponse:
+        await self._store.delete(_owner(request), known_id(request.meeting_id, "meeting"), request.expected_version)
+        return meetings_pb.DeleteMeetingResponse()
+
+    async def ListSegments(  # noqa: N802
+        self, request: meetings_pb.ListSegmentsRequest, _: Any
+    ) -> meetings_pb.ListSegmentsResponse:
+        page = await self._segments.list(
+            _owner(request),
+            known_id(request.meeting_id, "meeting"),
+            page_size(request.limit),
+            request.cursor,
+            request.after_index if request.HasField("after_index") else None,
+        )
+        return meetings_pb.ListSegmentsResponse(segments=map(_segment, page.items), next_cursor=page.next_cursor)
+
+    async def ExportMeeting(  # noqa: N802
+        self, request: meetings_pb.ExportMeetingRequest, _: Any
+    ) -> AsyncIterator[meetings_pb.ExportMeetingResponse]:
+        owner_id, meeting_id = _owner(request), known_id(request.meeting_id, "meeting")
+        wanted = _export_format(request.format)
+        meeting = await self._store.get(owner_id, meeting_id)
+        export = FORMATS[wanted](meeting, await self._segments.gaps(owner_id, meeting_id))
+        metrics.EXPORTS.labels(wanted).inc()
+        pieces = Pieces()
+        for piece in pieces.add(export.head()):
+            yield meetings_pb.ExportMeetingResponse(piece=piece)
+        async for segment in self._segments.transcript(owner_id, meeting_id):
+            for piece in pieces.add(export.segment(segment)):
+                yield meetings_pb.ExportMeetingResponse(piece=piece)
+        for piece in (*pieces.add(export.tail()), *pieces.rest()):
+            yield meetings_pb.ExportMeetingResponse(piece=piece)
+
+
+class TasksApi:
+    """verbatim.meetings.v1.TasksService."""
+
+    def __init__(self, store: TasksStore) -> None:
+        self._store = store
+
+    async def CreateTask(self, request: tasks_pb.CreateTaskRequest, _: Any) -> tasks_pb.CreateTaskResponse:  # noqa: N802
+        new = new_task(
+            request.task_id,
+            request.owner_id,
+            title=request.title,
+            meeting_id=request.meeting_id,
+            assignee=request.assignee,
+            due=request.due,
+            source_segment_id=request.source_segment_id,
+        )
+        return tasks_pb.CreateTaskResponse(task=_task(await self._store.create(new)))
+
+    async def GetTask(self, request: tasks_pb.GetTaskRequest, _: Any) -> tasks_pb.GetTaskResponse:  # noqa: N802
+        found = await self._store.get(_owner(request), known_id(request.task_id, "task"))
+        return tasks_pb.GetTaskResponse(task=_task(found))
+
+    async def ListTasks(self, request: tasks_pb.ListTasksRequest, _: Any) -> tasks_pb.ListTasksResponse:  # noqa: N802
+        page = await self._store.list(
+            _owner(request),
+            known_id(request.meeting_id, "meeting") if request.meeting_id else "",
+            status_filter(request.status),
+            page_size(request.limit),
+            request.cursor,
+        )
+        return tasks_pb.ListTasksResponse(tasks=map(_task, page.items), next_cursor=page.next_cursor)
+
+    async def UpdateTask(self, request: tasks_pb.UpdateTaskRequest, _: Any) -> tasks_pb.UpdateTaskResponse:  # noqa: N802
+        change = task_change(
+            title=_given(request, "title"),
+            assignee=_given(request, "assignee"),
+            due=_given(request, "due"),
+            status=_given(request, "status"),
+        )
+        task_id = known_id(request.task_id, "task")
+        changed = await self._store.update(_owner(request), task_id, request.expected_version, change)
+        return tasks_pb.UpdateTaskResponse(task=_task(changed))
+
+    async def DeleteTask(self, request: tasks_pb.DeleteTaskRequest, _: Any) -> tasks_pb.DeleteTaskResponse:  # noqa: N802
+        await self._store.delete(_owner(request), known_id(request.task_id, "task"), request.expected_version)
+        return tasks_pb.DeleteTaskResponse()
+
+
+def _owner(request: Any) -> str:
+    checks = Checks()
+    owner_id = checks.id("owner_id", request.owner_id)
+    checks.done()
+    return owner_id
+
+
+def _export_format(number: int) -> str:
+    checks = Checks()
+    names: dict[int, str] = {
+        value: name.removeprefix("EXPORT_FORMAT_").lower() for name, value in meetings_pb.ExportFormat.items()
+    }
+    wanted = checks.choice("format", names.get(number, ""), tuple(FORMATS))
+    checks.done()
+    return wanted
+
+
+def _given(request: Any, field: str) -> str | None:
+    return str(getattr(request, field)) if request.HasField(field) else None
+
+
+def _time(request: Any, field: str) -> dt.datetime | None:
+    if not request.HasField(field):
+        return None
+    checks = Checks()
+    found = None
+    try:
+        found = getattr(request, field).ToDatetime(tzinfo=dt.UTC)
+    except (ValueError, OverflowError):
+        checks.fail(field, "is no time")
+    checks.done()
+    return found
+
+
+def _stamp(at: dt.datetime | None) -> Timestamp | None:
+    if at is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def _account(account: Account) -> accounts_pb.Account:
+    return accounts_pb.Account(
+        id=account.id,
+        email=account.email,
+        username=account.username,
+        role=account.role,
+        created_at=_stamp(account.created_at),
+    )
+
+
+def _tokens(tokens: Tokens) -> accounts_pb.Tokens:
+    return accounts_pb.Tokens(
+        access_token=tokens.access, refresh_token=tokens.refresh, expires_in_s=tokens.expires_in_s
+    )
+
+
+def _meeting(m: Meeting) -> meetings_pb.Meeting:
+    return meetings_pb.Meeting(
+        id=m.id, owner_id=m.owner_id, title=m.title, language=m.language, participants=m.participants,
+        status=m.status, version=m.version, created_at=_stamp(m.created_at), updated_at=_stamp(m.updated_at),
+        started_at=_stamp(m.started_at), ended_at=_stamp(m.ended_at), segments=m.segments,
+        draft_segments=m.draft_segments, audio_s=m.audio_s, gap_s=m.gap_s, coverage=m.coverage,
+    )  # fmt: skip
+
+
+def _segment(s: Segment) -> meetings_pb.TranscriptSegment:
+    return meetings_pb.TranscriptSegment(
+        id=s.id, meeting_id=s.meeting_id, session_id=s.session_id, index=s.index, revision=s.revision,
+        speaker=s.speaker, start_s=s.start_s, end_s=s.end_s, text=s.text, confidence=s.confidence, engine=s.engine,
+        quality=s.quality,
+    )  # fmt: skip
+
+
+def _task(t: Task) -> tasks_pb.Task:
+    return tasks_pb.Task(
+        id=t.id, owner_id=t.owner_id, title=t.title, meeting_id=t.meeting_id or "", assignee=t.assignee,
+        due=t.due.isoformat() if t.due else "", status=t.status, source_segment_id=t.source_segment_id,
+        version=t.version, created_at=_stamp(t.created_at), updated_at=_stamp(t.updated_at),
+    )  # fmt: skip

@@ -1,0 +1,138 @@
+"""Facts that come in from the broker: what was said in sessions, and what insights found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from google.protobuf.message import DecodeError
+from nats.aio.msg import Msg
+from verbatim.insights.v1.insights_pb2 import InsightsReady
+from verbatim.meetings.v1.events_pb2 import SegmentsStored
+
+from chassis import bus, ids, outbox, telemetry
+from services.meetings import metrics
+from services.meetings.leadership import Leadership
+from services.meetings.tasks import found_tasks
+from services.meetings.tasks_store import INSIGHTS, TasksStore
+from services.meetings.transcript import Delivered, delivered, recorded_at
+from services.meetings.transcript_store import CONSUMER, Applied, Stored, TranscriptStore
+
+log = telemetry.logger(__name__)
+
+TRANSCRIPT = "TRANSCRIPT"
+TRANSCRIPT_LOCK = 0x7472_6E73  # "trns"
+_DEAD_INSIGHTS = "dlq.insights-ready"
+
+
+class TranscriptConsumer:
+    """Carries the transcript log into the database and tells how far it has come."""
+
+    def __init__(self, store: TranscriptStore, broker: bus.Bus, leadership: Leadership) -> None:
+        self._store = store
+        self._bus = broker
+        self._leadership = leadership
+
+    async def run(self) -> None:
+        """Consume whenever this replica is the one that does; for ever. Waits for the stream if it is not there yet."""
+        await self._leadership.run(self._consume)
+
+    async def _consume(self) -> None:
+        metrics.CONSUMING.set(1)
+        try:
+            await self._bus.consume(
+                stream=TRANSCRIPT, durable=CONSUMER, subject="transcript.*", handle=self.handle, start=self.start
+            )
+        finally:
+            metrics.CONSUMING.set(0)
+
+    async def start(self) -> int:
+        """Return the stream sequence to begin at, and tell again how far sessions are stored.
+
+        The sequence is committed with the effect, so what was handed out and not committed comes first, in its order.
+        """
+        state = (await self._bus.js.stream_info(TRANSCRIPT)).state
+        sequence, stored = await self._store.progress()
+        await self._announce(stored)
+        if sequence > state.last_seq:
+            log.error("the transcript stream is younger than what is stored, reading all of it", applied=sequence)
+            return 1
+        return sequence + 1
+
+    async def handle(self, messages: Sequence[Msg]) -> None:
+        """Apply messages; commit, then tell. Raises AppError if the database cannot be had: then nothing happened."""
+        read = [delivered(m.metadata.sequence.stream, m.subject, m.data) for m in messages]
+        try:
+            await self._done(await self._store.apply(read))
+        except (sa.exc.DataError, sa.exc.IntegrityError) as fault:
+            # Only the state: the fault's text quotes the row.
+            state = getattr(fault.orig, "sqlstate", None)
+            log.warning("batch refused by the database, applying one by one", state=state)
+            for message in read:
+                await self._done(await self._apply_one(message))
+        newest = max((recorded_at(m.entry) for m in read if m.entry is not None), default=None)
+        if newest:
+            metrics.STORED_LAG_S.set(max(0.0, time.time() - newest.timestamp()))
+
+    async def _apply_one(self, message: Delivered) -> Applied:
+        """Apply one message; one that the tables refuse in spite of all checks goes to the dead letters."""
+        try:
+            return await self._store.apply([message])
+        except (sa.exc.DataError, sa.exc.IntegrityError) as fault:
+            state = getattr(fault.orig, "sqlstate", None)
+            refused = Delivered(message.sequence, message.subject, message.payload, None, "refused", str(state))
+            return await self._store.apply([refused])
+
+    async def _done(self, applied: Applied) -> None:
+        for quality, count in applied.segments.items():
+            metrics.SEGMENTS_STORED.labels(quality).inc(count)
+        metrics.REPEATS.inc(applied.repeats)
+        metrics.MEETINGS_COMPLETED.inc(applied.completed)
+        for reason, message in applied.letters:
+            metrics.DEAD_LETTERS.labels(reason).inc()
+            log.error(
+                "entry sent to the dead letters", reason=reason, sequence=message.sequence, problem=message.problem
+            )
+        await self._announce(applied.stored)
+
+    async def _announce(self, stored: Sequence[Stored]) -> None:
+        """Tell who waits. Nobody relies on it: the next entry, or the next start of this consumer, tells again."""
+        try:
+            for s in stored:
+                fact = SegmentsStored(session_id=s.session_id, end_offset=s.end_offset, event=s.event, closed=s.closed)
+                await self._bus.client.publish(f"stored.{s.session_id}", fact.SerializeToString())
+        except bus.FAULTS as fault:
+            log.info("stored watermarks not told", fault=repr(fault))
+
+
+class InsightsConsumer:
+    """Makes tasks of what insights found."""
+
+    def __init__(self, store: TasksStore, broker: bus.Bus) -> None:
+        self._store = store
+        self._bus = broker
+
+    async def run(self) -> None:
+        """Consume for ever, also with others of its kind."""
+        await self._bus.consume(
+            stream=outbox.EVENTS.name, durable=INSIGHTS, subject="events.insights.ready", handle=self.handle
+        )
+
+    async def handle(self, messages: Sequence[Msg]) -> None:
+        """Store the tasks of each message once. Raises AppError if database or broker cannot be had."""
+        for message in messages:
+            sequence = message.metadata.sequence.stream
+            message_id = (message.headers or {}).get("ce-id") or f"{outbox.EVENTS.name}-{sequence}"
+            fact = InsightsReady()
+            try:
+                fact.ParseFromString(message.data)
+            except DecodeError:
+                fact.Clear()
+            if not ids.is_id(fact.meeting_id) or not ids.is_id(fact.owner_id):
+                log.error("insights cannot be read", sequence=sequence)
+                await self._bus.publish(_DEAD_INSIGHTS, message.data, message_id=f"letter-{message_id}")
+                continue
+            found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
+            stored = await self._store.store_found(message_id, fact.owner_id, fact.meeting_id, found)
+            metrics.TASKS_FOUND.inc(stored)

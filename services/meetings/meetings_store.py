@@ -1,0 +1,215 @@
+"""Meetings: rows as people read and change them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from verbatim.meetings.v1.events_pb2 import MeetingDeleted
+
+from chassis import outbox
+from chassis.errors import AppError, Kind
+from chassis.postgres import Database
+from services.meetings.checks import not_found
+from services.meetings.meetings import Meeting, MeetingChange, MeetingFilter, NewMeeting
+from services.meetings.paging import Cursors, Page
+from services.meetings.store import (
+    SOURCE,
+    bury,
+    is_deleted,
+    meetings,
+    outbox_rows,
+    segments,
+    sessions,
+    version_conflict,
+)
+
+_MEETING = (
+    meetings.c.id, meetings.c.owner_id, meetings.c.title, meetings.c.language, meetings.c.participants,
+    meetings.c.status, meetings.c.version, meetings.c.created_at, meetings.c.updated_at, meetings.c.started_at,
+    meetings.c.ended_at,
+)  # fmt: skip
+
+
+class MeetingsStore:
+    """Keeps meetings. Each method is one transaction and names the owner: what is another's is not there."""
+
+    def __init__(self, database: Database, cursors: Cursors) -> None:
+        self._database = database
+        self._cursors = cursors
+
+    async def create(self, new: NewMeeting) -> Meeting:
+        """Create a meeting, or return it if this call was made before. Raises AppError(CONFLICT) if the id is taken."""
+
+        async def work(connection: AsyncConnection) -> Meeting:
+            if await is_deleted(connection, new.id):
+                raise AppError(Kind.CONFLICT, "The id was used before.")
+            await connection.execute(
+                insert(meetings)
+                .values(
+                    id=new.id,
+                    owner_id=new.owner_id,
+                    title=new.title,
+                    language=new.language,
+                    participants=new.participants,
+                )
+                .on_conflict_do_nothing(index_elements=["id"])
+            )
+            found = await _get(connection, new.owner_id, new.id)
+            if found is None:
+                raise AppError(Kind.CONFLICT, "The id was used before.")
+            return found
+
+        return await self._database.run("create meeting", work)
+
+    async def get(self, owner_id: str, meeting_id: str) -> Meeting:
+        """Return a meeting with its accounts. Raises AppError(NOT_FOUND)."""
+
+        async def work(connection: AsyncConnection) -> Meeting:
+            found = await _get(connection, owner_id, meeting_id)
+            if found is None:
+                raise not_found("meeting")
+            return found
+
+        return await self._database.run("get meeting", work)
+
+    async def list(self, owner_id: str, wanted: MeetingFilter, size: int, cursor: str) -> Page[Meeting]:
+        """Return meetings, newest first. Raises AppError(VALIDATION_FAILED) for a cursor of another list."""
+        scope = ("meetings", owner_id, wanted.query, str(wanted.created_from), str(wanted.created_to))
+        after = self._cursors.open(scope, cursor)
+
+        async def work(connection: AsyncConnection) -> list[Meeting]:
+            query = (
+                sa.select(*_MEETING)
+                .where(*_conditions(owner_id, wanted))
+                .order_by(meetings.c.created_at.desc(), meetings.c.id.desc())
+                .limit(size + 1)
+            )
+            if after:
+                last = sa.tuple_(
+                    sa.literal(dt.datetime.fromisoformat(after[0])), sa.literal(after[1], meetings.c.id.type)
+                )
+                query = query.where(sa.tuple_(meetings.c.created_at, meetings.c.id) < last)
+            return await _with_accounts(connection, (await connection.execute(query)).all())
+
+        found = await self._database.run("list meetings", work)
+        items = found[:size]
+        more = len(found) > size
+        return Page(items, self._cursors.seal(scope, [items[-1].created_at.isoformat(), items[-1].id]) if more else "")
+
+    async def update(self, owner_id: str, meeting_id: str, expected_version: int, change: MeetingChange) -> Meeting:
+        """Change a meeting. Raises AppError: NOT_FOUND, PRECONDITION_FAILED with the current version."""
+        values: dict[str, Any] = {
+            "title": change.title,
+            "language": change.language,
+            "participants": change.participants,
+        }
+
+        async def work(connection: AsyncConnection) -> Meeting:
+            row = (
+                await connection.execute(
+                    meetings.update()
+                    .where(
+                        meetings.c.id == meeting_id,
+                        meetings.c.owner_id == owner_id,
+                        meetings.c.version == expected_version,
+                    )
+                    .values(
+                        version=meetings.c.version + 1,
+                        updated_at=sa.func.now(),
+                        **{name: value for name, value in values.items() if value is not None},
+                    )
+                    .returning(*_MEETING)
+                )
+            ).one_or_none()
+            if row is None:
+                raise await version_conflict(connection, meetings, owner_id, meeting_id)
+            return (await _with_accounts(connection, [row]))[0]
+
+        return await self._database.run("update meeting", work)
+
+    async def delete(self, owner_id: str, meeting_id: str, expected_version: int) -> None:
+        """Delete a meeting with all that belongs to it, and tell of it.
+
+        Raises AppError: NOT_FOUND, PRECONDITION_FAILED with the current version.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            mine = (
+                meetings.c.id == meeting_id,
+                meetings.c.owner_id == owner_id,
+                meetings.c.version == expected_version,
+            )
+            # The lock keeps the consumer from adding a session between our look and the deletion.
+            locked = await connection.execute(sa.select(meetings.c.id).where(*mine).with_for_update())
+            if locked.one_or_none() is None:
+                raise await version_conflict(connection, meetings, owner_id, meeting_id)
+            query = sa.select(sessions.c.id).where(sessions.c.meeting_id == meeting_id).order_by(sessions.c.id)
+            session_ids = list((await connection.execute(query)).scalars())
+            await bury(connection, "meeting", [meeting_id])
+            await bury(connection, "session", session_ids)
+            await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
+            fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
+            event = outbox.event("events.meeting.deleted", fact.SerializeToString())
+            await outbox.put(connection, outbox_rows, [event], source=SOURCE)
+
+        await self._database.run("delete meeting", work)
+
+
+def _conditions(owner_id: str, wanted: MeetingFilter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = [meetings.c.owner_id == owner_id]
+    if wanted.created_from:
+        conditions.append(meetings.c.created_at >= wanted.created_from)
+    if wanted.created_to:
+        conditions.append(meetings.c.created_at < wanted.created_to)
+    if wanted.query:
+        words = sa.func.websearch_to_tsquery(sa.text("'simple'::regconfig"), wanted.query)
+        spoken = sa.select(segments.c.meeting_id).where(segments.c.search.bool_op("@@")(words))
+        conditions.append(meetings.c.search.bool_op("@@")(words) | meetings.c.id.in_(spoken))
+    return conditions
+
+
+async def _get(connection: AsyncConnection, owner_id: str, meeting_id: str) -> Meeting | None:
+    query = sa.select(*_MEETING).where(meetings.c.id == meeting_id, meetings.c.owner_id == owner_id)
+    found = await _with_accounts(connection, (await connection.execute(query)).all())
+    return found[0] if found else None
+
+
+async def _with_accounts(connection: AsyncConnection, rows: Sequence[Any]) -> list[Meeting]:
+    """Add what segments and closed sessions amount to; two statements for any number of meetings."""
+    wanted = [row.id for row in rows]
+    if not wanted:
+        return []
+    drafts = sa.func.count().filter(segments.c.quality == "draft")
+    counted = await connection.execute(
+        sa.select(segments.c.meeting_id, sa.func.count(), drafts)
+        .where(segments.c.meeting_id.in_(wanted))
+        .group_by(segments.c.meeting_id)
+    )
+    counts = {row[0]: (row[1], row[2]) for row in counted}
+    s = sessions.c
+    # Coverage of the whole: each session's own, weighed by how long it was.
+    summed = await connection.execute(
+        sa.select(s.meeting_id, sa.func.sum(s.audio_s), sa.func.sum(s.gap_s), sa.func.sum(s.coverage * s.audio_s))
+        .where(s.meeting_id.in_(wanted), s.closed_at.is_not(None))
+        .group_by(s.meeting_id)
+    )
+    sums = {row[0]: (row[1], row[2], row[3] / row[1] if row[1] else 1.0) for row in summed}
+    found = []
+    for row in rows:
+        total, draft = counts.get(row.id, (0, 0))
+        audio_s, gap_s, coverage = sums.get(row.id, (0.0, 0.0, None))
+        known = {**row._mapping, "participants": tuple(row.participants)}
+        accounts = {
+            "segments": total,
+            "draft_segments": draft,
+            "audio_s": audio_s,
+            "gap_s": gap_s,
+            "coverage": coverage,
+        }
+        found.append(Meeting(**known, **accounts))
+    return found

@@ -1,0 +1,25 @@
+"""Every metric of the meetings service."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+SEGMENTS_STORED = Counter(
+    "transcript_segments_stored_total", "Segments committed, each revision once, by quality.", ["quality"]
+)
+REPEATS = Counter("transcript_segments_duplicate_dropped_total", "Segments delivered again, dropped.")
+DEAD_LETTERS = Counter(
+    "transcript_entries_dead_lettered_total",
+    "Entries that could not be applied. reason: unreadable, orphan, refused.",
+    ["reason"],
+)
+STORED_LAG_S = Gauge("transcript_stored_lag_seconds", "Age of the newest entry of a batch when it was committed.")
+MEETINGS_COMPLETED = Counter("meetings_completed_total", "Meetings of which every session is closed and stored.")
+CONSUMING = Gauge("transcript_consuming", "1 while this replica is the one that stores transcripts.")
+EXPORTS = Counter("meeting_exports_total", "Exports begun.", ["format"])
+TASKS_FOUND = Counter("tasks_from_insights_total", "Tasks found in transcripts and stored.")
+LOGIN_FAILURES = Counter(
+    "auth_login_failures_total",
+    "Logins refused. reason: unknown_account, wrong_password, busy, refresh_(unknown, expired, revoked, reused).",
+    ["reason"],
+)

@@ -1,0 +1,78 @@
+"""Passwords: hashed with argon2id, away from the event loop, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import argon2
+import argon2.exceptions
+
+from chassis.errors import AppError, Kind
+
+_BUSY_RETRY_S = 2.0
+
+T = TypeVar("T")
+
+
+class Passwords:
+    """Hashes and checks passwords.
+
+    One hash takes 64 MiB and some 0.2 s of a core (RFC 9106, second recommended option): without limits a few dozen
+    logins at once would be an outage. Beyond `queue_max` that wait, callers get AppError(UNAVAILABLE).
+    """
+
+    def __init__(self, hasher: argon2.PasswordHasher, *, workers: int, queue_max: int) -> None:
+        self._hasher = hasher
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="password")
+        self._most = workers + queue_max
+        self._under_way = 0
+        # Checked for accounts that do not exist, so that they take as long as those that do.
+        self._nobody = hasher.hash("nobody has this password")
+
+    async def hash(self, password: str) -> str:
+        """Return the hash to keep."""
+        return await self._run(lambda: self._hasher.hash(password))
+
+    async def matches(self, kept: str | None, password: str) -> bool:
+        """Tell whether the password belongs to the hash; False, as slowly, if there is no hash."""
+
+        def check() -> bool:
+            try:
+                self._hasher.verify(kept or self._nobody, password)
+            except argon2.exceptions.VerifyMismatchError:
+                return False
+            return kept is not None
+
+        return await self._run(check)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._under_way >= self._most:
+            raise AppError(Kind.UNAVAILABLE, "Too many people log in right now.", retry_after_s=_BUSY_RETRY_S)
+        self._under_way += 1
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        # A caller that gives up does not free its thread: only the end of the work does.
+        future.add_done_callback(self._finished)
+        return await asyncio.shield(future)
+
+    def _finished(self, future: asyncio.Future[T]) -> None:
+        self._under_way -= 1
+        if not future.cancelled():
+            future.exception()  # seen, also when nobody waits any more
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def passwords(*, workers: int, queue_max: int) -> Iterator[Passwords]:
+    """Open the threads and close them at the end."""
+    opened = Passwords(argon2.PasswordHasher(), workers=workers, queue_max=queue_max)
+    try:
+        yield opened
+    finally:
+        opened.close()

@@ -1,0 +1,28 @@
+"""What the meetings service can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Settings of the meetings service."""
+
+    database_url_meetings: SecretStr = Field(description="Its database, postgresql+psycopg://user:password@host/name.")
+    auth_private_key: SecretStr = Field(
+        description="Ed25519 private key (PEM, PKCS 8) that signs access tokens; line breaks may be written as \\n."
+    )
+    grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port.")
+    grpc_port: int = Field(50052, ge=0, le=65535, description="Port for calls from other services.")
+    access_token_life_s: int = Field(900, ge=60, le=3600, description="Life of an access token.")
+    refresh_token_life_s: int = Field(
+        30 * 86400, ge=3600, le=365 * 86400, description="Life of a refresh token; each use gives a new one."
+    )
+    password_workers: int = Field(
+        2, ge=1, le=16, description="Passwords hashed at once; each takes 64 MiB and about 0.2 s."
+    )
+    password_queue_max: int = Field(
+        32, ge=1, le=1000, description="Passwords that wait for a worker; beyond it callers are told to come later."
+    )

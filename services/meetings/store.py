@@ -1,0 +1,232 @@
+"""The tables of the meetings database, and whether they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis import outbox
+from chassis.errors import AppError, Kind
+from services.meetings.checks import not_found
+
+# The oldest schema that this code works on: numbers of migrations, which compare as text.
+REVISION = "0001"
+SOURCE = "meetings"
+
+METADATA = sa.MetaData()
+
+Id = sa.Uuid(as_uuid=False)
+_Time = sa.DateTime(timezone=True)
+
+
+def _now(name: str) -> sa.Column[object]:
+    return sa.Column(name, _Time, nullable=False, server_default=sa.func.now())
+
+
+def _text(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.Text, nullable=False, server_default="")
+
+
+def _search(column: str, longest: int) -> sa.Column[object]:
+    # `simple`: meetings are held in many languages, and a wrong stemmer finds less than none. Postgres refuses a
+    # text vector over 1 MiB, so what is searched is cut, not what is kept.
+    return sa.Column(
+        "search", TSVECTOR, sa.Computed(f"to_tsvector('simple'::regconfig, left({column}, {longest}))", persisted=True)
+    )
+
+
+def _cascade(column: str) -> sa.ForeignKey:
+    return sa.ForeignKey(column, ondelete="CASCADE")
+
+
+accounts = sa.Table(
+    "accounts", METADATA,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("email", sa.Text, nullable=False, unique=True),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("password_hash", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False, server_default="user"),
+    _now("created_at"),
+    sa.CheckConstraint("role IN ('user', 'admin')", name="accounts_role"),
+)  # fmt: skip
+# Two people whose names differ in case only could be taken for each other.
+sa.Index("accounts_username", sa.func.lower(accounts.c.username), unique=True)
+
+refresh_tokens = sa.Table(
+    "refresh_tokens", METADATA,
+    sa.Column("hash", sa.LargeBinary, primary_key=True),
+    sa.Column("family", Id, nullable=False),
+    sa.Column("account_id", Id, _cascade("accounts.id"), nullable=False),
+    sa.Column("expires_at", _Time, nullable=False),
+    sa.Column("used_at", _Time),
+    sa.Column("revoked_at", _Time),
+    _now("created_at"),
+    sa.Index("refresh_tokens_family", "family"),
+    sa.Index("refresh_tokens_account", "account_id"),
+)  # fmt: skip
+
+meetings = sa.Table(
+    "meetings", METADATA,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", Id, nullable=False),
+    _text("title"),
+    _text("language"),
+    sa.Column("participants", ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Column("status", sa.Text, nullable=False, server_default="created"),
+    sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
+    _now("created_at"),
+    _now("updated_at"),
+    sa.Column("started_at", _Time),
+    sa.Column("ended_at", _Time),
+    _search("title", 10_000),
+    sa.Index("meetings_of_owner", "owner_id", "created_at", "id"),
+    sa.Index("meetings_search", "search", postgresql_using="gin"),
+)  # fmt: skip
+
+sessions = sa.Table(
+    "sessions", METADATA,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("meeting_id", Id, _cascade("meetings.id"), nullable=False),
+    # Seconds from the start of the meeting to that of the session.
+    sa.Column("shift_s", sa.Double, nullable=False),
+    sa.Column("opened_at", _Time, nullable=False),
+    # How far the log is stored: see transcript.Watermark.
+    sa.Column("position", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("event", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("end_offset", sa.BigInteger, nullable=False, server_default="0"),
+    # The accounts, from the entry that closed it.
+    sa.Column("closed_at", _Time),
+    sa.Column("close_reason", sa.Text),
+    sa.Column("received_bytes", sa.BigInteger),
+    sa.Column("audio_s", sa.Double),
+    sa.Column("gap_s", sa.Double),
+    sa.Column("transcribed_s", sa.Double),
+    sa.Column("silence_s", sa.Double),
+    sa.Column("coverage", sa.Double),
+    sa.Index("sessions_of_meeting", "meeting_id"),
+    sa.Index("sessions_open", "id", postgresql_where=sa.text("closed_at IS NULL")),
+    sa.Index("sessions_closed", "closed_at"),
+)  # fmt: skip
+
+segments = sa.Table(
+    "segments", METADATA,
+    sa.Column("session_id", Id, _cascade("sessions.id"), primary_key=True),
+    sa.Column("index", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("meeting_id", Id, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    _text("speaker"),
+    # Seconds from the start of the meeting.
+    sa.Column("start_s", sa.Double, nullable=False),
+    sa.Column("end_s", sa.Double, nullable=False),
+    _text("text"),
+    sa.Column("confidence", sa.Double),
+    _text("engine"),
+    sa.Column("quality", sa.Text, nullable=False),
+    # Byte range in the session's stream.
+    sa.Column("start_offset", sa.BigInteger, nullable=False),
+    sa.Column("end_offset", sa.BigInteger, nullable=False),
+    _search("text", 200_000),
+    sa.CheckConstraint("quality IN ('final', 'draft')", name="segments_quality"),
+    sa.Index("segments_of_meeting", "meeting_id", "start_s", "session_id", "index"),
+    sa.Index("segments_drafts", "meeting_id", postgresql_where=sa.text("quality = 'draft'")),
+    sa.Index("segments_search", "search", postgresql_using="gin"),
+)  # fmt: skip
+
+gaps = sa.Table(
+    "gaps", METADATA,
+    sa.Column("session_id", Id, _cascade("sessions.id"), primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("meeting_id", Id, nullable=False),
+    sa.Column("start_s", sa.Double, nullable=False),
+    sa.Column("end_s", sa.Double, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index("gaps_of_meeting", "meeting_id", "start_s"),
+)  # fmt: skip
+
+suppressed = sa.Table(
+    "suppressed", METADATA,
+    sa.Column("session_id", Id, _cascade("sessions.id"), primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("meeting_id", Id, nullable=False),
+    sa.Column("start_s", sa.Double, nullable=False),
+    sa.Column("end_s", sa.Double, nullable=False),
+    _text("text"),
+    _text("reason"),
+    _text("engine"),
+)  # fmt: skip
+
+tasks = sa.Table(
+    "tasks", METADATA,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", Id, nullable=False),
+    sa.Column("meeting_id", Id, _cascade("meetings.id")),
+    _text("title"),
+    _text("assignee"),
+    sa.Column("due", sa.Date),
+    sa.Column("status", sa.Text, nullable=False, server_default="open"),
+    _text("source_segment_id"),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
+    _now("created_at"),
+    _now("updated_at"),
+    sa.CheckConstraint("status IN ('open', 'done')", name="tasks_status"),
+    sa.Index("tasks_of_owner", "owner_id", "created_at", "id"),
+    sa.Index("tasks_of_meeting", "meeting_id"),
+)  # fmt: skip
+
+# Ids of meetings, sessions and tasks that were deleted: what still tells of them is ignored, none comes back.
+tombstones = sa.Table(
+    "tombstones", METADATA,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    _now("deleted_at"),
+)  # fmt: skip
+
+# How far a stream is applied: written with the effect, so that a consumer that starts again knows where.
+progress = sa.Table(
+    "progress", METADATA,
+    sa.Column("consumer", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+)  # fmt: skip
+
+outbox_rows = outbox.outbox_table(METADATA)
+inbox_rows = outbox.inbox_table(METADATA)
+
+
+class SchemaMissing(RuntimeError):
+    """The database answers, but has not been migrated to what this code needs."""
+
+
+async def check_schema(connection: AsyncConnection) -> None:
+    """Raise SchemaMissing unless the schema is there, of our revision or a newer one (releases migrate first)."""
+    known = (await connection.execute(sa.text("SELECT to_regclass('alembic_version') IS NOT NULL"))).scalar_one()
+    found = (await connection.execute(sa.text("SELECT version_num FROM alembic_version"))).scalar() if known else None
+    if found is None or found < REVISION:
+        raise SchemaMissing(f"schema is at {found}, needs {REVISION}")
+
+
+async def version_conflict(connection: AsyncConnection, table: sa.Table, owner_id: str, row_id: str) -> AppError:
+    """Say why a change by version met no row: it is not there (or another's), or has another version by now."""
+    current = (
+        await connection.execute(sa.select(table.c.version).where(table.c.id == row_id, table.c.owner_id == owner_id))
+    ).scalar_one_or_none()
+    if current is None:
+        return not_found(table.name.removesuffix("s"))
+    return AppError(Kind.PRECONDITION_FAILED, "Somebody else has changed it meanwhile.", version=current)
+
+
+async def is_deleted(connection: AsyncConnection, row_id: str) -> bool:
+    """Tell whether something with this id was deleted."""
+    query = sa.select(sa.exists().where(tombstones.c.id == row_id))
+    return bool((await connection.execute(query)).scalar_one())
+
+
+async def bury(connection: AsyncConnection, kind: str, row_ids: Iterable[str]) -> None:
+    """Note ids as deleted."""
+    rows = [{"id": row_id, "kind": kind} for row_id in row_ids]
+    if rows:
+        await connection.execute(insert(tombstones).on_conflict_do_nothing(), rows)

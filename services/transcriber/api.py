@@ -1,0 +1,128 @@
+"""The relay: one stream per gateway, on which all its sessions are channels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from verbatim.transcriber.v1 import transcriber_pb2 as relay
+from verbatim.transcriber.v1 import transcriber_pb2_grpc
+
+from chassis import telemetry
+from chassis.errors import AppError, Kind
+from services.transcriber.session import LiveSession
+from services.transcriber.sessions import Sessions, problem_event
+
+log = telemetry.logger(__name__)
+
+# Above this many channels answers are gathered for a moment, which costs latency and saves most of the work per event.
+_GATHER_ABOVE = 200
+_GATHER_S = 0.0015
+
+
+class _Line:
+    """The answering half of a relay stream."""
+
+    def __init__(self) -> None:
+        self.events: list[relay.ServerEvent] = []
+        self.ready = asyncio.Event()
+        self.channels: dict[int, _Channel] = {}
+
+
+class _Channel:
+    """One session's place on a relay stream."""
+
+    def __init__(self, line: _Line, number: int) -> None:
+        self._line = line
+        self.number = number
+        self.session: LiveSession | None = None
+        self.gone = False
+
+    def send(self, event: relay.ServerEvent) -> None:
+        """Queue an event for the gateway. What is queued is bounded by the session's own window."""
+        event.channel = self.number
+        self._line.events.append(event)
+        self._line.ready.set()
+
+    def moved(self, session: LiveSession) -> None:
+        """Send what the client says to the session's new object."""
+        self.session = session
+
+
+class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
+    """Parses what gateways say and hands it to the sessions."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def Relay(self, request_iterator: Any, context: Any) -> AsyncIterator[relay.RelayResponse]:  # noqa: N802
+        """Serve one gateway until its stream ends; its sessions stay."""
+        line = _Line()
+        await context.send_initial_metadata(())  # tells the gateway that it is connected
+        async with asyncio.TaskGroup() as greetings:
+            reader = greetings.create_task(self._read(request_iterator, line, greetings))
+            reader.add_done_callback(lambda _: line.ready.set())
+            try:
+                while not reader.done() or line.events:
+                    await line.ready.wait()
+                    line.ready.clear()
+                    if len(line.channels) > _GATHER_ABOVE:
+                        await asyncio.sleep(_GATHER_S)
+                    if line.events:
+                        batch, line.events = line.events, []
+                        yield relay.RelayResponse(events=batch)
+            finally:
+                reader.cancel()
+                for channel in line.channels.values():
+                    if channel.session is not None:
+                        channel.session.detach(channel)
+
+    async def _read(self, batches: Any, line: _Line, greetings: asyncio.TaskGroup) -> None:
+        async for batch in batches:
+            for event in batch.events:
+                self._take(event, line, greetings)
+
+    def _take(self, event: relay.ClientEvent, line: _Line, greetings: asyncio.TaskGroup) -> None:
+        kind = event.WhichOneof("kind")
+        if kind in {"open", "resume"}:
+            channel = _Channel(line, event.channel)
+            line.channels[event.channel] = channel
+            greetings.create_task(self._greet(event, channel))
+            return
+        known = line.channels.get(event.channel)
+        if known is None:
+            return
+        session = known.session
+        if kind == "detach":
+            del line.channels[event.channel]
+            known.gone = True
+            if session is not None:
+                session.detach(known)
+        elif session is not None and not session.over:
+            match kind:
+                case "audio":
+                    session.receive(event.audio.offset, event.audio.data)
+                case "finalize":
+                    session.finalize()
+                case "pause":
+                    session.pause(event.pause.paused)
+                case "finish":
+                    session.finish(event.finish.offset if event.finish.HasField("offset") else None)
+
+    async def _greet(self, event: relay.ClientEvent, channel: _Channel) -> None:
+        request_id = event.open.request_id or event.resume.request_id
+        with telemetry.bound(request_id):
+            try:
+                if event.WhichOneof("kind") == "open":
+                    session = await self._sessions.open(event.open.session_id, event.open.session, channel)
+                else:
+                    session = await self._sessions.resume(event.resume, channel)
+                channel.session = session
+                if channel.gone:  # the client left while it was being greeted
+                    session.detach(channel)
+            except AppError as error:
+                channel.send(problem_event(error))
+            except Exception:
+                log.exception("greeting failed")
+                channel.send(problem_event(AppError(Kind.INTERNAL, "Something went wrong on our side.")))

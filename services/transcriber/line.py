@@ -1,0 +1,89 @@
+"""What a session's client is told: events, and of the states the worst one. Survives the client's absence."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from verbatim.transcriber.v1 import transcriber_pb2 as relay
+
+from chassis.errors import TABLE, Kind
+
+
+class Channel(Protocol):
+    """Where a session's events go: the client, through a gateway. Sending never waits and never fails."""
+
+    def send(self, event: relay.ServerEvent) -> None:
+        """Queue an event."""
+
+    def moved(self, session: Any) -> None:
+        """The session lives in another object now (it was read from the logs again)."""
+
+
+class ClientLine:
+    """The session's end of the line to its client, if one is attached."""
+
+    def __init__(self, faults_max: int) -> None:
+        self.channel: Channel | None = None
+        self._faults_max = faults_max
+        self._faults = 0
+        self._holds: set[str] = set()
+        self._state: tuple[relay.State.ValueType, str] = (relay.STATE_OK, "")
+
+    def say(self, **kind: object) -> None:
+        """Send one of the events of `ServerEvent`, by its name."""
+        if self.channel is not None:
+            self.channel.send(relay.ServerEvent(**kind))  # type: ignore[arg-type]  # the oneof's member, by its name
+
+    def holds(self, reason: str) -> bool:
+        """Whether the client is asked to wait for this reason."""
+        return reason in self._holds
+
+    def hold(self, reason: str) -> None:
+        """Ask the client to stop sending and keep its audio."""
+        if reason not in self._holds:
+            self._holds.add(reason)
+            self.tell_state()
+
+    def release(self, reason: str) -> None:
+        """Take one reason to hold away."""
+        if reason in self._holds:
+            self._holds.discard(reason)
+            self.tell_state()
+
+    def set_state(self, state: relay.State.ValueType, reason: str) -> None:
+        """Note how well the session is served: ok or degraded."""
+        self._state = (state, reason)
+        self.tell_state()
+
+    def tell_state(self, lag_s: float = 0.0) -> None:
+        """Say the worst that is the case: hold before degraded before ok."""
+        state, reason = self._state
+        if self._holds:
+            state, reason = relay.STATE_HOLD, min(self._holds)
+        self.say(status=relay.Status(state=state, reason=reason, lag_s=lag_s))
+
+    def complain(
+        self, kind: Kind, message: str, *, event: int, code: str = "", expected: int | None = None, fatal: bool = False
+    ) -> None:
+        """Tell the client what was wrong with what it sent; too many faults end the connection."""
+        self._faults += 1
+        fatal = fatal or self._faults >= self._faults_max
+        close_code = TABLE[kind].close if fatal else 0
+        self.problem(kind, message, event=event, close_code=close_code, code=code, expected=expected)
+        if fatal:
+            self.channel = None
+
+    def problem(
+        self, kind: Kind, message: str, *, event: int, close_code: int, code: str = "", expected: int | None = None
+    ) -> None:
+        """Tell the client of an error; with a close code the gateway closes the socket after it."""
+        self.say(
+            problem=relay.Problem(
+                code=code or kind.value,
+                message=message,
+                close_code=close_code,
+                retryable=TABLE[kind].retryable,
+                event=event,
+                expected_offset=expected,
+            )
+        )

@@ -1,0 +1,41 @@
+"""Every metric of the transcriber, with unit and labels."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+AUDIO_BYTES = Counter(
+    "audio_bytes_total",
+    "Bytes of audio by stage: received from clients, durable in the log, transcribed, silence, gap.",
+    ["stage"],
+)
+AUDIO_APPEND_FAILURES = Counter(
+    "audio_append_failures_total", "Appends to the audio log that failed and were repeated."
+)
+SESSIONS = Gauge("transcriber_sessions", "Sessions in memory, by whether a client is attached.", ["attached"])
+SESSION_BUFFER = Gauge("session_buffer_bytes", "Audio held in memory for all sessions.")
+ADOPTIONS = Counter("session_adoptions_total", "Sessions taken over from the log.", ["result"])
+SESSION_FAILURES = Counter("session_failures_total", "Sessions that ended by a failure of ours; clients resume.")
+FENCED = Counter("transcript_appends_fenced_total", "Appends refused because another transcriber owns the session.")
+SEGMENTS = Counter("transcript_segments_total", "Segments committed to the log.", ["engine", "quality"])
+SUPPRESSED = Counter("transcript_suppressed_total", "Utterances whose text was judged to be no speech.", ["reason"])
+SEGMENT_LATENCY = Histogram(
+    "segment_latency_seconds",
+    "From the end of speech (as audio received) to the segment sent, endpoint silence included.",
+    buckets=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0),
+)
+SEGMENT_OVERHEAD = Histogram(
+    "segment_overhead_seconds",
+    "What the platform adds between the cut of an utterance and its segment, engine time and queue taken out.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
+ENGINE_SECONDS = Histogram(
+    "speech_engine_seconds", "Time of one recognition.", ["engine", "purpose", "result"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0),
+)  # fmt: skip
+PARTIALS = Counter("partials_total", "Partial texts sent.")
+
+for _stage in ("received", "durable", "transcribed", "silence", "gap"):
+    AUDIO_BYTES.labels(_stage)
+for _attached in ("yes", "no"):
+    SESSIONS.labels(_attached)

@@ -1,0 +1,73 @@
+"""What becomes of an utterance that was recognised: an entry of the transcript log. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from verbatim.transcript.v1 import transcript_pb2 as pb
+
+from services.transcriber.cutting import Utterance
+from services.transcriber.filters import FilterSettings, judge, trim_overlap
+from services.transcriber.recognition import Recognition
+from services.transcriber.transcript import Ledger, seconds
+
+
+def entry_kind(
+    ledger: Ledger,
+    utterance: Utterance,
+    segment_id: str,
+    recognition: Recognition | None,
+    *,
+    pcm: bytes,
+    audio_sequence: int,
+    settings: FilterSettings,
+) -> dict[str, pb.Segment | pb.Suppressed | pb.Gap]:
+    """Return the entry's kind by name: a segment, text that was judged to be no speech, or a gap if there is no text.
+
+    `pcm` is the utterance's own audio, `audio_sequence` the newest message of the audio log.
+    """
+    start_s, end_s = seconds(utterance.start_byte), seconds(utterance.end_byte)
+    start_offset, end_offset = utterance.start_byte, utterance.end_byte
+    if recognition is None:
+        gap = pb.Gap(start_s=start_s, end_s=end_s, start_offset=start_offset, end_offset=end_offset)
+        gap.reason = pb.GAP_REASON_UNDECODABLE
+        return {"gap": gap}
+    heard = recognition.transcription
+    context_s = seconds(utterance.start_byte - utterance.context_start_byte)
+    if context_s:
+        heard = trim_overlap(ledger.tail.split(), heard, context_s=context_s)
+    verdict = judge(heard, rms=rms(pcm), settings=settings)
+    if verdict.reason is not None:
+        suppressed = pb.Suppressed(text=heard.text, reason=verdict.reason, engine=recognition.engine)
+        suppressed.start_s, suppressed.end_s = start_s, end_s
+        suppressed.start_offset, suppressed.end_offset = start_offset, end_offset
+        suppressed.audio_sequence = audio_sequence
+        return {"suppressed": suppressed}
+    sent_from_s = seconds(utterance.context_start_byte)
+    segment = pb.Segment(
+        segment_id=segment_id,
+        index=ledger.next_index,
+        revision=1,
+        speaker=ledger.opened.speaker,
+        start_s=start_s,
+        end_s=end_s,
+        text=heard.text,
+        confidence=heard.confidence,
+        engine=recognition.engine,
+        quality=pb.QUALITY_DRAFT if recognition.quality == "draft" else pb.QUALITY_FINAL,
+        start_offset=start_offset,
+        end_offset=end_offset,
+        audio_sequence=audio_sequence,
+    )
+    for word in heard.words:
+        told = segment.words.add(text=word.text, start_s=sent_from_s + word.start_s, end_s=sent_from_s + word.end_s)
+        if word.probability is not None:
+            told.probability = word.probability
+    return {"segment": segment}
+
+
+def rms(pcm: bytes) -> float:
+    """Return the root mean square of s16le audio as a fraction of full scale; 0 for none."""
+    if not pcm:
+        return 0.0
+    samples = np.frombuffer(pcm, dtype="<i2").astype(np.float32)
+    return float(np.sqrt(np.mean(samples * samples))) / 32768.0

@@ -1,0 +1,554 @@
+"""One live session: audio in, acknowledgements and segments out, every step of it in the logs.
+
+Everything that appends to the transcript log happens in one task (`run`), so entries are numbered without locks. The
+receiving side (`receive`, `finish`, …) only notes what came and wakes that task: it never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from verbatim.transcriber.v1 import transcriber_pb2 as relay
+from verbatim.transcript.v1 import transcript_pb2 as pb
+
+from chassis import ids, telemetry
+from chassis.errors import AppError, Kind
+from services.transcriber import filters, metrics
+from services.transcriber.audio import Window
+from services.transcriber.cutting import Cutter, CuttingSettings, Utterance
+from services.transcriber.filters import FilterSettings
+from services.transcriber.line import Channel, ClientLine
+from services.transcriber.logs import AudioLog, Fenced, TranscriptLog
+from services.transcriber.partials import Partials
+from services.transcriber.recognition import Recogniser, Recognition
+from services.transcriber.segments import entry_kind
+from services.transcriber.speech import SpeechError
+from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, newest, seconds, token_hash
+
+log = telemetry.logger(__name__)
+
+SAMPLE_BYTES = 2
+TAKEN_OVER = 4409
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Limits of one session; seconds and bytes."""
+
+    window_bytes: int = 60 * BYTES_PER_SECOND
+    buffer_bytes_max: int = 600 * BYTES_PER_SECOND
+    backlog_hold_s: float = 60.0
+    partial_every_s: float = 1.5
+    partial_min_s: float = 0.8
+    checkpoint_every_s: float = 30.0
+    parallel_utterances: int = 2
+    engine_attempts: int = 5
+    idle_s: float = 1800.0
+    stored_wait_s: float = 3.0
+    faults_max: int = 100
+    cutting: CuttingSettings = field(default_factory=CuttingSettings)
+    filters: FilterSettings = field(default_factory=FilterSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a session works with; shared by all sessions of the process."""
+
+    transcripts: TranscriptLog
+    audio: AudioLog
+    recogniser: Recogniser
+    announce: Callable[[str, bytes], Awaitable[None]]
+    replica: str
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True)
+class _Work:
+    """An utterance on its way to becoming a segment."""
+
+    utterance: Utterance
+    segment_id: str
+    cut_at: float
+    position_byte: int
+    task: asyncio.Task[Recognition | None] | None = None
+    started_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Attach:
+    """A client that comes back."""
+
+    channel: Channel
+    presented_token: str
+    last_event: int
+    adopted: bool
+    attempt: int = 1
+
+
+class LiveSession:
+    """The owner of one session. It is *live* (takes audio), *finishing* (no more audio, utterances still under way),
+    or *over* (closed, fenced off or given up; nothing may be asked of it any more)."""
+
+    def __init__(self, ledger: Ledger, last_sequence: int, ports: Ports, settings: SessionSettings) -> None:
+        self.id = ledger.session_id
+        self.ledger = ledger
+        self.over = False
+        self.last_activity_at = ports.clock()
+        self._ports = ports
+        self._settings = settings
+        self._last_sequence = last_sequence
+        self._line = ClientLine(settings.faults_max)
+        self._window = Window(ledger.accounted_offset, bytearray())
+        self._cutter = Cutter(settings.cutting, ledger.accounted_offset)
+        self._writer = ports.audio.writer(self.id, ledger.accounted_offset, self._on_durable, self._on_stall)
+        self._work: deque[_Work] = deque()
+        self._attaches: deque[Attach] = deque()
+        self._wake = asyncio.Event()
+        self._stored = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._stored_offset = 0
+        self._stored_event = 0
+        self._finish_reason: pb.CloseReason.ValueType | None = None
+        self._finish_offset: int | None = None
+        self._paused = False
+        self._tasks: asyncio.TaskGroup | None = None
+        self._partials = Partials(ports.recogniser, every_s=settings.partial_every_s, min_s=settings.partial_min_s)
+        self._partial: asyncio.Task[None] | None = None
+        self._last_suppressed = False
+
+    # -- what the client says ------------------------------------------------------------------------------------
+
+    def receive(self, offset: int, data: bytes) -> None:
+        """Take audio at a byte offset. Trims what is held, refuses a hole, never waits."""
+        held = self._writer.held_offset
+        if self._finish_reason is not None:
+            self._complain(Kind.CONFLICT, "The session is finishing.")
+        elif len(data) % SAMPLE_BYTES or offset % SAMPLE_BYTES:
+            self._complain(Kind.VALIDATION_FAILED, "PCM audio must come in whole samples of two bytes.")
+        elif offset > held:
+            self._complain(Kind.CONFLICT, "Audio is missing before this frame.", code="offset_gap", expected=held)
+        elif offset + len(data) > held:
+            self._accept(data[held - offset :] if offset < held else data)
+
+    def _accept(self, data: bytes) -> None:
+        unacknowledged = self._writer.held_offset + len(data) - self._writer.durable_offset
+        if unacknowledged > 2 * self._settings.window_bytes or len(self._window.data) > self._settings.buffer_bytes_max:
+            self._complain(Kind.RATE_LIMIT_EXCEEDED, "Audio comes faster than it can be taken.", fatal=True)
+            return
+        self.last_activity_at = self._ports.clock()
+        metrics.AUDIO_BYTES.labels("received").inc(len(data))
+        self._ports.audio.append(self._writer, data)
+        self._hear(data)
+        if unacknowledged > self._settings.window_bytes:
+            self._line.hold("window")
+
+    def _hear(self, data: bytes) -> None:
+        """Let the cutter find utterances in the next bytes."""
+        self._window.append(data)
+        if cut := self._cutter.feed(data):
+            self._enqueue(cut)
+        elif not self._work and self._cutter.silent_until_byte - self.ledger.accounted_offset > (
+            self._settings.checkpoint_every_s * BYTES_PER_SECOND
+        ):
+            self._wake.set()
+
+    def _enqueue(self, cut: list[Utterance]) -> None:
+        now = self._ports.clock()
+        for utterance in cut:
+            segment_id = ids.derived_id(self.id, "segment", utterance.start_byte)
+            self._work.append(_Work(utterance, segment_id, now, self._cutter.position_byte))
+        if self._backlog_s() > self._settings.backlog_hold_s:
+            self._line.hold("backlog")
+        self._wake.set()
+
+    def _backlog_s(self) -> float:
+        return sum(seconds(work.utterance.end_byte - work.utterance.start_byte) for work in self._work)
+
+    def finalize(self) -> None:
+        """End the utterance that is being spoken."""
+        self.last_activity_at = self._ports.clock()
+        self._enqueue(self._cutter.flush())
+
+    def pause(self, paused: bool) -> None:
+        """Hold the idle timer: silence on purpose."""
+        self._paused = paused
+        self.last_activity_at = self._ports.clock()
+
+    def finish(self, offset: int | None) -> None:
+        """Take no more audio; close when all of it is transcribed."""
+        held = self._writer.held_offset
+        if offset is not None and offset > held:
+            self._complain(Kind.CONFLICT, "Audio is missing before the end.", code="offset_gap", expected=held)
+            return
+        if offset is not None and offset < held:
+            self._complain(Kind.VALIDATION_FAILED, "The session holds more audio than that.", expected=held)
+            return
+        self._begin_finish(pb.CLOSE_REASON_FINISHED)
+
+    def _begin_finish(self, reason: pb.CloseReason.ValueType) -> None:
+        if self._finish_reason is None:
+            self._finish_reason = reason
+            self._finish_offset = self._writer.held_offset
+            self._ports.audio.append(self._writer, b"", urgent=True)
+            self._enqueue(self._cutter.flush())
+
+    def attach(self, guest: Attach) -> None:
+        """Give the session to a client that came back. The one before, if any, is told that it was taken over."""
+        self._attaches.append(guest)
+        self.last_activity_at = self._ports.clock()
+        self._wake.set()
+
+    def detach(self, channel: Channel) -> None:
+        """The client's socket is gone; the session goes on."""
+        if self._line.channel is channel:
+            self._line.channel = None
+
+    def strand(self) -> list[Attach]:
+        """Return the clients that came back but could not be welcomed before the session was over here."""
+        late = list(self._attaches)
+        self._attaches.clear()
+        return late
+
+    @property
+    def buffered_bytes(self) -> int:
+        return len(self._window.data)
+
+    @property
+    def attached(self) -> bool:
+        return self._line.channel is not None
+
+    def may_resume(self, owner_id: str, token: str) -> bool:
+        """Tell whether the account and the token are those of this session."""
+        offered = token_hash(token)
+        known = any(secrets.compare_digest(offered, kept) for kept in self.ledger.resume_hashes)
+        return known and secrets.compare_digest(owner_id, self.ledger.opened.owner_id)
+
+    # -- what others say -----------------------------------------------------------------------------------------
+
+    def note_stored(self, end_offset: int, event: int) -> None:
+        """The database holds the segments below `end_offset` and the events up to `event`."""
+        if event > self._stored_event or end_offset > self._stored_offset:
+            self._stored_event = max(event, self._stored_event)
+            self._stored_offset = max(end_offset, self._stored_offset)
+            self._stored.set()
+            self._acknowledge()
+
+    def replay(self, data: bytes, sequence: int) -> None:
+        """Take the audio that the log holds behind the checkpoint, read from message `sequence` on: an adoption."""
+        self._writer.held_offset += len(data)
+        self._writer.durable_offset = self._writer.held_offset
+        self._writer.mark(self.ledger.accounted_offset, sequence)
+        self._hear(data)
+
+    def step_down(self) -> None:
+        """Another transcriber owns the session: tell the client, touch nothing any more."""
+        self._leave_client(Kind.CONFLICT, "Another connection has taken the session over.", TAKEN_OVER)
+        self._end()
+
+    def let_go(self, close_code: int, message: str) -> None:
+        """End the client's connection; the session stays in the logs for any transcriber to adopt."""
+        self._leave_client(Kind.UNAVAILABLE, message, close_code)
+        self._end()
+
+    async def until_quiet(self) -> None:
+        """Wait until every utterance that was cut is committed and every byte durable."""
+        while not self.over and (self._work or not self._writer.settled or self._finish_reason is not None):
+            self._progress.clear()
+            await self._progress.wait()
+
+    def hasten(self) -> None:
+        """Make what was received durable now."""
+        self._ports.audio.append(self._writer, b"", urgent=True)
+
+    def tick(self, now: float) -> None:
+        """Do what time asks for: a partial text, the end of an idle session."""
+        idle_s = self._settings.idle_s * (4 if self._paused else 1)
+        if self._finish_reason is None and now - self.last_activity_at > idle_s:
+            self._begin_finish(pb.CLOSE_REASON_IDLE)
+        start_byte = self._cutter.open_start_byte
+        if start_byte is None or self._line.channel is None or self._work or not self.ledger.opened.interim:
+            return
+        if self._tasks is not None and self._partials.due(now, self._cutter.position_byte - start_byte):
+            self._partial = self._tasks.create_task(self._make_partial(start_byte))
+
+    # -- the one task that appends -------------------------------------------------------------------------------
+
+    async def open(self, opened: pb.Opened, channel: Channel) -> None:
+        """Write the first entry and greet the client. Raises AppError, Fenced if the session exists."""
+        token = secrets.token_urlsafe(32)
+        opened.resume_token_hash = token_hash(token)
+        entry = self.ledger.draft(self._ports.replica, opened=opened)
+        self._last_sequence = await self._ports.transcripts.append(entry, 0)
+        self.ledger.apply(entry)
+        self._line.channel = channel
+        self._line.say(
+            started=relay.Started(
+                session_id=self.id,
+                meeting_id=opened.meeting_id,
+                resume_token=token,
+                event=entry.event,
+                window_bytes=self._settings.window_bytes,
+                resume_window_s=self._settings.idle_s,
+                engine=self._ports.recogniser.primary.name,
+                settings=opened,
+            )
+        )
+        if self._ports.recogniser.primary.quality == "draft":
+            self._line.set_state(relay.STATE_DEGRADED, "embedded_engine")
+
+    async def run(self) -> None:
+        """Own the session until it is over. An `open` or `attach` comes before."""
+        with telemetry.bound(ids.new_request_id(), session=self.id):
+            try:
+                async with asyncio.TaskGroup() as self._tasks:
+                    while not self.over:
+                        await self._step()
+                        if not self.over:
+                            await self._wake.wait()
+                            self._wake.clear()
+                    for work in self._work:
+                        if work.task is not None:
+                            work.task.cancel()
+                    if self._partial is not None:
+                        self._partial.cancel()
+            except* Fenced:
+                log.info("fenced")
+                self.step_down()
+            finally:
+                self._end()
+
+    async def _step(self) -> None:
+        while self._attaches and not self.over:
+            # Taken off only when welcomed: if the append is fenced, the client must be served from the logs.
+            await self._welcome(self._attaches[0])
+            self._attaches.popleft()
+        self._start_recognitions()
+        while not self.over and self._work and self._committable(self._work[0]):
+            await self._commit(self._work[0])
+            self._work.popleft()
+            self._progress.set()
+            self._start_recognitions()
+        if self._line.holds("backlog") and self._backlog_s() < self._settings.backlog_hold_s / 2:
+            self._line.release("backlog")
+        if not self._work:
+            if self._finish_reason is not None:
+                await self._close()
+            else:
+                await self._checkpoint()
+
+    def _committable(self, work: _Work) -> bool:
+        done = work.task is not None and work.task.done()
+        return done and work.utterance.end_byte <= self._writer.durable_offset
+
+    def _start_recognitions(self) -> None:
+        """Keep a few utterances under way; they are committed in order."""
+        assert self._tasks is not None
+        for work in list(self._work)[: self._settings.parallel_utterances]:
+            if work.task is None:
+                work.started_at = self._ports.clock()
+                work.task = self._tasks.create_task(self._recognise(work.utterance))
+                work.task.add_done_callback(lambda _: self._wake.set())
+
+    async def _recognise(self, utterance: Utterance) -> Recognition | None:
+        """Ask the engines until one answers; None when the audio cannot be recognised."""
+        opened = self.ledger.opened
+        pcm = self._window.slice(utterance.context_start_byte, utterance.end_byte)
+        prompt = filters.next_prompt(
+            [*opened.vocabulary, opened.prompt],
+            self.ledger.tail,
+            silence_s=seconds(max(0, utterance.start_byte - self.ledger.tail_end_offset)),
+            suppressed=self._last_suppressed,
+        )
+        pause_s = 0.5
+        for _ in range(self._settings.engine_attempts):
+            try:
+                return await self._ports.recogniser.final(pcm, language=opened.language or None, prompt=prompt)
+            except SpeechError as fault:
+                log.warning("utterance failed", reason=fault.reason)
+                if not fault.retryable:
+                    break
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
+        return None
+
+    async def _commit(self, work: _Work) -> None:
+        assert work.task is not None
+        recognition = work.task.result()
+        utterance = work.utterance
+        kind = entry_kind(
+            self.ledger,
+            utterance,
+            work.segment_id,
+            recognition,
+            pcm=self._window.slice(utterance.start_byte, utterance.end_byte),
+            audio_sequence=self._writer.sequence_of(utterance.end_byte),
+            settings=self._settings.filters,
+        )
+        entry = await self._append(**kind)
+        self._last_suppressed = entry.WhichOneof("kind") == "suppressed"
+        if recognition is not None:
+            self._observe(work, recognition, entry)
+        context_bytes = self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000
+        self._window.forget_below(max(0, self.ledger.accounted_offset - context_bytes))
+
+    def _observe(self, work: _Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
+        now = self._ports.clock()
+        metrics.AUDIO_BYTES.labels("transcribed").inc(work.utterance.end_byte - work.utterance.start_byte)
+        if entry.WhichOneof("kind") == "suppressed":
+            metrics.SUPPRESSED.labels(entry.suppressed.reason).inc()
+            return
+        metrics.SEGMENTS.labels(recognition.engine, recognition.quality).inc()
+        endpoint_s = seconds(work.position_byte - work.utterance.end_byte)
+        metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s)
+        waited_s = work.started_at - work.cut_at
+        metrics.SEGMENT_OVERHEAD.observe(max(0.0, now - work.cut_at - recognition.engine_s - waited_s))
+
+    async def _append(self, **kind: object) -> pb.TranscriptEntry:
+        """Append one entry, however long the broker is away, and show it to the client. Raises Fenced."""
+        entry = self.ledger.draft(self._ports.replica, **kind)
+        pause_s = 0.1
+        while True:
+            try:
+                self._last_sequence = await self._ports.transcripts.append(entry, self._last_sequence)
+                break
+            except AppError as fault:
+                log.warning("transcript append failed", fault=str(fault))
+                self._line.hold("broker")
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 2.0)
+        self._line.release("broker")
+        self.ledger.apply(entry)
+        if entry.WhichOneof("kind") in {"segment", "gap"}:
+            self._line.say(entry=entry)
+        return entry
+
+    async def _checkpoint(self) -> None:
+        """Account for long silence, so that a restart does not replay it."""
+        silent_until = min(self._cutter.silent_until_byte, self._writer.durable_offset)
+        if silent_until - self.ledger.accounted_offset > self._settings.checkpoint_every_s * BYTES_PER_SECOND:
+            await self._append(
+                checkpoint=pb.Checkpoint(end_offset=silent_until, audio_sequence=self._writer.sequence_of(silent_until))
+            )
+            self._window.forget_below(silent_until)
+
+    async def _close(self) -> None:
+        """Write the accounts when every byte is durable, and tell them when they are stored."""
+        assert self._finish_reason is not None and self._finish_offset is not None
+        if self._writer.durable_offset < self._finish_offset:
+            return
+        if self.ledger.closed is None:
+            await self._append(closed=self.ledger.accounts(self._finish_reason, self._finish_offset))
+        try:
+            async with asyncio.timeout(self._settings.stored_wait_s):
+                while self._stored_event < self.ledger.event:
+                    self._stored.clear()
+                    await self._stored.wait()
+        except TimeoutError:
+            log.info("finished before it was stored")
+        self._say_finished()
+        self._end()
+
+    def _say_finished(self) -> None:
+        self._line.say(
+            finished=relay.Finished(
+                event=self.ledger.event, meeting_id=self.ledger.opened.meeting_id, accounts=self.ledger.closed
+            )
+        )
+
+    async def _welcome(self, guest: Attach) -> None:
+        """Record who owns the session now, end the connection before, and bring the client up to date."""
+        missed = await self._missed(guest.last_event)
+        token = secrets.token_urlsafe(32)
+        if self.ledger.closed is None:
+            await self._append(
+                resumed=pb.Resumed(
+                    resume_token_hash=token_hash(token),
+                    presented_token_hash=token_hash(guest.presented_token),
+                    adopted=guest.adopted,
+                )
+            )
+        if self._line.channel is not None and self._line.channel is not guest.channel:
+            self._leave_client(Kind.CONFLICT, "Another connection has taken the session over.", TAKEN_OVER)
+        self._line.channel = guest.channel
+        self._line.say(
+            restored=relay.Restored(
+                session_id=self.id,
+                meeting_id=self.ledger.opened.meeting_id,
+                resume_token=token if self.ledger.closed is None else guest.presented_token,
+                event=self.ledger.event,
+                offset=self._writer.held_offset,
+                stored_offset=self._stored_offset,
+                window_bytes=self._settings.window_bytes,
+                resume_window_s=self._settings.idle_s,
+                entries=missed,
+                settings=self.ledger.opened,
+            )
+        )
+        if self.ledger.closed is not None:
+            self._say_finished()
+            self._end()
+            return
+        self._acknowledge()
+        self._line.tell_state(seconds(self._writer.held_offset - self.ledger.accounted_offset))
+
+    async def _missed(self, last_event: int) -> list[pb.TranscriptEntry]:
+        rows = self.ledger.since(last_event)
+        if rows is not None:
+            return newest(rows)
+        history = await self._ports.transcripts.read(self.id)
+        return newest(entry for _, entry in history if entry.event > last_event)
+
+    async def _make_partial(self, start_byte: int) -> None:
+        opened = self.ledger.opened
+        partial = await self._partials.make(
+            self._window.slice(start_byte, self._cutter.position_byte),
+            start_byte,
+            ids.derived_id(self.id, "segment", start_byte),
+            self.ledger.next_index + len(self._work),
+            now=self._ports.clock(),
+            language=opened.language or None,
+            prompt=opened.prompt,
+        )
+        # If the utterance has ended meanwhile, its segment is on the way.
+        if partial is not None and self._cutter.open_start_byte == start_byte:
+            metrics.PARTIALS.inc()
+            self._line.say(partial=partial)
+
+    # -- what the client is told ---------------------------------------------------------------------------------
+
+    def _acknowledge(self) -> None:
+        self._line.say(ack=relay.Ack(offset=self._writer.durable_offset, stored_offset=self._stored_offset))
+
+    def _on_durable(self) -> None:
+        self._acknowledge()
+        self._progress.set()
+        if self._writer.held_offset - self._writer.durable_offset < self._settings.window_bytes // 2:
+            self._line.release("window")
+        if self._finish_reason is not None or self._work:
+            self._wake.set()
+
+    def _on_stall(self, stalled: bool) -> None:
+        if stalled:
+            self._line.hold("broker")
+        else:
+            self._line.release("broker")
+
+    def _complain(
+        self, kind: Kind, message: str, *, code: str = "", expected: int | None = None, fatal: bool = False
+    ) -> None:
+        event = self.ledger.event
+        self._line.complain(kind, message, event=event, code=code, expected=expected, fatal=fatal)
+
+    def _leave_client(self, kind: Kind, message: str, close_code: int) -> None:
+        self._line.problem(kind, message, event=self.ledger.event, close_code=close_code)
+
+    def _end(self) -> None:
+        self.over = True
+        self._writer.closed = True
+        self._line.channel = None
+        self._progress.set()
+        self._wake.set()

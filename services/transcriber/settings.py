@@ -1,0 +1,44 @@
+"""The settings of the transcriber."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field, SecretStr
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the transcriber can be told."""
+
+    grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port.")
+    grpc_port: int = Field(9200, ge=0, le=65535, description="gRPC port.")
+
+    openai_api_key: SecretStr | None = Field(None, description="Key of the speech API. Without one: embedded engine.")
+    openai_base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible speech API.")
+    whisper_model: str = Field("whisper-1", description="Model asked for at the speech API.")
+    speech_deadline_s: float = Field(30.0, gt=0, le=300, description="Longest wait for one recognition.")
+    speech_concurrency: int = Field(8, ge=1, le=256, description="Recognitions at the speech API at one time.")
+    embedded_workers: int = Field(
+        default_factory=lambda: max(1, (os.cpu_count() or 2)), ge=1, le=64,
+        description="Processes of the embedded engine; default: one per processor.",
+    )  # fmt: skip
+    embedded_memory_bytes: int = Field(
+        1024**3, ge=256 * 1024**2, description="Memory limit of one process of the embedded engine."
+    )
+
+    audio_log_bytes: int = Field(4 * 1024**3, ge=1024**2, description="Size limit of the audio log.")
+    transcript_log_bytes: int = Field(1024**3, ge=1024**2, description="Size limit of the transcript log.")
+    log_age_s: float = Field(7 * 86400.0, ge=3600, description="Age at which both logs are dropped.")
+    audio_coalesce_s: float = Field(0.2, ge=0.0, le=2.0, description="Audio gathered into one append.")
+
+    sessions_max: int = Field(1000, ge=1, description="Sessions that one replica takes.")
+    session_idle_s: float = Field(1800.0, ge=1.0, description="Silence of the client after which a session is closed.")
+    window_s: float = Field(60.0, ge=1.0, le=600, description="Audio a client may send beyond the last ack.")
+    backlog_hold_s: float = Field(60.0, ge=1.0, description="Audio waiting for an engine at which clients must hold.")
+    partial_every_s: float = Field(1.5, ge=0.2, description="Pause between partial texts of one session.")
+    parallel_utterances: int = Field(2, ge=1, le=16, description="Utterances of one session recognised at one time.")
+    end_silence_ms: int = Field(500, ge=150, le=5000, description="Silence that ends an utterance.")
+    soft_cap_ms: int = Field(12_000, ge=4000, le=28_000, description="Length from which an utterance is cut at a dip.")
+    hard_cap_ms: int = Field(28_000, ge=5000, le=60_000, description="Length at which an utterance is cut anyway.")

@@ -1,0 +1,371 @@
+"""Sessions on a real broker: acknowledged means durable, and any replica can go on where another stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import wave
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+from verbatim.transcriber.v1 import transcriber_pb2 as relay
+from verbatim.transcript.v1 import transcript_pb2 as pb
+
+from chassis import bus, ids
+from chassis.errors import AppError, Kind
+from chassis.tests.servers import NatsServer
+from services.transcriber import transcript
+from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
+from services.transcriber.recognition import Recogniser
+from services.transcriber.session import LiveSession, Ports, SessionSettings
+from services.transcriber.sessions import Sessions
+from services.transcriber.speech import SpeechError
+from services.transcriber.tests.fakes import Client, CountingSpeech
+
+OWNER = "01930000-0000-7000-8000-00000000000a"
+SETTINGS = SessionSettings(stored_wait_s=0.05)
+RECORDING = Path(__file__).parents[3] / "dev/assets/meeting.wav"
+FRAME_BYTES = 3200
+
+
+@pytest.fixture(scope="module")
+def speech() -> bytes:
+    """The first 20 s of the bundled meeting: six utterances or so."""
+    with wave.open(str(RECORDING)) as recording:
+        return bytes(recording.readframes(20 * 16_000))
+
+
+class Replica:
+    """One transcriber without its gRPC edge."""
+
+    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings) -> None:
+        self.engine = CountingSpeech()
+        self.transcripts = TranscriptLog(broker)
+        self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
+        recogniser = Recogniser([self.engine], concurrency=4, deadline_s_max=5.0)
+        self.ports = Ports(
+            self.transcripts, self.audio, recogniser, broker.client.publish, name, time.monotonic
+        )  # fmt: skip
+        self.sessions = Sessions(self.ports, settings, sessions_max=50)
+        self.broker = broker
+
+    async def open(self, client: Client) -> LiveSession:
+        opened = pb.Opened(meeting_id=ids.new_id(), owner_id=OWNER, sample_rate=16_000, channels=1)
+        return await self.sessions.open(ids.new_id(), opened, client)
+
+    async def resume(self, session_id: str, token: str, client: Client, last_event: int = 0) -> LiveSession:
+        """Resume and wait for the answer; the session may have been read from the logs twice for it."""
+        request = relay.Resume(session_id=session_id, owner_id=OWNER, resume_token=token, last_event=last_event)
+        session = await self.sessions.resume(request, client)
+        await client.until(lambda c: c.of("restored"))
+        return client.session or session
+
+
+@asynccontextmanager
+async def replica(server: NatsServer, name: str, settings: SessionSettings = SETTINGS) -> AsyncIterator[Replica]:
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(bus.connect(server.url, name=name, replicas=1))
+        for stream in streams(64 * 1024**2, 16 * 1024**2, 86_400.0):
+            await broker.declare(stream)
+        one = Replica(broker, name, settings)
+
+        async def note(message: Msg) -> None:
+            one.sessions.note_adopted(message.data)
+
+        await broker.client.subscribe("sessions.adopted", cb=note)
+        tasks = [asyncio.create_task(one.audio.run()), asyncio.create_task(one.sessions.run())]
+        try:
+            yield one
+        finally:
+            for task in tasks:
+                task.cancel()
+            await one.sessions.drain(0.1)
+
+
+def speak(session: LiveSession, pcm: bytes, start: int = 0, end: int | None = None) -> None:
+    for offset in range(start, len(pcm) if end is None else end, FRAME_BYTES):
+        session.receive(offset, pcm[offset : min(offset + FRAME_BYTES, end or len(pcm))])
+
+
+def token_of(client: Client) -> str:
+    told = client.events[0]
+    return told.started.resume_token or told.restored.resume_token
+
+
+async def log_of(one: Replica, session_id: str) -> list[pb.TranscriptEntry]:
+    return [entry for _, entry in await one.transcripts.read(session_id)]
+
+
+def check_accounts(entries: list[pb.TranscriptEntry], received: int) -> None:
+    """Every byte is accounted for once, every index is there once, and positions have no holes."""
+    assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
+    segments = [entry.segment for entry in entries if entry.HasField("segment")]
+    assert [segment.index for segment in segments] == list(range(len(segments)))
+    ledger = transcript.fold(entries[0].session_id, entries)
+    assert ledger.closed is not None
+    assert ledger.closed.received_bytes == received
+    assert ledger.closed.coverage == 1.0
+
+
+@pytest.mark.req("R-WS-1", "R-SVC-2")
+async def test_audio_becomes_segments_and_the_accounts_add_up(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"))
+        assert client.acked_offset == len(speech)
+        assert client.indexes == list(range(len(client.indexes)))
+        assert len(client.indexes) >= 4
+        events = [event.entry.event for event in client.of("entry")]
+        assert events == list(range(2, 2 + len(events)))
+        check_accounts(await log_of(a, session.id), len(speech))
+
+
+@pytest.mark.req("R-WS-4")
+async def test_acknowledged_audio_is_in_the_log(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech, end=64_000)
+        await client.until(lambda c: c.acked_offset == 64_000)
+        held, sequence = await a.audio.read(session.id, 0, 0)
+        assert held == speech[:64_000]
+        assert sequence == 1
+
+
+@pytest.mark.req("R-WS-4", "R-WS-3")
+async def test_another_replica_adopts_a_session_whose_owner_died(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "b") as b:
+        client = Client()
+        async with replica(nats_server, "a") as a:
+            session = await a.open(client)
+            speak(session, speech, end=320_000)
+            await client.until(lambda c: c.acked_offset == 320_000 and c.indexes)
+            seen = client.of("entry")[0].entry
+            for task in asyncio.all_tasks():
+                if task.get_name() == f"session {session.id}":
+                    task.cancel()  # as a SIGKILL: no farewell, nothing flushed
+                    with suppress(asyncio.CancelledError):
+                        await task
+        back = Client()
+        adopted = await b.resume(session.id, token_of(client), back, last_event=seen.event)
+        restored = back.of("restored")[0].restored
+        assert restored.offset == 320_000
+        assert all(entry.event > seen.event for entry in restored.entries)
+        speak(adopted, speech, start=restored.offset)
+        adopted.finish(len(speech))
+        await back.until(lambda c: c.of("finished"))
+        check_accounts(await log_of(b, session.id), len(speech))
+
+
+@pytest.mark.req("R-WS-4")
+async def test_deposed_owner_cannot_write_and_tells_its_client(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
+        first = Client()
+        session = await a.open(first)
+        a.engine.gate.clear()
+        speak(session, speech, end=320_000)
+        await first.until(lambda c: c.acked_offset == 320_000)
+        second = Client()
+        adopted = await b.resume(session.id, token_of(first), second)
+        await first.until(lambda c: c.of("problem"))
+        assert first.of("problem")[0].problem.close_code == 4409
+        a.engine.gate.set()
+        speak(adopted, speech, start=320_000)
+        adopted.finish(len(speech))
+        await second.until(lambda c: c.of("finished"))
+        entries = await log_of(b, session.id)
+        check_accounts(entries, len(speech))
+        assert {entry.writer for entry in entries if entry.HasField("segment")} == {"b"}
+
+
+@pytest.mark.req("R-WS-4")
+async def test_stale_append_is_fenced(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a") as a:
+        ledger = transcript.Ledger(ids.new_id())
+        opened = ledger.draft("a", opened=pb.Opened(owner_id=OWNER))
+        sequence = await a.transcripts.append(opened, 0)
+        ledger.apply(opened)
+        mine, theirs = (ledger.draft(writer, checkpoint=pb.Checkpoint()) for writer in ("a", "b"))
+        assert await a.transcripts.append(theirs, sequence) > sequence
+        with pytest.raises(Fenced):
+            await a.transcripts.append(mine, sequence)
+
+
+async def test_append_that_is_repeated_is_one_entry(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a") as a:
+        opened = transcript.Ledger(ids.new_id()).draft("a", opened=pb.Opened(owner_id=OWNER))
+        assert await a.transcripts.append(opened, 0) == await a.transcripts.append(opened, 0)
+        assert len(await log_of(a, opened.session_id)) == 1
+
+
+@pytest.mark.req("R-WS-4", "R-HEAL-2")
+async def test_broker_killed_under_speech_loses_nothing(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech, end=160_000)
+        await client.until(lambda c: c.acked_offset > 0)
+        nats_server.kill()
+        speak(session, speech, start=160_000)
+        await client.until(lambda c: any(e.status.state == relay.STATE_HOLD for e in c.of("status")))
+        acked = client.acked_offset
+        assert acked < len(speech)
+        nats_server.start()
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"), within_s=20)
+        check_accounts(await log_of(a, session.id), len(speech))
+        assert (await a.audio.read(session.id, 0, 0))[0] == speech
+
+
+@pytest.mark.req("R-WS-3")
+async def test_token_before_the_last_still_resumes_and_a_wrong_one_does_not(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        first_token = token_of(client)
+        for _ in range(2):  # the answer to the first resume was lost: the client shows the same token again
+            back = Client()
+            await a.resume(session.id, first_token, back)
+        assert token_of(back) != first_token
+        for session_id, token in ((session.id, "wrong"), (ids.new_id(), first_token)):
+            with pytest.raises(AppError) as refused:
+                await a.resume(session_id, token, Client())
+            assert refused.value.kind is Kind.NOT_FOUND
+
+
+@pytest.mark.req("R-AUTH-2")
+async def test_another_account_cannot_resume_with_a_stolen_token(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        request = relay.Resume(session_id=session.id, owner_id="thief", resume_token=token_of(client))
+        with pytest.raises(AppError) as refused:
+            await a.sessions.resume(request, Client())
+        assert refused.value.kind is Kind.NOT_FOUND
+
+
+@pytest.mark.req("R-WS-3")
+async def test_client_that_missed_the_end_gets_it_on_resume(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"))
+        back = Client()
+        await a.resume(session.id, token_of(client), back, last_event=2)
+        await back.until(lambda c: c.of("finished"))
+        assert next(entry.event for entry in back.of("restored")[0].restored.entries) == 3
+
+
+@pytest.mark.req("R-WS-2")
+async def test_bad_audio_is_refused_by_name_and_harms_nothing(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        session.receive(0, b"odd")
+        session.receive(3200, speech[3200:6400])
+        problems = [event.problem for event in client.of("problem")]
+        assert [(p.code, p.close_code) for p in problems] == [("validation_failed", 0), ("offset_gap", 0)]
+        assert problems[1].expected_offset == 0
+        speak(session, speech, end=6400)
+        session.receive(0, speech[:6400])  # a resend
+        session.receive(3200, speech[3200:9600])  # one that overlaps
+        await client.until(lambda c: c.acked_offset == 9600)
+        assert (await a.audio.read(session.id, 0, 0))[0] == speech[:9600]
+
+
+async def test_client_that_never_heeds_is_cut_off(nats_server: NatsServer, speech: bytes) -> None:
+    settings = SessionSettings(window_bytes=32_000, stored_wait_s=0.05)
+    async with replica(nats_server, "a", settings) as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech)  # 20 s at once: nothing can be acknowledged in between
+        states = [event.status.state for event in client.of("status")]
+        assert relay.STATE_HOLD in states
+        assert client.of("problem")[0].problem.close_code == 4429
+
+
+@pytest.mark.req("R-STT-6")
+async def test_silence_and_nothing_are_honest_empty_sessions(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a") as a:
+        for silence in (b"", bytes(320_000)):
+            client = Client()
+            session = await a.open(client)
+            speak(session, silence)
+            session.finish(len(silence))
+            await client.until(lambda c: c.of("finished"))
+            accounts = client.of("finished")[0].finished.accounts
+            assert (accounts.segments, accounts.coverage) == (0, 1.0)
+            assert accounts.silence_s == pytest.approx(len(silence) / 32_000)
+
+
+async def test_long_silence_moves_the_checkpoint(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a", SessionSettings(checkpoint_every_s=2.0)) as a:
+        client = Client()
+        session = await a.open(client)
+        for offset in range(0, 320_000, 32_000):
+            session.receive(offset, bytes(32_000))
+            await client.until(lambda c, held=offset + 32_000: c.acked_offset == held)
+        assert session.ledger.accounted_offset >= 5 * 32_000
+        assert session.buffered_bytes <= 4 * 32_000
+
+
+@pytest.mark.req("R-STT-4")
+async def test_failing_engine_is_asked_again_and_what_nobody_hears_is_a_gap(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        a.engine.failures = [
+            SpeechError("busy", retryable=True, reason="server"),
+            SpeechError("bad audio", retryable=False, reason="rejected"),
+        ]
+        speak(session, speech)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"))
+        accounts = client.of("finished")[0].finished.accounts
+        assert accounts.gap_s > 0
+        assert accounts.coverage == pytest.approx(1 - accounts.gap_s / accounts.audio_s)
+        gaps = [event.entry.gap for event in client.of("entry") if event.entry.HasField("gap")]
+        assert [gap.reason for gap in gaps] == [pb.GAP_REASON_UNDECODABLE]
+
+
+@pytest.mark.req("R-WS-5")
+async def test_session_without_a_client_is_finished_not_forgotten(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a", SessionSettings(idle_s=0.5, stored_wait_s=0.05)) as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech)
+        session.detach(client)
+        async with asyncio.timeout(10):
+            while a.sessions.get(session.id):
+                await asyncio.sleep(0.02)
+        check_accounts(await log_of(a, session.id), len(speech))
+
+
+@pytest.mark.req("R-SVC-7")
+async def test_drain_commits_what_was_cut_and_sends_clients_away(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech, end=320_000)
+        await a.sessions.drain(5.0)
+        assert client.acked_offset == 320_000
+        assert client.indexes
+        assert client.of("problem")[-1].problem.close_code == 1012
+        with pytest.raises(AppError):
+            await a.open(Client())
+        back = Client()
+        adopted = await b.resume(session.id, token_of(client), back, last_event=2)
+        speak(adopted, speech, start=320_000)
+        adopted.finish(len(speech))
+        await back.until(lambda c: c.of("finished"))
+        check_accounts(await log_of(b, session.id), len(speech))

@@ -1,0 +1,169 @@
+"""What the transcript log of a session says, folded entry by entry. Pure: no clock, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from verbatim.transcript.v1 import transcript_pb2 as pb
+
+BYTES_PER_SECOND = 32_000
+"""16 kHz, one channel, two bytes a sample."""
+
+_RECENT = 256
+_TAIL_CHARS = 400
+
+VISIBLE = frozenset({"opened", "resumed", "segment", "gap", "closed"})
+"""Kinds of entry that a client sees as an event."""
+
+
+def seconds(offset_bytes: int) -> float:
+    """Return the time of a byte offset, in seconds."""
+    return offset_bytes / BYTES_PER_SECOND
+
+
+def token_hash(token: str) -> bytes:
+    """Return what the log keeps of a resume token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The state of a session as its log tells it. Two processes that read the same log hold equal ledgers."""
+
+    session_id: str
+    opened: pb.Opened = field(default_factory=pb.Opened)
+    position: int = 0
+    event: int = 0
+    next_index: int = 0
+    accounted_offset: int = 0
+    """Every byte below is text, suppressed, silence or a gap: the checkpoint."""
+    audio_sequence: int = 0
+    transcribed_bytes: int = 0
+    silence_bytes: int = 0
+    gap_bytes: int = 0
+    drafts: set[int] = field(default_factory=set)
+    revisions: dict[int, int] = field(default_factory=dict)
+    resume_hashes: tuple[bytes, ...] = ()
+    closed: pb.Closed | None = None
+    tail: str = ""
+    tail_end_offset: int = 0
+    recent: deque[pb.TranscriptEntry] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    def draft(self, writer: str, **kind: object) -> pb.TranscriptEntry:
+        """Return the next entry, numbered; it is not applied yet. `kind` is one of the entry's kinds by name."""
+        visible = next(iter(kind)) in VISIBLE
+        entry = pb.TranscriptEntry(
+            session_id=self.session_id,
+            position=self.position + 1,
+            event=self.event + 1 if visible else 0,
+            writer=writer,
+            **kind,  # type: ignore[arg-type]  # the oneof's member, by its name
+        )
+        entry.recorded_at.GetCurrentTime()
+        return entry
+
+    def apply(self, entry: pb.TranscriptEntry) -> None:
+        """Fold the next entry of the log into the state. Entries must come in order, each once."""
+        if entry.position != self.position + 1:
+            raise ValueError(f"entry {entry.position} after {self.position}")
+        self.position = entry.position
+        if entry.event:
+            self.event = entry.event
+            self.recent.append(entry)
+        match entry.WhichOneof("kind"):
+            case "opened":
+                self.opened = entry.opened
+                self.resume_hashes = (entry.opened.resume_token_hash,)
+            case "resumed":
+                self.resume_hashes = (entry.resumed.resume_token_hash, entry.resumed.presented_token_hash)
+            case "segment":
+                self._apply_segment(entry.segment)
+            case "gap":
+                self._account(entry.gap.start_offset, entry.gap.end_offset)
+                self.gap_bytes += entry.gap.end_offset - entry.gap.start_offset
+            case "suppressed":
+                self._account(entry.suppressed.start_offset, entry.suppressed.end_offset)
+                self.silence_bytes += entry.suppressed.end_offset - entry.suppressed.start_offset
+                self.audio_sequence = max(self.audio_sequence, entry.suppressed.audio_sequence)
+            case "checkpoint":
+                self._account(entry.checkpoint.end_offset, entry.checkpoint.end_offset)
+                self.audio_sequence = max(self.audio_sequence, entry.checkpoint.audio_sequence)
+            case "closed":
+                self.closed = entry.closed
+
+    def _apply_segment(self, segment: pb.Segment) -> None:
+        if segment.quality == pb.QUALITY_DRAFT:
+            self.drafts.add(segment.index)
+        else:
+            self.drafts.discard(segment.index)
+        if segment.index in self.revisions:
+            self.revisions[segment.index] = max(self.revisions[segment.index], segment.revision)
+            return
+        self.revisions[segment.index] = segment.revision
+        self.next_index = segment.index + 1
+        self._account(segment.start_offset, segment.end_offset)
+        self.transcribed_bytes += segment.end_offset - segment.start_offset
+        self.audio_sequence = max(self.audio_sequence, segment.audio_sequence)
+        self.tail = f"{self.tail} {segment.text}"[-_TAIL_CHARS:].lstrip()
+        self.tail_end_offset = segment.end_offset
+
+    def _account(self, start: int, end: int) -> None:
+        """Move the checkpoint to `end`; what lies between it and `start` was silence."""
+        if start < self.accounted_offset or end < start:
+            raise ValueError(f"[{start}, {end}) overlaps what is accounted below {self.accounted_offset}")
+        self.silence_bytes += start - self.accounted_offset
+        self.accounted_offset = end
+
+    def accounts(self, reason: pb.CloseReason.ValueType, received_bytes: int) -> pb.Closed:
+        """Return the accounts at the end: received = transcribed + silence + gaps, or coverage tells the difference."""
+        silence = self.silence_bytes + max(0, received_bytes - self.accounted_offset)
+        covered = self.transcribed_bytes + silence
+        return pb.Closed(
+            reason=reason,
+            received_bytes=received_bytes,
+            audio_s=seconds(received_bytes),
+            gap_s=seconds(self.gap_bytes),
+            transcribed_s=seconds(self.transcribed_bytes),
+            silence_s=seconds(silence),
+            segments=len(self.revisions),
+            draft_segments=len(self.drafts),
+            coverage=covered / received_bytes if received_bytes else 1.0,
+        )
+
+    def since(self, event: int) -> list[pb.TranscriptEntry] | None:
+        """Return the visible entries after `event`, or None if they reach further back than memory does."""
+        if event >= self.event:
+            return []
+        if not self.recent or self.recent[0].event > event + 1:
+            return None
+        return newest(entry for entry in self.recent if entry.event > event)
+
+
+def newest(entries: Iterable[pb.TranscriptEntry]) -> list[pb.TranscriptEntry]:
+    """Return segments (the newest revision of each) and gaps, in the order in which each first appeared."""
+    segments: dict[int, pb.TranscriptEntry] = {}
+    rows: list[pb.TranscriptEntry] = []
+    for entry in entries:
+        kind = entry.WhichOneof("kind")
+        if kind == "gap":
+            rows.append(entry)
+        elif kind == "segment":
+            index = entry.segment.index
+            if index not in segments:
+                segments[index] = entry
+                rows.append(entry)
+            elif entry.segment.revision > segments[index].segment.revision:
+                rows[rows.index(segments[index])] = entry
+                segments[index] = entry
+    return rows
+
+
+def fold(session_id: str, entries: Iterable[pb.TranscriptEntry]) -> Ledger:
+    """Return the ledger of a log."""
+    ledger = Ledger(session_id)
+    for entry in entries:
+        ledger.apply(entry)
+    return ledger
