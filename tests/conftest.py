@@ -19,6 +19,6 @@ def stack_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def nats_server() -> str | None:
+def nats_binary() -> str | None:
     """The nats-server that the caller names; None for the one that `make run` would take."""
     return os.environ.get("VERBATIM_NATS_SERVER") or None

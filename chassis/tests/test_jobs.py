@@ -82,7 +82,7 @@ class Place:
 
 async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 15.0) -> None:
     async with asyncio.timeout(within_s):
-        while not await holds():  # noqa: ASYNC110 - the state is in other processes
+        while not await holds():
             await asyncio.sleep(0.02)
 
 

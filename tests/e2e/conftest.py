@@ -30,9 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(stack_folder: Path, nats_server: str | None) -> AsyncIterator[Stack]:
+async def stack(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Stack]:
     """The platform, started once for all tests: a test that breaks it repairs it, or plans a stack of its own."""
-    plan = Plan(stack_folder / "e2e", Ports.free(), nats_server=nats_server)
+    plan = Plan(stack_folder / "e2e", Ports.free(), nats_server=nats_binary)
     stack = Stack(plan)
     await stack.start()
     yield stack

@@ -1,0 +1,99 @@
+"""Start the insights service, or bring its database up to date: `python -m services.insights [migrate]`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+from verbatim.insights.v1 import insights_pb2_grpc
+
+from chassis import bus, lifecycle, outbox, postgres, rpc
+from chassis.jobs import DLQ, JOBS, Queue
+from chassis.settings import load
+from chassis.worker import Policy, Worker
+from services.insights import store
+from services.insights.api import InsightsApi
+from services.insights.events import MeetingEvents
+from services.insights.language import LanguageModel, NoLanguageModel, OpenAILanguageModel
+from services.insights.settings import Settings
+from services.insights.transcripts import MeetingsTranscripts
+from services.insights.writing import KIND, Writer
+
+SERVICE = "insights"
+_STOP_S = 5.0
+
+
+async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
+    """Connect, work until told to stop, drain."""
+    enter = life.exits.enter_async_context
+    identity = rpc.Identity(SERVICE, settings.service_auth_key.get_secret_value())
+    database = await enter(
+        postgres.database(
+            settings.database_url_insights.get_secret_value(), production=settings.verbatim_env == "production"
+        )
+    )
+    broker = await enter(bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas))
+    for stream in (outbox.EVENTS, JOBS, DLQ):
+        await broker.declare(stream)
+    meetings = await enter(rpc.peer(settings.meetings_target, identity))
+
+    transcripts = MeetingsTranscripts(meetings, segments_max=settings.segments_max)
+    queue = Queue(store.JOBS, store.OUTBOX, source=SERVICE)
+    model: LanguageModel = NoLanguageModel()
+    if settings.language_model_configured:
+        model = await enter(aclosing(_openai(settings)))
+    policy = Policy(
+        delays_s=settings.job_retry_delays_s,
+        deadline_s=settings.llm_timeout_s + 120.0,
+        concurrency=settings.job_concurrency,
+    )
+    writer = Writer(transcripts, model, NoLanguageModel())
+    worker = Worker(KIND, writer.handle, database=database, queue=queue, broker=broker, policy=policy)
+    attempts_max = settings.job_attempts_max
+    server = rpc.Server(settings.grpc_host, settings.grpc_port, identity)
+    server.add(
+        insights_pb2_grpc.add_InsightsServiceServicer_to_server,
+        InsightsApi(database, queue, transcripts, attempts_max=attempts_max),
+    )
+
+    await server.start()
+    life.spawn(broker.until_closed(), "broker")
+    life.spawn(outbox.Relay(database, store.OUTBOX, broker).run(), "outbox relay")
+    life.spawn(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run(), "meeting events")
+    life.spawn(worker.run(), "jobs")
+    life.require("database", database.ping)
+    life.require("broker", broker.ping)
+    life.ready()
+
+    await life.until_stop()
+    await server.retire()
+    await worker.drain(max(settings.drain_s - 2 * _STOP_S, 0.0))
+    await server.stop(_STOP_S)
+
+
+def _openai(settings: Settings) -> OpenAILanguageModel:
+    return OpenAILanguageModel(
+        api_key=settings.openai_api_key.get_secret_value(),
+        base_url=settings.openai_base_url or None,
+        model=settings.llm_model,
+        timeout_s=settings.llm_timeout_s,
+        transcript_chars_max=settings.llm_transcript_chars_max,
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Run the service or one of its commands."""
+    settings = load(Settings)
+    match arguments:
+        case []:
+            lifecycle.run(SERVICE, settings, lambda life: start(life, settings))
+        case ["migrate"]:
+            postgres.migrate(settings.database_url_insights.get_secret_value(), Path(__file__).parent / "migrations")
+        case _:
+            sys.stderr.write("usage: python -m services.insights [migrate]\n")
+            raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

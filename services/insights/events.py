@@ -1,0 +1,109 @@
+"""What happens to meetings comes in: a completed one gets its job, of a deleted one nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import date
+
+import orjson
+from google.protobuf.message import DecodeError
+from nats.aio.msg import Msg
+from sqlalchemy.ext.asyncio import AsyncConnection
+from verbatim.meetings.v1 import events_pb2
+
+from chassis import ids, telemetry
+from chassis.bus import Bus
+from chassis.jobs import Queue
+from chassis.outbox import EVENTS, first_time
+from chassis.postgres import Database
+from services.insights import metrics, store
+from services.insights.transcripts import Request
+from services.insights.writing import KIND, payload
+
+log = telemetry.logger(__name__)
+
+Effect = Callable[[AsyncConnection], Awaitable[None]]
+
+CONSUMER = "insights"
+# One consumer for both, so that a deletion is never overtaken by what happened before it.
+SUBJECT = "events.meeting.*"
+COMPLETED = "events.meeting.completed"
+DELETED = "events.meeting.deleted"
+
+
+class MeetingEvents:
+    """The service's consumer of the meetings' events."""
+
+    def __init__(self, database: Database, queue: Queue, broker: Bus, *, attempts_max: int) -> None:
+        self._database = database
+        self._queue = queue
+        self._bus = broker
+        self._attempts_max = attempts_max
+
+    async def run(self) -> None:
+        """Consume for the life of the process."""
+        await self._bus.consume(stream=EVENTS.name, durable=CONSUMER, subject=SUBJECT, handle=self.handle)
+
+    async def handle(self, messages: list[Msg]) -> None:
+        """Take events in. One that came before has no second effect; what makes no sense goes to the dead letters."""
+        for message in messages:
+            request = ids.accept_request_id((message.headers or {}).get("x-request-id"))
+            with telemetry.bound(request):
+                try:
+                    effect = self._effect(message)
+                except (DecodeError, ValueError) as fault:
+                    await self._refuse(message, type(fault).__name__)
+                else:
+                    if effect is not None:
+                        await self._once(message, effect)
+
+    def _effect(self, message: Msg) -> Effect | None:
+        """Return what follows from an event; None if nothing does. Raises DecodeError or ValueError."""
+        if message.subject == COMPLETED:
+            completed = events_pb2.MeetingCompleted.FromString(message.data)
+            day = date.fromisoformat(completed.day) if completed.day else None
+            wanted = Request(_id(completed.meeting_id), _id(completed.owner_id), completed.language, day)
+            return lambda connection: self._ask(connection, wanted)
+        if message.subject == DELETED:
+            meeting_id = _id(events_pb2.MeetingDeleted.FromString(message.data).meeting_id)
+            return lambda connection: self._remove(connection, meeting_id)
+        return None
+
+    async def _once(self, message: Msg, effect: Effect) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            if await first_time(connection, store.INBOX, CONSUMER, _message_id(message)):
+                await effect(connection)
+
+        await self._database.run("meeting event", work)
+
+    async def _ask(self, connection: AsyncConnection, wanted: Request) -> None:
+        await self._queue.put(
+            connection,
+            KIND,
+            wanted.meeting_id,
+            owner_id=wanted.owner_id,
+            payload=payload(wanted),
+            attempts_max=self._attempts_max,
+        )
+
+    async def _remove(self, connection: AsyncConnection, meeting_id: str) -> None:
+        await self._queue.forget(connection, KIND, meeting_id)
+        await store.remove(connection, meeting_id)
+
+    async def _refuse(self, message: Msg, why: str) -> None:
+        metrics.EVENTS_REFUSED.inc()
+        log.error("event refused", subject=message.subject, fault=why)
+        letter = {"kind": "event", "subject": message.subject, "payload": message.data.hex(), "error": why}
+        await self._bus.publish(
+            f"dlq.event.{CONSUMER}", orjson.dumps(letter), message_id=f"{CONSUMER}/{_message_id(message)}"
+        )
+
+
+def _id(text: str) -> str:
+    if not ids.is_id(text):
+        raise ValueError("not an id")
+    return text
+
+
+def _message_id(message: Msg) -> str:
+    return (message.headers or {}).get("Nats-Msg-Id") or f"{EVENTS.name}/{message.metadata.sequence.stream}"

@@ -1,0 +1,15 @@
+"""What the insights service counts."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+MADE = Counter("insights_made_total", "Insights stored.", ["engine", "quality"])
+MODEL_CALLS = Histogram(
+    "language_model_call_duration_seconds",
+    "Time of a call of the language model, by how it ended.",
+    ["result"],
+    buckets=(0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0),
+)
+MODEL_TOKENS = Counter("language_model_tokens_total", "Tokens read and written by the language model.", ["direction"])
+EVENTS_REFUSED = Counter("events_refused_total", "Events that could not be read and went to the dead letters.")

@@ -1,0 +1,33 @@
+"""What the insights service can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Settings of the insights service."""
+
+    database_url_insights: SecretStr = Field(description="Its database, postgresql+psycopg://user:password@host/name.")
+    meetings_target: str = Field("127.0.0.1:50052", description="Address of the meetings service, as gRPC writes it.")
+    grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port.")
+    grpc_port: int = Field(50053, ge=0, le=65535, description="Port for calls from other services.")
+    openai_api_key: SecretStr = Field(SecretStr(""), description="Key of the language model; empty: drafts only.")
+    openai_base_url: str = Field("", description="Address of an OpenAI-compatible server; empty: OpenAI itself.")
+    llm_model: str = Field("gpt-4o-mini", description="Language model that writes minutes; empty: drafts only.")
+    llm_timeout_s: float = Field(60.0, gt=0, le=600, description="Longest time of one call of the language model.")
+    llm_transcript_chars_max: int = Field(
+        120_000, ge=1000, description="Longest transcript sent to the language model; a longer one gets a draft."
+    )
+    segments_max: int = Field(20_000, ge=1, description="Most segments of a meeting that minutes are made from.")
+    job_attempts_max: int = Field(3, ge=1, le=20, description="Attempts until a job is given up.")
+    job_concurrency: int = Field(2, ge=1, le=64, description="Jobs worked on at once by one process.")
+    job_retry_delays_s: tuple[float, ...] = Field(
+        (5.0, 10.0), min_length=1, description="Pauses before the second, third, … attempt of a job, as a JSON list."
+    )
+
+    @property
+    def language_model_configured(self) -> bool:
+        return bool(self.openai_api_key.get_secret_value() and self.llm_model)

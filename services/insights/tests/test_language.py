@@ -1,0 +1,168 @@
+"""The OpenAI adapter against a real server with scripted answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import Any
+
+import orjson
+import pytest
+
+from chassis.errors import AppError, Kind
+from services.insights.language import OpenAILanguageModel
+from services.insights.minutes import ActionItem, Point, Transcript
+from services.insights.sentences import Segment
+from services.insights.tests.fakes import FakeOpenAI
+
+pytestmark = pytest.mark.req("R-API-3")
+
+SECRET = "the merger is off"
+TRANSCRIPT = Transcript(
+    "en",
+    date(2026, 11, 25),
+    ("Anna",),
+    (
+        Segment("a", "Anna", 0.0, 2.0, f"we decided {SECRET}"),
+        Segment("b", "Bo", 2.0, 4.0, "anna will tell them by friday"),
+    ),
+)
+GOOD = {
+    "summary": "The merger is off.",
+    "key_points": [{"text": "No merger.", "segments": [1]}],
+    "decisions": [{"text": "The merger is off.", "segments": [1, 1]}],
+    "action_items": [{"text": "Tell them", "assignee": "Anna", "due": "2026-11-27", "segments": [2]}],
+}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI().running() as running:
+        yield running
+
+
+async def ask(server: FakeOpenAI, *script: Any, timeout_s: float = 5.0, chars_max: int = 10_000) -> Any:
+    server.script[:] = script
+    model = OpenAILanguageModel(
+        api_key="k", base_url=server.url, model="m", timeout_s=timeout_s, transcript_chars_max=chars_max
+    )
+    try:
+        return await model.write_minutes(TRANSCRIPT)
+    finally:
+        await model.aclose()
+
+
+async def test_a_good_answer_becomes_minutes_that_cite_segments(server: FakeOpenAI) -> None:
+    minutes = await ask(server, GOOD)
+    assert minutes.summary == "The merger is off."
+    assert minutes.decisions == (Point("The merger is off.", ("a",)),)
+    assert minutes.action_items == (ActionItem("Tell them", "Anna", date(2026, 11, 27), ("b",)),)
+    assert (minutes.quality, minutes.engine) == ("final", "m")
+
+
+async def test_the_transcript_is_sent_as_data_apart_from_the_instructions(server: FakeOpenAI) -> None:
+    await ask(server, GOOD)
+    [request] = server.requests
+    system, user = request["messages"]
+    assert SECRET not in system["content"]
+    assert orjson.loads(user["content"])["segments"][0] == {"n": 1, "speaker": "Anna", "text": f"we decided {SECRET}"}
+    assert "tools" not in request
+    assert request["response_format"]["json_schema"]["strict"] is True
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    return {**GOOD, **values}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "not json",
+        "",
+        "[]",
+        '{"summary": "x"}',
+        changed(extra="field"),
+        changed(summary=""),
+        changed(summary="x" * 6000),
+        changed(key_points=[{"text": "Made up.", "segments": [3]}]),
+        changed(key_points=[{"text": "Made up.", "segments": [0]}]),
+        changed(decisions=[{"text": "Cites nothing.", "segments": []}]),
+        changed(decisions=[{"text": "Wrong type.", "segments": ["a"]}]),
+        changed(decisions=[{"text": "Many.", "segments": [1]}] * 101),
+        changed(action_items=[{"text": "x", "assignee": "", "due": "friday", "segments": [1]}]),
+        (200, {}, b"{broken"),
+        (200, {}, b"{}"),
+        (200, {}, b'"text"'),
+    ],
+    ids=lambda answer: str(answer)[:40],
+)
+async def test_an_answer_that_cannot_be_used_may_be_asked_for_again(server: FakeOpenAI, answer: Any) -> None:
+    with pytest.raises(AppError) as caught:
+        await ask(server, answer)
+    assert caught.value.kind is Kind.BAD_GATEWAY
+    assert caught.value.codes.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "retryable"),
+    [
+        (500, {}, Kind.BAD_GATEWAY, True),
+        (503, {}, Kind.BAD_GATEWAY, True),
+        (401, {}, Kind.FORBIDDEN, False),
+        (404, {}, Kind.FORBIDDEN, False),
+        (400, {}, Kind.FORBIDDEN, False),
+        (429, {"error": {"code": "insufficient_quota", "message": "pay"}}, Kind.FORBIDDEN, False),
+        (429, {"error": {"code": "rate_limit_exceeded", "message": "slow"}}, Kind.RATE_LIMIT_EXCEEDED, True),
+    ],
+)
+async def test_each_status_says_whether_a_retry_can_help(
+    server: FakeOpenAI, status: int, body: dict[str, Any], kind: Kind, retryable: bool
+) -> None:
+    with pytest.raises(AppError) as caught:
+        await ask(server, (status, {"retry-after": "7"}, orjson.dumps(body)))
+    assert caught.value.kind is kind
+    assert caught.value.codes.retryable is retryable
+    if kind is Kind.RATE_LIMIT_EXCEEDED:
+        assert caught.value.retry_after_s == 7.0
+
+
+async def test_the_client_makes_one_request_and_no_hidden_retries(server: FakeOpenAI) -> None:
+    with pytest.raises(AppError):
+        await ask(server, (500, {}, b"{}"))
+    assert len(server.requests) == 1
+
+
+async def test_a_model_that_does_not_answer_in_time_is_left(server: FakeOpenAI) -> None:
+    with pytest.raises(AppError) as caught:
+        await ask(server, 1.5, timeout_s=0.3)
+    assert caught.value.kind is Kind.TIMEOUT
+
+
+async def test_a_model_that_is_not_there_is_unavailable(server: FakeOpenAI) -> None:
+    server.script[:] = [GOOD]
+    model = OpenAILanguageModel(
+        api_key="k", base_url="http://127.0.0.1:9/v1", model="m", timeout_s=2.0, transcript_chars_max=9999
+    )
+    with pytest.raises(AppError) as caught:
+        await model.write_minutes(TRANSCRIPT)
+    assert caught.value.kind is Kind.UNAVAILABLE
+
+
+async def test_a_transcript_too_long_for_the_model_is_not_sent(server: FakeOpenAI) -> None:
+    with pytest.raises(AppError) as caught:
+        await ask(server, GOOD, chars_max=50)
+    assert not caught.value.codes.retryable
+    assert server.requests == []
+
+
+@pytest.mark.req("R-SEC-1")
+async def test_no_failure_carries_words_of_the_transcript(server: FakeOpenAI) -> None:
+    echo = orjson.dumps({"error": {"message": f"bad request: {SECRET}", "code": "x"}})
+    answers: list[Any] = [SECRET, changed(summary=[SECRET]), (400, {}, echo), (500, {}, echo), (200, {}, SECRET)]
+    for answer in answers:
+        with pytest.raises(AppError) as caught:
+            await ask(server, answer)
+        seen: BaseException | None = caught.value
+        while seen is not None:
+            assert SECRET not in str(seen) + repr(seen)
+            seen = seen.__cause__
