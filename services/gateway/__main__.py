@@ -50,7 +50,6 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         timeout_graceful_shutdown=settings.request_drain_s,
     )
     serving = life.spawn(server.run_until_exit(), "public port")
-    life.require("transcriber", fleet.check)
     life.ready()
 
     await life.until_stop()

@@ -42,6 +42,7 @@ class LiveLimits:
 
     start_s: float = 5.0
     meeting_s: float = 3.0
+    transcriber_s: float = 3.0
     heartbeat_s: float = 20.0
     in_flight_bytes: int = 1024 * 1024
     hold_pause_s: float = 1.0
@@ -102,7 +103,7 @@ class LiveEndpoint:
             return
         principal = self._authenticate(start, headers)
         session_id = start.resume.session_id if start.resume else ids.new_id()
-        link = self._fleet.choose(session_id)
+        link = await self._fleet.choose(session_id, self._limits.transcriber_s)
         if start.resume:
             event = self._resume(start.resume, principal, connection.request_id)
         else:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -41,8 +41,9 @@ class Listener(Protocol):
 class Link:
     """The stream to one transcriber. Carries batches both ways; a channel number is a session."""
 
-    def __init__(self, target: str, identity: Identity) -> None:
+    def __init__(self, target: str, identity: Identity, on_connected: Callable[[], None]) -> None:
         self.target = target
+        self._on_connected = on_connected
         self.connected = False
         self._peer = Peer(target, identity)
         self._listeners: dict[int, Listener] = {}
@@ -91,6 +92,7 @@ class Link:
                 await call.wait_for_connection()
             self.connected = True
             metrics.TRANSCRIBERS_CONNECTED.labels(self.target).set(1)
+            self._on_connected()
             log.info("transcriber connected", target=self.target)
             async with asyncio.TaskGroup() as halves:
                 writer = halves.create_task(self._write(call))
@@ -134,6 +136,7 @@ class Fleet:
         self._targets = targets
         self._identity = identity
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
+        self._connected = asyncio.Event()
 
     async def run(self) -> None:
         """Keep a link to every replica, for ever."""
@@ -141,23 +144,25 @@ class Fleet:
             while True:
                 found = await self._resolve()
                 for target in found - self._links.keys():
-                    link = Link(target, self._identity)
+                    link = Link(target, self._identity, self._connected.set)
                     self._links[target] = (link, tasks.create_task(link.run(), name=f"link {target}"))
                 for target in self._links.keys() - found:
                     self._links.pop(target)[1].cancel()
                 await asyncio.sleep(_RESOLVE_S)
 
-    def choose(self, session_id: str) -> Link:
-        """Return the live link that rendezvous hashing names. Raises AppError(UNAVAILABLE) if none is connected."""
-        live = [link for link, _ in self._links.values() if link.connected]
-        if not live:
-            raise AppError(Kind.UNAVAILABLE, "The transcription service does not answer.", retry_after_s=1.0)
-        return max(live, key=lambda link: _weight(link.target, session_id))
+    async def choose(self, session_id: str, within_s: float) -> Link:
+        """Return the live link that rendezvous hashing names, waiting for one to come up if there is none.
 
-    async def check(self) -> None:
-        """Raise ConnectionError if no transcriber is connected."""
-        if not any(link.connected for link, _ in self._links.values()):
-            raise ConnectionError("no transcriber")
+        Raises AppError(UNAVAILABLE) if none is connected in time.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                while not (live := [link for link, _ in self._links.values() if link.connected]):
+                    self._connected.clear()
+                    await self._connected.wait()
+        except TimeoutError:
+            raise AppError(Kind.UNAVAILABLE, "The transcription service does not answer.", retry_after_s=1.0) from None
+        return max(live, key=lambda link: _weight(link.target, session_id))
 
     async def _resolve(self) -> set[str]:
         """Return host:port of every replica; a `dns:///name:port` stands for all addresses behind the name."""

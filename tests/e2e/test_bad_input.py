@@ -138,7 +138,7 @@ async def test_clients_that_vanish_leave_nothing_behind(stack: Stack, client: Ve
 @pytest.mark.req("R-SEC-1", "R-OBS-5")
 async def test_logs_hold_no_words_tokens_or_passwords_and_no_traceback(stack: Stack, client: VerbatimClient) -> None:
     await speak(client, recording(8.0), title="Quarterly canary title")
-    token = client.access_token
+    token = client.access_token or "no token"
     for service in ("gateway", "transcriber", "meetings", "insights", "janitor"):
         log = stack.log(service).read_text()
         for secret in (token, "weekly meeting", "canary title", "correct horse battery", "@verbatim.example"):

@@ -7,6 +7,7 @@ import time
 import wave
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,10 @@ def speak(session: LiveSession, pcm: bytes, start: int = 0, end: int | None = No
 def token_of(client: Client) -> str:
     told = client.events[0]
     return told.started.resume_token or told.restored.resume_token
+
+
+def _has_acknowledged(offset: int, client: Client) -> bool:
+    return client.acked_offset == offset
 
 
 async def log_of(one: Replica, session_id: str) -> list[pb.TranscriptEntry]:
@@ -312,7 +317,7 @@ async def test_long_silence_moves_the_checkpoint(nats_server: NatsServer) -> Non
         session = await a.open(client)
         for offset in range(0, 320_000, 32_000):
             session.receive(offset, bytes(32_000))
-            await client.until(lambda c, held=offset + 32_000: c.acked_offset == held)
+            await client.until(partial(_has_acknowledged, offset + 32_000))
         assert session.ledger.accounted_offset >= 5 * 32_000
         assert session.buffered_bytes <= 4 * 32_000
 
