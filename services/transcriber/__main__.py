@@ -14,6 +14,7 @@ from chassis import bus, lifecycle, rpc
 from chassis.lifecycle import Lifecycle
 from chassis.settings import load
 from services.transcriber.api import TranscriberService
+from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser
@@ -38,12 +39,14 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     for stream in streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s):
         await broker.declare(stream)
     audio_log = AudioLog(broker, coalesce_s=settings.audio_coalesce_s)
+    captions = Captions(broker.client.publish)
     concurrency = settings.speech_concurrency if len(engines) > 1 else settings.embedded_workers
     ports = Ports(
         transcripts=TranscriptLog(broker),
         audio=audio_log,
         recogniser=Recogniser(engines, concurrency=concurrency, deadline_s_max=settings.speech_deadline_s),
         announce=broker.client.publish,
+        captions=captions,
         replica=life.replica,
         clock=time.monotonic,
     )
@@ -52,6 +55,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     life.spawn(broker.until_closed(), "broker")
     life.spawn(audio_log.run(), "audio log")
+    life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
 
     server = rpc.Server(
