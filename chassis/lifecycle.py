@@ -23,6 +23,8 @@ from chassis.settings import ServiceSettings
 
 log = telemetry.logger(__name__)
 
+_UNREAD_MS = 30_000
+
 T = TypeVar("T")
 Check = Callable[[], Awaitable[None]]
 
@@ -120,6 +122,8 @@ class HttpServer(uvicorn.Server):
         )
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Inherited by what is accepted: a peer that takes nothing for so long is gone, whatever its kernel answers.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
         self.socket.bind((host, port))
         self.socket.listen(2048)
         self.socket.setblocking(False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -126,7 +127,7 @@ async def _segments(
     )  # fmt: skip
     query = sa.select(s.entry, *columns).where(s.meeting_id == meeting_id, s.entry > after, s.entry <= until)
     found = await connection.execute(query.order_by(s.entry).limit(size))
-    return [(row[0], Segment(*row[1:])) for row in found]
+    return [(row[0], Segment(**_but_number(row))) for row in found]
 
 
 async def _gaps(
@@ -136,7 +137,11 @@ async def _gaps(
     query = sa.select(g.entry, g.session_id, g.start_s, g.end_s, g.reason)
     query = query.where(g.meeting_id == meeting_id, g.entry > after, g.entry <= until)
     found = await connection.execute(query.order_by(g.entry).limit(size))
-    return [(row[0], Gap(*row[1:])) for row in found]
+    return [(row[0], Gap(**_but_number(row))) for row in found]
+
+
+def _but_number(row: Any) -> dict[str, Any]:
+    return {name: value for name, value in row._mapping.items() if name != "entry"}
 
 
 async def _open_sessions(connection: AsyncConnection, meeting_id: str) -> list[tuple[str, float]]:

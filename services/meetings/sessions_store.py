@@ -138,7 +138,7 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
             updated_at=sa.func.now(),
             newest_entry=m.newest_entry + 1,
             completed_entry=m.newest_entry + 1,
-        )  # fmt: skip
+        )
         .returning(m.id, m.owner_id, m.language, m.started_at)
     )
     facts = [
