@@ -120,7 +120,7 @@ class Watch:
                 raise self._refusal(answer)
             self._backoff.connected()
             parser = EventParser()
-            async for data in answer.aiter_raw():
+            async for data in answer.aiter_bytes():
                 for event_id, event in parser.feed(data):
                     if event_id:
                         self.last_event_id = event_id
