@@ -519,12 +519,12 @@ class LiveSession:
         if partial is not None and self._cutter.open_start_byte == start_byte:
             metrics.PARTIALS.inc()
             self._line.say(partial=partial)
-            self._ports.captions.say_partial(self.id, opened, partial)
+            self._ports.captions.say(self.id, opened, self._line.status(), partial)
 
     # -- what the client is told ---------------------------------------------------------------------------------
 
     def _tell_viewers(self, status: relay.Status) -> None:
-        self._ports.captions.say_status(self.id, self.ledger.opened, status)
+        self._ports.captions.say(self.id, self.ledger.opened, status)
 
     def _acknowledge(self) -> None:
         self._line.say(ack=relay.Ack(offset=self._writer.durable_offset, stored_offset=self._stored_offset))
