@@ -198,7 +198,8 @@ class Worker:
             kind, error = "bug", "Something went wrong on our side."
             # Where, but not the exception's message: it may repeat what the job is about.
             trace = "".join(traceback.format_tb(fault.__traceback__))
-            log.error("attempt failed", attempt=job.attempts, fault=type(fault).__name__, trace=trace)
+            where = {"fault": type(fault).__name__, "trace": trace}
+            log.error("attempt failed", attempt=job.attempts, **where)  # noqa: TRY400
         return await self._failed(job, kind, error, permanent, hint_s)
 
     async def _failed(self, job: Job, kind: str, error: str, permanent: bool, hint_s: float) -> float | None:

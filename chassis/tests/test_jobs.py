@@ -362,6 +362,20 @@ async def test_no_letter_is_lost_when_the_broker_cannot_take_it(place: Place) ->
     assert len(await place.dead_letters()) == 1
 
 
+async def test_a_dead_job_that_is_delivered_again_has_one_letter_still(place: Place) -> None:
+    """As when the worker died after the letter and before the acknowledgement."""
+
+    async def impossible(run: Run) -> Effect:
+        raise AppError(Kind.FORBIDDEN, "No.")
+
+    place.work(impossible)
+    job = await place.put("a")
+    await place.reaches(job.id, Status.DEAD)
+    await place.bus.publish("jobs.sum", orjson.dumps({"job_id": job.id}))
+    await eventually(nothing_left(place))
+    assert len(await place.dead_letters()) == 1
+
+
 async def test_a_worker_killed_in_the_middle_costs_a_redelivery_and_nothing_else(
     place: Place, database_url: str, nats_server: NatsServer
 ) -> None:
