@@ -8,6 +8,7 @@ import math
 import httpx2
 import jiwer
 import pytest
+import pytest_asyncio
 from verbatim_client import VerbatimClient
 
 from dev.stack import Stack
@@ -19,7 +20,7 @@ def of(events: list[Message], kind: str) -> list[Message]:
     return [event for event in events if event["type"] == kind]
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def spoken(stack: Stack) -> tuple[VerbatimClient, list[Message]]:
     """The bundled meeting, spoken once for several tests."""
     async with VerbatimClient(stack.url) as client:
