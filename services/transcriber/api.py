@@ -107,6 +107,8 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
                     session.finalize()
                 case "pause":
                     session.pause(event.pause.paused)
+                case "gap":
+                    session.declare_gap(event.gap.from_offset, event.gap.to_offset)
                 case "finish":
                     session.finish(event.finish.offset if event.finish.HasField("offset") else None)
 

@@ -374,3 +374,58 @@ async def test_drain_commits_what_was_cut_and_sends_clients_away(nats_server: Na
         adopted.finish(len(speech))
         await back.until(lambda c: c.of("finished"))
         check_accounts(await log_of(b, session.id), len(speech))
+
+
+@pytest.mark.req("R-WS-2", "R-WS-4")
+async def test_gap_that_the_client_declares_is_part_of_the_transcript(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech, end=224_000)
+        session.declare_gap(224_000, 288_000)
+        speak(session, speech, start=288_000)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"))
+        gaps = [event.entry.gap for event in client.of("entry") if event.entry.HasField("gap")]
+        assert [(gap.start_offset, gap.end_offset, gap.reason) for gap in gaps] == [
+            (224_000, 288_000, pb.GAP_REASON_CLIENT_MISSING)
+        ]
+        accounts = client.of("finished")[0].finished.accounts
+        assert accounts.gap_s == 2.0
+        assert accounts.coverage == pytest.approx(1 - 64_000 / len(speech))
+        assert client.acked_offset == len(speech)
+
+
+@pytest.mark.req("R-WS-4")
+async def test_audio_behind_a_gap_is_not_acknowledged_before_the_gap_is_recorded(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
+        client = Client()
+        session = await a.open(client)
+        a.engine.gate.clear()  # the utterance before the gap cannot be committed, so neither can the gap
+        speak(session, speech, end=224_000)
+        session.declare_gap(224_000, 288_000)
+        speak(session, speech, start=288_000, end=320_000)
+        await client.until(partial(_has_acknowledged, 224_000))
+        back = Client()
+        adopted = await b.resume(session.id, token_of(client), back)
+        assert back.of("restored")[0].restored.offset == 224_000
+        assert client.acked_offset == 224_000
+        adopted.declare_gap(224_000, 288_000)
+        speak(adopted, speech, start=288_000)
+        adopted.finish(len(speech))
+        await back.until(lambda c: c.of("finished"))
+        assert back.of("finished")[0].finished.accounts.gap_s == 2.0
+
+
+@pytest.mark.req("R-WS-2")
+@pytest.mark.parametrize(
+    ("start", "end", "code"), [(0, 3, "validation_failed"), (6400, 9600, "offset_gap"), (4, 2, "validation_failed")]
+)
+async def test_gap_that_makes_no_sense_is_refused(nats_server: NatsServer, start: int, end: int, code: str) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        session.declare_gap(start, end)
+        assert [event.problem.code for event in client.of("problem")] == [code]
