@@ -269,7 +269,7 @@ class _Connection:
 
     @contextmanager
     def until(self, expires_at: float) -> Iterator[None]:
-        """Close the connection at a Unix time: the token is over, the session is not; the client resumes with another."""
+        """Close the connection at a Unix time: the token is over, the session is not; the client resumes."""
         error = AppError(Kind.UNAUTHORIZED, "The access token has expired: resume with a new one.")
         timer = asyncio.get_running_loop().call_later(max(0.0, expires_at - time.time()), self.fail, error)
         try:
