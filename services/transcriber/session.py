@@ -48,6 +48,7 @@ class SessionSettings:
     parallel_utterances: int = 2
     engine_attempts: int = 5
     idle_s: float = 1800.0
+    sign_of_life_s: float = 600.0
     gap_bytes_max: int = 24 * 3600 * BYTES_PER_SECOND
     stored_wait_s: float = 3.0
     faults_max: int = 100
@@ -130,6 +131,7 @@ class LiveSession:
         self._partials = Partials(ports.recogniser, every_s=settings.partial_every_s, min_s=settings.partial_min_s)
         self._partial: asyncio.Task[None] | None = None
         self._last_suppressed = False
+        self._appended_at = ports.clock()
 
     # -- what the client says ------------------------------------------------------------------------------------
 
@@ -223,6 +225,10 @@ class LiveSession:
             return
         self._begin_finish(pb.CLOSE_REASON_FINISHED)
 
+    def abandon(self) -> None:
+        """Close the session as idle: its client will not come back."""
+        self._begin_finish(pb.CLOSE_REASON_IDLE)
+
     def _begin_finish(self, reason: pb.CloseReason.ValueType) -> None:
         if self._finish_reason is None:
             self._finish_reason = reason
@@ -302,7 +308,9 @@ class LiveSession:
         """Do what time asks for: a partial text, the end of an idle session."""
         idle_s = self._settings.idle_s * (4 if self._paused else 1)
         if self._finish_reason is None and now - self.last_activity_at > idle_s:
-            self._begin_finish(pb.CLOSE_REASON_IDLE)
+            self.abandon()
+        if self.attached and now - self._appended_at > self._settings.sign_of_life_s:
+            self._wake.set()
         start_byte = self._cutter.open_start_byte
         if start_byte is None or self._line.channel is None or self._work or not self.ledger.opened.interim:
             return
@@ -459,15 +467,20 @@ class LiveSession:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
         self._line.release("broker")
+        self._appended_at = self._ports.clock()
         self.ledger.apply(entry)
         if entry.WhichOneof("kind") in {"segment", "gap"}:
             self._line.say(entry=entry)
         return entry
 
     async def _checkpoint(self) -> None:
-        """Account for long silence, so that a restart does not replay it."""
+        """Account for long silence, so that a restart does not replay it; show that the session has an owner."""
         silent_until = min(self._cutter.silent_until_byte, self._writer.durable_offset)
-        if silent_until - self.ledger.accounted_offset > self._settings.checkpoint_every_s * BYTES_PER_SECOND:
+        silent_bytes = silent_until - self.ledger.accounted_offset
+        quiet_s = self._ports.clock() - self._appended_at
+        if silent_bytes > self._settings.checkpoint_every_s * BYTES_PER_SECOND or (
+            self.attached and quiet_s > self._settings.sign_of_life_s
+        ):
             await self._append(
                 checkpoint=pb.Checkpoint(end_offset=silent_until, audio_sequence=self._writer.sequence_of(silent_until))
             )

@@ -81,6 +81,24 @@ class Sessions:
             await self._announce(session.id)
         return session
 
+    async def finish_orphan(self, session_id: str) -> bool:
+        """Close a session whose owner is gone; False if it is closed already, or owned and in use here.
+
+        Raises AppError(NOT_FOUND) if it has no log. If it does have an owner elsewhere, that one is fenced off and
+        its client resumes.
+        """
+        self._admit()
+        if self.get(session_id) is not None:
+            return False
+        session = await self._from_logs(session_id)
+        if session.ledger.closed is not None:
+            return False
+        session.abandon()
+        metrics.ADOPTIONS.labels("orphan").inc()
+        self._start(session)
+        await self._announce(session_id)
+        return True
+
     def _admit(self) -> None:
         if self._draining:
             raise AppError(Kind.UNAVAILABLE, "The service is restarting.", retry_after_s=0.0)

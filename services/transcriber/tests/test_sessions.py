@@ -429,3 +429,34 @@ async def test_gap_that_makes_no_sense_is_refused(nats_server: NatsServer, start
         session = await a.open(client)
         session.declare_gap(start, end)
         assert [event.problem.code for event in client.of("problem")] == [code]
+
+
+@pytest.mark.req("R-WS-5")
+async def test_orphan_is_finished_by_whoever_is_asked(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "b") as b:
+        async with replica(nats_server, "a") as a:
+            client = Client()
+            session = await a.open(client)
+            speak(session, speech, end=320_000)
+            await client.until(partial(_has_acknowledged, 320_000))
+            await a.sessions.drain(0.0)  # its client never comes back
+        assert await b.sessions.finish_orphan(session.id)
+        async with asyncio.timeout(10):
+            while b.sessions.get(session.id):
+                await asyncio.sleep(0.02)
+        entries = await log_of(b, session.id)
+        check_accounts(entries, 320_000)
+        assert entries[-1].closed.reason == pb.CLOSE_REASON_IDLE
+        assert not await b.sessions.finish_orphan(session.id)
+        with pytest.raises(AppError):
+            await b.sessions.finish_orphan(ids.new_id())
+
+
+async def test_quiet_session_with_a_client_shows_that_it_has_an_owner(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a", SessionSettings(sign_of_life_s=0.3)) as a:
+        client = Client()
+        session = await a.open(client)
+        before = session.ledger.position
+        async with asyncio.timeout(5):
+            while session.ledger.position < before + 2:
+                await asyncio.sleep(0.02)
