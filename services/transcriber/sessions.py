@@ -29,8 +29,16 @@ _INTERNAL = 1011
 class Sessions:
     """All live sessions of the process. Each runs as a task of its own; a session that fails harms no other."""
 
-    def __init__(self, ports: Ports, settings: SessionSettings, *, sessions_max: int) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        settings: SessionSettings,
+        *,
+        sessions_max: int,
+        live_session: type[LiveSession] = LiveSession,
+    ) -> None:
         self._ports = ports
+        self._live_session = live_session
         self._settings = settings
         self._sessions_max = sessions_max
         self._sessions: dict[str, LiveSession] = {}
@@ -46,7 +54,7 @@ class Sessions:
     async def open(self, session_id: str, opened: pb.Opened, channel: Channel) -> LiveSession:
         """Begin a session. Raises AppError: overloaded, draining, broker away, or the id is taken."""
         self._admit()
-        session = LiveSession(Ledger(session_id), 0, self._ports, self._settings)
+        session = self._live_session(Ledger(session_id), 0, self._ports, self._settings)
         try:
             await session.open(opened, channel)
         except Fenced:
@@ -93,7 +101,7 @@ class Sessions:
         if not history:
             raise AppError(Kind.NOT_FOUND, "Session expired")
         ledger = fold(session_id, (entry for _, entry in history))
-        session = LiveSession(ledger, history[-1][0], self._ports, self._settings)
+        session = self._live_session(ledger, history[-1][0], self._ports, self._settings)
         if ledger.closed is None:
             data, sequence = await self._ports.audio.read(session_id, ledger.accounted_offset, ledger.audio_sequence)
             session.replay(data, sequence)
