@@ -27,7 +27,9 @@ from dev.stack import Stack
 from tests.chaos.proxy import Proxy
 
 PASSWORD = "a password for the fault tests"
-REPLICAS = {"gateway": 2, "transcriber": 2, "janitor": 0}
+REPLICAS = {"gateway": 2, "transcriber": 2, "meetings": 2, "janitor": 0}
+# Shorter than it ships (20 s), so that rows with half-open clients take seconds.
+GATEWAY_ENV = {"HEARTBEAT_S": "2"}
 # Long utterances are cut early, so that cuts in running speech are common; gathering is as it ships.
 TRANSCRIBER_ENV = {
     "OPENAI_API_KEY": "numbers-only",
@@ -81,6 +83,7 @@ class Platform:
             self.database = await self._proxy((HOST, of("postgres")))
             oracle_port = of("oracle")
             self.oracle_url = f"http://{HOST}:{oracle_port}"
+            self._env["gateway"] = dict(GATEWAY_ENV)
             self._env["transcriber"] = TRANSCRIBER_ENV | {"OPENAI_BASE_URL": f"{self.oracle_url}/v1"}
             if self._through_proxies:
                 await self._rewire()
@@ -148,7 +151,7 @@ class Platform:
             self.relays[name] = await self._proxy((HOST, of(f"{name} grpc")))
             self._env.setdefault(name, {})["NATS_URL"] = f"nats://{HOST}:{self.broker[name].port}"
         targets = ",".join(f"{HOST}:{proxy.port}" for proxy in self.relays.values())
-        self._env["gateway"] = {"TRANSCRIBER_TARGETS": targets}
+        self._env["gateway"]["TRANSCRIBER_TARGETS"] = targets
         self.plan.data_folder.mkdir(parents=True, exist_ok=True)
         url = database_url(self.plan, Keys.kept_in(self.plan.key_folder), "meetings")
         self._env["meetings"] = {"DATABASE_URL_MEETINGS": url.replace(f":{of('postgres')}/", f":{self.database.port}/")}

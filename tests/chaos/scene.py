@@ -99,13 +99,14 @@ async def play(
     sessions: int,
     speed: float,
     seed: int,
+    workload_type: type[Workload] = Workload,
     rest_hz: float = 5.0,
 ) -> Result:
     """Run a workload, inject the faults of the script, heal, let everybody finish, judge."""
     began = time.monotonic()
     clients = [await platform.new_client() for _ in range(2)]
     try:
-        workload = Workload(clients, sessions, speed=speed, seed=seed)
+        workload = workload_type(clients, sessions, speed=speed, seed=seed)
         scene = Scene(platform, workload, random.Random(seed))
         workload.start()
         calls = asyncio.create_task(_call(scene, clients[0], rest_hz))
@@ -113,8 +114,8 @@ async def play(
             await until(workload.all_heard, SETTLE_S, "a first acknowledgement to every session")
             await script(scene)
         finally:
-            calls.cancel()
             await platform.revive()
+            calls.cancel()
             await workload.finish()
         verdict = Verdict()
         for number, ledger in enumerate(workload.ledgers):
