@@ -6,7 +6,6 @@ python -m tests.chaos [--seed 1] [--rows 8,24a] [--out docs/faults.md]
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 import tempfile

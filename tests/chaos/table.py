@@ -15,10 +15,10 @@ What was lost, doubled or mixed up when things broke: nothing but measured figur
     make chaos SEED={seed}{rows}
 
 Several gateways, transcribers and meetings services run as real processes with Postgres, NATS and Redis; sessions speak
-through the public API and the client of `sdk/`, several times faster than real time. Each 100 ms of their audio carries
+through the public API and the client of `sdk/`, several times faster than real time. Each 100 ms of their audio says
 its session and number, and the speech engine is a server that hears exactly those (`tests/chaos/numbered.py`), so the
-accounts are comparisons of sets: *lost* was acknowledged and is in no final segment, *doubled* is in two, *leaked* is in
-another session's. Both what the clients were told and what the database holds is judged; the worse counts. *Drafted*
+accounts are comparisons of sets: *lost* was acknowledged and is in no final segment, *doubled* is in two, *leaked* is
+in another session's. Both what the clients were told and what the database holds is judged; the worse counts. *Drafted*
 was transcribed by the embedded engine, which hears no numbers: covered, not lost. *Failed* sessions ended without
 accounts.
 
@@ -26,7 +26,8 @@ accounts.
 fault's own length included; p50 and max are over the sessions and faults where it was above 0.5 s. *REST* counts calls
 that failed, each tried once.
 
-*Control* is the same row with one defence left out (`tests/chaos/without`): it must go wrong, or the row proves nothing.
+*Control* is the same row with one defence left out (`tests/chaos/without`): it must go wrong, or the row proves
+nothing.
 
 | row | fault | sessions | faults | reconnects | chunks | lost | doubled | leaked | disordered | drafted | failed | \
 pause p50 / max s | REST failed | control |
@@ -74,7 +75,8 @@ def summary(row: Row, result: Result) -> str:
     failures = f" · {'; '.join(result.failures[:3])}" if result.failures else ""
     return (
         f"{row.key:>4} {row.fault}: {verdict.acknowledged} chunks, lost {verdict.lost}, doubled {verdict.duplicated}, "
-        f"leaked {verdict.leaked}, disordered {verdict.disordered}, drafted {verdict.drafted}, failed {verdict.failed}, "
+        f"leaked {verdict.leaked}, disordered {verdict.disordered}, drafted {verdict.drafted}, "
+        f"failed {verdict.failed}, "
         f"pause {result.pause_p50:.1f}/{result.pause_max:.1f} s, reconnects {result.reconnects}, "
         f"REST {result.failed_calls}/{result.calls}, took {result.seconds:.0f} s{failures}"
     )
