@@ -31,12 +31,15 @@ STALL_S = 60.0
 @dataclass(frozen=True, slots=True)
 class Script:
     """How the server behaves. `latency_s` before each answer; `status` other than 200 is answered as an error, with
-    `retry_after_s` if it is not 0; every `stall_every`th request (0: none) gets no answer for a minute."""
+    `retry_after_s` if it is not 0; every `stall_every`th request (0: none) gets no answer for a minute. When `deaf`,
+    it says the same to any audio: for measuring what others cost.
+    """
 
     latency_s: float = 0.1
     status: int = 200
     retry_after_s: float = 0.0
     stall_every: int = 0
+    deaf: bool = False
 
 
 class Oracle:
@@ -66,10 +69,14 @@ class Oracle:
         self._requests += 1
         if script.stall_every and self._requests % script.stall_every == 0:
             await asyncio.sleep(STALL_S)
-        await asyncio.sleep(script.latency_s)
+        if script.latency_s:
+            await asyncio.sleep(script.latency_s)
         if script.status != 200:
             wait = {b"retry-after": str(script.retry_after_s).encode()} if script.retry_after_s else {}
             await _answer(send, script.status, _error("scripted"), wait)
+            return
+        if script.deaf:
+            await _answer(send, 200, {"text": "Somebody said a sentence of usual length, and more words."})
             return
         fields = _fields(scope, body)
         try:

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import httpx2
 from verbatim_client import VerbatimClient
@@ -118,8 +119,11 @@ async def play(
             calls.cancel()
             await workload.finish()
         verdict = Verdict()
-        for number, ledger in enumerate(workload.ledgers):
-            verdict.add(judge(ledger, await _stored(clients[number % len(clients)], ledger)))
+        kept = await asyncio.gather(
+            *(_stored(client, ledger) for client, ledger in zip(cycle(clients), workload.ledgers, strict=False))
+        )
+        for ledger, rows in zip(workload.ledgers, kept, strict=True):
+            verdict.add(judge(ledger, rows))
     finally:
         for client in clients:
             await client.__aexit__(None, None, None)
