@@ -35,6 +35,7 @@ class Scene:
     marks: list[float] = field(default_factory=list)
     calls: int = 0
     failed_calls: int = 0
+    stuck: str = ""
 
     def mark(self) -> None:
         """Note that a fault begins now."""
@@ -57,14 +58,18 @@ class Scene:
     async def flowing(self) -> None:
         """Wait until every session that lives has been acknowledged something new."""
         before = {ledger.number: ledger.acked_offset for ledger in self.workload.ledgers}
-        await until(
-            lambda: all(
-                ledger.acked_offset > before[ledger.number] or ledger.failure or ledger.finished
+
+        def waiting() -> list[Ledger]:
+            return [
+                ledger
                 for ledger in self.workload.ledgers
-            ),
-            SETTLE_S,
-            "acknowledgements to every session",
-        )
+                if ledger.acked_offset <= before[ledger.number] and not ledger.failure and not ledger.finished
+            ]
+
+        try:
+            await until(lambda: not waiting(), SETTLE_S, "acknowledgements to every session")
+        except TimeoutError as fault:
+            raise TimeoutError(f"{fault} ({', '.join(ledger.session_id for ledger in waiting())})") from None
 
 
 Script = Callable[[Scene], Awaitable[None]]
@@ -114,6 +119,8 @@ async def play(
         try:
             await until(workload.all_heard, SETTLE_S, "a first acknowledgement to every session")
             await script(scene)
+        except TimeoutError as fault:
+            scene.stuck = str(fault)
         finally:
             await platform.revive()
             calls.cancel()
@@ -122,6 +129,7 @@ async def play(
         kept = await asyncio.gather(
             *(_stored(client, ledger) for client, ledger in zip(cycle(clients), workload.ledgers, strict=False))
         )
+        verdict.failed += bool(scene.stuck)
         for ledger, rows in zip(workload.ledgers, kept, strict=True):
             verdict.add(judge(ledger, rows))
     finally:
@@ -135,7 +143,10 @@ async def play(
         pauses=_pauses(scene),
         calls=scene.calls,
         failed_calls=scene.failed_calls,
-        failures=[f"session {one.number}: {one.failure}" for one in workload.ledgers if one.failure],
+        failures=[
+            *filter(None, [scene.stuck]),
+            *(f"session {one.number}: {one.failure}" for one in workload.ledgers if one.failure),
+        ],
         seconds=time.monotonic() - began,
     )
 
