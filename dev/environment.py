@@ -28,6 +28,7 @@ def service_environment(plan: Plan, keys: Keys, name: str) -> dict[str, str]:
         | dict(plan.passed_on)
         | dict(plan.extra_env.get("*", {}))
         | dict(plan.extra_env.get(service, {}))
+        | (dict(plan.extra_env.get(name, {})) if name != service else {})
     )
 
 

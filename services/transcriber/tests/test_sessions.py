@@ -7,6 +7,7 @@ import time
 import wave
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -187,6 +188,30 @@ async def test_deposed_owner_cannot_write_and_tells_its_client(nats_server: Nats
         entries = await log_of(b, session.id)
         check_accounts(entries, len(speech))
         assert {entry.writer for entry in entries if entry.HasField("segment")} == {"b"}
+
+
+@pytest.mark.req("R-WS-3")
+async def test_deposed_owner_that_never_heard_of_it_takes_the_session_back(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    """A frozen replica missed that its session went elsewhere. When the client came back to it, it compared the token
+    with those of its own memory and said "Session expired"."""
+    async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
+        b.sessions = Sessions(replace(b.ports, announce=_unheard), SETTINGS, sessions_max=50)
+        first, second, third, fourth = Client(), Client(), Client(), Client()
+        session = await a.open(first)
+        speak(session, speech, end=3200)
+        await b.resume(session.id, token_of(first), second)
+        await b.resume(session.id, token_of(second), third)
+        back = await a.resume(session.id, token_of(third), fourth)
+        speak(back, speech, start=fourth.of("restored")[0].restored.offset)
+        back.finish(len(speech))
+        await fourth.until(lambda c: c.of("finished"))
+        check_accounts(await log_of(a, session.id), len(speech))
+
+
+async def _unheard(_subject: str, _payload: bytes) -> None:
+    """Announce to nobody."""
 
 
 @pytest.mark.req("R-WS-4")
