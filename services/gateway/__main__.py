@@ -10,7 +10,8 @@ from chassis.rpc import Identity, peer
 from chassis.settings import load
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
-from services.gateway.live import LiveEndpoint, LiveLimits
+from services.gateway.connection import LiveLimits
+from services.gateway.live import LiveEndpoint
 from services.gateway.relay import Fleet
 from services.gateway.settings import Settings
 
