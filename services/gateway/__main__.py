@@ -12,8 +12,9 @@ from chassis.settings import load
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
 from services.gateway.captions import NatsCaptions
+from services.gateway.connection import LiveLimits
 from services.gateway.entries import StoredEntries
-from services.gateway.live import LiveEndpoint, LiveLimits
+from services.gateway.live import LiveEndpoint
 from services.gateway.relay import Fleet
 from services.gateway.settings import Settings
 from services.gateway.viewers import ViewerLimits, Viewers
@@ -28,7 +29,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
 
     fleet = Fleet(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
-    live = LiveEndpoint(fleet, meetings, access_tokens, LiveLimits(heartbeat_s=settings.heartbeat_s))
+    live = LiveEndpoint(fleet, meetings, access_tokens, _limits(settings))
 
     captions = NatsCaptions(settings.nats_url, life.replica)
     life.spawn(captions.run(), "captions")
@@ -68,6 +69,14 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     await asyncio.gather(live.drain(settings.live_drain_s), viewers.drain(settings.live_drain_s))
     server.should_exit = True
     await serving
+
+
+def _limits(settings: Settings) -> LiveLimits:
+    return LiveLimits(
+        heartbeat_s=settings.heartbeat_s,
+        sessions_per_account=settings.sessions_per_account,
+        token_grace_s=settings.token_grace_s,
+    )
 
 
 def _viewer_limits(settings: Settings) -> ViewerLimits:

@@ -83,9 +83,9 @@ async def test_a_hung_worker_is_killed_at_the_deadline_and_replaced(pool: Pocket
         worker.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     error = await error_of(asyncio.create_task(ask(pool, deadline_s=0.5)))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3
     assert (error.reason, error.retryable) == ("timeout", True)
-    assert len({worker.pid for worker in hung} & {worker.pid for worker in workers()}) == 1
+    await until(lambda: len({worker.pid for worker in hung} & {worker.pid for worker in workers()}) == 1)
     assert (await ask(pool)).text.startswith("hello everyone")
 
 
