@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -35,7 +35,7 @@ class NatsServer:
         """Start and wait until it listens."""
         arguments = ["-js", "-sd", str(self._folder), "-a", "127.0.0.1", "-p", str(self._port)]
         self._process = _process([_program("nats-server"), *arguments], None)
-        _until(lambda: _listens(self._port), "nats-server")
+        _until(lambda: _listens(self._port), self._process)
 
     def kill(self) -> None:
         """Kill it as a power cut would."""
@@ -91,7 +91,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         process = _process([_program("postgres"), "-D", str(data), *options], user)
         try:
             server = PostgresServer(port)
-            _until(lambda: _answers(server), "postgres")
+            _until(lambda: _answers(server), process)
             yield server
         finally:
             process.send_signal(signal.SIGQUIT)
@@ -165,8 +165,10 @@ def _answers(server: PostgresServer) -> bool:
     return True
 
 
-def _until(holds: Callable[[], bool], what: str) -> None:
+def _until(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _READY_S
     while not holds():
-        assert time.monotonic() < deadline, f"{what} did not start"
-        time.sleep(0.02)
+        assert process.poll() is None, "the server ended"
+        assert time.monotonic() < deadline, "the server did not start"
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)

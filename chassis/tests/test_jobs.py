@@ -16,6 +16,7 @@ import orjson
 import pytest
 import sqlalchemy as sa
 from nats.js.api import ConsumerConfig
+from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import bus, outbox, postgres
@@ -201,7 +202,9 @@ async def test_a_refused_job_fails_with_its_reason_and_troubles_no_operator(plac
     assert await place.dead_letters() == []
 
 
-async def test_a_bug_is_counted_as_an_attempt_and_does_not_stop_the_worker(place: Place) -> None:
+async def test_a_bug_is_counted_as_an_attempt_and_does_not_stop_the_worker(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def buggy(run: Run) -> Effect:
         if run.job.key == "bad":
             raise KeyError("secret words")
@@ -213,6 +216,10 @@ async def test_a_bug_is_counted_as_an_attempt_and_does_not_stop_the_worker(place
     dead = await place.reaches(bad.id, Status.DEAD)
     await place.reaches(fine.id, Status.COMPLETED)
     assert "secret" not in dead.error + str(dead.history)
+    printed = capsys.readouterr()
+    assert "attempt failed" in printed.out
+    assert "KeyError('secret" not in printed.out
+    assert "KeyError: 'secret" not in printed.out
 
 
 async def test_an_attempt_over_its_deadline_fails(place: Place) -> None:
@@ -315,8 +322,9 @@ async def test_a_frozen_worker_that_thaws_has_no_second_effect(place: Place) -> 
     await eventually(lambda: truth(len(entered) == 1))
     await place.bus.publish("jobs.sum", orjson.dumps({"job_id": job.id}))  # what the broker does after the deadline
     await place.reaches(job.id, Status.COMPLETED)
+    before = attempts_superseded()
     go_on.set()
-    await asyncio.sleep(0.5)
+    await eventually(lambda: truth(attempts_superseded() > before))
     assert await place.effects() == ["start 2"]
 
 
@@ -351,6 +359,20 @@ async def test_no_letter_is_lost_when_the_broker_cannot_take_it(place: Place) ->
     assert await place.messages_left() == 1
     await place.bus.declare(DLQ)
     await eventually(nothing_left(place), within_s=20.0)
+    assert len(await place.dead_letters()) == 1
+
+
+async def test_a_dead_job_that_is_delivered_again_has_one_letter_still(place: Place) -> None:
+    """As when the worker died after the letter and before the acknowledgement."""
+
+    async def impossible(run: Run) -> Effect:
+        raise AppError(Kind.FORBIDDEN, "No.")
+
+    place.work(impossible)
+    job = await place.put("a")
+    await place.reaches(job.id, Status.DEAD)
+    await place.bus.publish("jobs.sum", orjson.dumps({"job_id": job.id}))
+    await eventually(nothing_left(place))
     assert len(await place.dead_letters()) == 1
 
 
@@ -433,6 +455,10 @@ def done_at_least(place: Place, number: int) -> Callable[[], Awaitable[bool]]:
         return len(await place.effects()) >= number
 
     return check
+
+
+def attempts_superseded() -> float:
+    return REGISTRY.get_sample_value("jobs_attempts_total", {"kind": "sum", "result": "superseded"}) or 0.0
 
 
 async def truth(value: bool) -> bool:

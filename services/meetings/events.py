@@ -14,10 +14,11 @@ from verbatim.meetings.v1.events_pb2 import SegmentsStored
 from chassis import bus, ids, outbox, telemetry
 from services.meetings import metrics
 from services.meetings.leadership import Leadership
+from services.meetings.sessions_store import Stored
 from services.meetings.tasks import found_tasks
 from services.meetings.tasks_store import INSIGHTS, TasksStore
 from services.meetings.transcript import Delivered, delivered, recorded_at
-from services.meetings.transcript_store import CONSUMER, Applied, Stored, TranscriptStore
+from services.meetings.transcript_store import CONSUMER, Applied, TranscriptStore
 
 log = telemetry.logger(__name__)
 

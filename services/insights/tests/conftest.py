@@ -15,7 +15,7 @@ from verbatim.meetings.v1 import events_pb2, meetings_pb2_grpc
 
 from chassis import bus, ids, outbox, postgres, rpc
 from chassis.jobs import DLQ, JOBS, Queue
-from chassis.tests.servers import NatsServer, database_url, nats_server, postgres_server
+from chassis.tests.servers import NatsServer
 from chassis.worker import Policy, Worker
 from services.insights import store
 from services.insights.api import InsightsApi
@@ -24,8 +24,6 @@ from services.insights.language import LanguageModel, NoLanguageModel
 from services.insights.tests.fakes import FakeMeetings, serving
 from services.insights.transcripts import MeetingsTranscripts
 from services.insights.writing import KIND, Writer
-
-__all__ = ["database_url", "nats_server", "postgres_server"]
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -83,7 +81,7 @@ class House:
 async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 15.0) -> None:
     """Wait until it holds."""
     async with asyncio.timeout(within_s):
-        while not await holds():  # noqa: ASYNC110 - the state is in other processes
+        while not await holds():
             await asyncio.sleep(0.02)
 
 

@@ -15,9 +15,10 @@ from chassis.postgres import Database
 from services.meetings import store
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.segments_store import SegmentsStore
+from services.meetings.sessions_store import Stored
 from services.meetings.tests.logbook import NOON, Logbook, meeting_log, numbered
 from services.meetings.transcript import Delivered
-from services.meetings.transcript_store import Stored, TranscriptStore
+from services.meetings.transcript_store import TranscriptStore
 
 TABLES = (store.meetings, store.sessions, store.segments, store.gaps, store.suppressed, store.tombstones)
 

@@ -113,6 +113,12 @@ def test_speech_without_a_pause_is_cut_where_it_dips_and_nothing_is_lost() -> No
         assert np.sqrt((samples[middle - 480 : middle + 480] ** 2).mean()) < 0.5 * whole_rms
 
 
+def test_an_offset_of_the_converter_hides_no_dip() -> None:
+    samples = np.frombuffer(signals.speech_without_pauses(), dtype="<i2") // 2 + 8_000
+    utterances = cut(samples.astype("<i2").tobytes())
+    assert all(in_s(utterance.end_byte - utterance.start_byte) <= 15 for utterance in utterances)
+
+
 def test_sound_without_a_dip_is_cut_at_the_hard_cap() -> None:
     utterances = cut(signals.coded_data(90))
     assert in_s(utterances[0].start_byte) == 0

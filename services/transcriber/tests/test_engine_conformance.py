@@ -117,7 +117,7 @@ async def test_the_deadline_holds_and_the_next_request_is_unharmed(harness: Harn
     began = time.monotonic()
     with pytest.raises(SpeechError) as caught:
         await ask(harness.engine, deadline_s=0.4)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3
     assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
     assert (await ask(harness.engine)).text == SAID[FIRST]
 

@@ -50,9 +50,8 @@ async def until(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
         await asyncio.sleep(0.02)
 
 
-def busy(process: psutil.Process) -> bool:
-    """Say whether the worker is decoding: reading a request, it would sleep."""
-    return process.status() == psutil.STATUS_RUNNING
+def cpu_s(worker: psutil.Process) -> float:
+    return worker.cpu_times().user
 
 
 async def error_of(request: "asyncio.Task[Any]") -> SpeechError:
@@ -63,10 +62,10 @@ async def error_of(request: "asyncio.Task[Any]") -> SpeechError:
 
 @pytest.mark.req("R-STT-4")
 async def test_a_killed_worker_fails_its_own_request_only_and_is_replaced(pool: PocketSphinxSpeech) -> None:
-    before = workers()
+    used_s = {worker: cpu_s(worker) for worker in workers()}
     first = asyncio.create_task(ask(pool, LONG))
-    await until(lambda: any(map(busy, before)))
-    [victim] = [worker for worker in before if busy(worker)]
+    await until(lambda: any(cpu_s(worker) > used_s[worker] + 0.1 for worker in used_s))
+    victim = max(used_s, key=lambda worker: cpu_s(worker) - used_s[worker])
     second = asyncio.create_task(ask(pool))
     victim.kill()
     error = await error_of(first)
@@ -84,9 +83,9 @@ async def test_a_hung_worker_is_killed_at_the_deadline_and_replaced(pool: Pocket
         worker.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     error = await error_of(asyncio.create_task(ask(pool, deadline_s=0.5)))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3
     assert (error.reason, error.retryable) == ("timeout", True)
-    assert len({worker.pid for worker in hung} & {worker.pid for worker in workers()}) == 1
+    await until(lambda: len({worker.pid for worker in hung} & {worker.pid for worker in workers()}) == 1)
     assert (await ask(pool)).text.startswith("hello everyone")
 
 
@@ -162,7 +161,7 @@ async def test_closing_leaves_no_process_and_fails_who_waits(pool: PocketSphinxS
     assert pool.idle_workers == 0
 
 
-def test_workers_die_with_their_parent() -> None:
+def test_even_a_worker_that_hangs_dies_with_its_parent() -> None:
     program = (
         "import asyncio\n"
         "from services.transcriber.sphinx import PocketSphinxSpeech\n"
@@ -177,6 +176,11 @@ def test_workers_die_with_their_parent() -> None:
         assert parent.stdout
         assert parent.stdout.readline() == b"started\n"
         [worker] = psutil.Process(parent.pid).children()
+        worker.send_signal(signal.SIGSTOP)
         parent.kill()
-    psutil.wait_procs([worker], timeout=10)
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    gone, _ = psutil.wait_procs([worker], timeout=10)
+    try:
+        assert gone or worker.status() == psutil.STATUS_ZOMBIE
+    finally:
+        if worker.is_running():
+            worker.kill()

@@ -1,0 +1,26 @@
+"""The dead letters at the broker."""
+
+from __future__ import annotations
+
+import nats.js.errors
+
+from chassis import bus
+from chassis.errors import AppError, Kind
+from chassis.jobs import DLQ
+from services.janitor.broker import Broker
+
+
+class DeadLetters:
+    """The stream of dead letters."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def count(self) -> int:
+        """Return how many there are; none if there is no such stream yet. Raises AppError(UNAVAILABLE)."""
+        try:
+            return int((await self._broker.bus.js.stream_info(DLQ.name)).state.messages)
+        except nats.js.errors.NotFoundError:
+            return 0
+        except bus.FAULTS as fault:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault

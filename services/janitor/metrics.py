@@ -1,0 +1,22 @@
+"""What the janitor counts."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RUNS = Counter("janitor_runs_total", "Rounds of a task, by how they ended.", ["task", "result"])
+LAST_RUN = Gauge("janitor_last_run_timestamp_seconds", "When a task's last round ended.", ["task"])
+LAST_SUCCESS = Gauge("janitor_last_run_success", "1 if a task's last round went well, else 0.", ["task"])
+DURATION = Histogram(
+    "janitor_run_duration_seconds", "Time of a round.", ["task"], buckets=(0.01, 0.1, 0.5, 1, 5, 30, 60)
+)
+
+FILES_REMOVED = Counter("janitor_files_removed_total", "Temporary files removed.")
+BYTES_REMOVED = Counter("janitor_removed_bytes_total", "Bytes of temporary files removed.")
+
+DISK_FREE = Gauge("disk_free_bytes", "Bytes free for us on the file system of the data folder.")
+DISK_SIZE = Gauge("disk_size_bytes", "Size of the file system of the data folder.")
+SESSIONS_FINISHED = Counter("janitor_sessions_finished_total", "Sessions without an owner that were finished.")
+LOGS_PURGED = Counter("janitor_logs_purged_total", "Sessions whose logs were removed after they were stored.")
+OPEN_SESSIONS = Gauge("session_logs_open", "Sessions whose log is not closed.")
+DEAD_LETTERS = Gauge("dead_letters", "Messages among the dead letters.")
