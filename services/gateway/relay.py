@@ -45,6 +45,7 @@ class Link:
         self.target = target
         self._on_connected = on_connected
         self.connected = False
+        self.retiring = False
         self._peer = Peer(target, identity)
         self._listeners: dict[int, Listener] = {}
         self._next_channel = 1
@@ -90,7 +91,7 @@ class Link:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await call.wait_for_connection()
-            self.connected = True
+            self.connected, self.retiring = True, False
             metrics.TRANSCRIBERS_CONNECTED.labels(self.target).set(1)
             self._on_connected()
             log.info("transcriber connected", target=self.target)
@@ -116,6 +117,9 @@ class Link:
     async def _read(self, call: Any) -> None:
         async for batch in call:
             for event in batch.events:
+                if not event.channel:
+                    self.retiring = True  # its sessions stay until it lets them go; nobody new is brought there
+                    continue
                 listener = self._listeners.get(event.channel)
                 if listener is not None:
                     listener.on_event(event)
@@ -157,7 +161,7 @@ class Fleet:
         """
         try:
             async with asyncio.timeout(within_s):
-                while not (live := [link for link, _ in self._links.values() if link.connected]):
+                while not (live := [link for link, _ in self._links.values() if link.connected and not link.retiring]):
                     self._connected.clear()
                     await self._connected.wait()
         except TimeoutError:

@@ -131,6 +131,7 @@ class LiveSession:
         self._partials = Partials(ports.recogniser, every_s=settings.partial_every_s, min_s=settings.partial_min_s)
         self._partial: asyncio.Task[None] | None = None
         self._last_suppressed = False
+        self._leaving = False
         self._appended_at = ports.clock()
 
     # -- what the client says ------------------------------------------------------------------------------------
@@ -138,6 +139,8 @@ class LiveSession:
     def receive(self, offset: int, data: bytes) -> None:
         """Take audio at a byte offset. Trims what is held, refuses a hole, never waits."""
         held = self._writer.held_offset
+        if self._leaving:
+            return  # never acknowledged: the client sends it again where it resumes
         if self._finish_reason is not None:
             self._complain(Kind.CONFLICT, "The session is finishing.")
         elif len(data) % SAMPLE_BYTES or offset % SAMPLE_BYTES:
@@ -301,7 +304,8 @@ class LiveSession:
             await self._progress.wait()
 
     def hasten(self) -> None:
-        """Make what was received durable now."""
+        """Take no more audio, and make durable what was received."""
+        self._leaving = True
         self._ports.audio.append(self._writer, b"", urgent=True)
 
     def tick(self, now: float) -> None:

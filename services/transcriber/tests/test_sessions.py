@@ -382,6 +382,26 @@ async def test_session_without_a_client_is_finished_not_forgotten(nats_server: N
 
 
 @pytest.mark.req("R-SVC-7")
+async def test_drain_does_not_wait_until_people_stop_talking(nats_server: NatsServer, speech: bytes) -> None:
+    """Audio kept coming in while a replica drained, so it was never quiet, and waited for as long as it was allowed."""
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+
+        async def talk() -> None:
+            for offset in range(0, len(speech), FRAME_BYTES):
+                session.receive(offset, speech[offset : offset + FRAME_BYTES])
+                await asyncio.sleep(0.01)
+
+        talking = asyncio.create_task(talk())
+        await client.until(lambda c: c.acked_offset)
+        async with asyncio.timeout(2.0):
+            await a.sessions.drain(5.0)
+        talking.cancel()
+        assert client.of("problem")[0].problem.close_code == 1012
+
+
+@pytest.mark.req("R-SVC-7")
 async def test_drain_commits_what_was_cut_and_sends_clients_away(nats_server: NatsServer, speech: bytes) -> None:
     async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
         client = Client()
