@@ -33,6 +33,7 @@ log = telemetry.logger(__name__)
 
 SAMPLE_BYTES = 2
 TAKEN_OVER = 4409
+_INTERNAL = 1011
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +365,10 @@ class LiveSession:
             except* Fenced:
                 log.info("fenced")
                 self.step_down()
+            except* Exception:
+                # Before the line is cut: a client that nobody tells would go on talking to nobody.
+                self.let_go(_INTERNAL, "Something went wrong on our side.")
+                raise
             finally:
                 self._end()
 
