@@ -99,8 +99,9 @@ class Link:
                 writer = halves.create_task(self._write(call))
                 await self._read(call)
                 writer.cancel()
-        except* grpc.aio.AioRpcError as faults:
-            raise faults.exceptions[0] from None
+        except* (grpc.aio.AioRpcError, asyncio.InvalidStateError) as faults:
+            # Both halves may see the end of the stream, the writing one as an invalid state.
+            log.info("transcriber lost", target=self.target, fault=_brief(faults.exceptions[0]))
         finally:
             call.cancel()
 
