@@ -34,6 +34,7 @@ log = telemetry.logger(__name__)
 
 SAMPLE_BYTES = 2
 TAKEN_OVER = 4409
+_INTERNAL = 1011
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class LiveSession:
         self._partials = Partials(ports.recogniser, every_s=settings.partial_every_s, min_s=settings.partial_min_s)
         self._partial: asyncio.Task[None] | None = None
         self._last_suppressed = False
+        self._leaving = False
         self._appended_at = ports.clock()
 
     # -- what the client says ------------------------------------------------------------------------------------
@@ -140,6 +142,8 @@ class LiveSession:
     def receive(self, offset: int, data: bytes) -> None:
         """Take audio at a byte offset. Trims what is held, refuses a hole, never waits."""
         held = self._writer.held_offset
+        if self._leaving:
+            return  # never acknowledged: the client sends it again where it resumes
         if self._finish_reason is not None:
             self._complain(Kind.CONFLICT, "The session is finishing.")
         elif len(data) % SAMPLE_BYTES or offset % SAMPLE_BYTES:
@@ -303,7 +307,8 @@ class LiveSession:
             await self._progress.wait()
 
     def hasten(self) -> None:
-        """Make what was received durable now."""
+        """Take no more audio, and make durable what was received."""
+        self._leaving = True
         self._ports.audio.append(self._writer, b"", urgent=True)
 
     def tick(self, now: float) -> None:
@@ -362,6 +367,10 @@ class LiveSession:
             except* Fenced:
                 log.info("fenced")
                 self.step_down()
+            except* Exception:
+                # Before the line is cut: a client that nobody tells would go on talking to nobody.
+                self.let_go(_INTERNAL, "Something went wrong on our side.")
+                raise
             finally:
                 self._end()
 
