@@ -115,7 +115,8 @@ class LiveSession:
         self._ports = ports
         self._settings = settings
         self._last_sequence = last_sequence
-        self._line = ClientLine(settings.faults_max, self._tell_viewers)
+        self._drafts_only = ports.recogniser.primary.quality == "draft"
+        self._line = ClientLine(settings.faults_max, self._tell_viewers, drafts_only=self._drafts_only)
         self._window = Window(ledger.accounted_offset, bytearray())
         self._cutter = Cutter(settings.cutting, ledger.accounted_offset)
         self._writer = ports.audio.writer(self.id, ledger.accounted_offset, self._on_durable, self._on_stall)
@@ -346,8 +347,8 @@ class LiveSession:
                 settings=opened,
             )
         )
-        if self._ports.recogniser.primary.quality == "draft":
-            self._line.set_state(relay.STATE_DEGRADED, "embedded_engine")
+        if self._drafts_only:
+            self._line.tell_state()
 
     async def run(self) -> None:
         """Own the session until it is over. An `open` or `attach` comes before."""
