@@ -24,7 +24,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
 
     fleet = Fleet(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
-    live = LiveEndpoint(fleet, meetings, access_tokens, LiveLimits(heartbeat_s=settings.heartbeat_s))
+    live = LiveEndpoint(fleet, meetings, access_tokens, _limits(settings))
 
     app = public_app(
         settings,
@@ -58,6 +58,14 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     await live.drain(settings.live_drain_s)
     server.should_exit = True
     await serving
+
+
+def _limits(settings: Settings) -> LiveLimits:
+    return LiveLimits(
+        heartbeat_s=settings.heartbeat_s,
+        sessions_per_account=settings.sessions_per_account,
+        token_grace_s=settings.token_grace_s,
+    )
 
 
 def main() -> None:

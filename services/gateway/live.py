@@ -7,8 +7,10 @@ transcriber's logs: when this process dies, clients resume through another.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +49,8 @@ class LiveLimits:
     in_flight_bytes: int = 1024 * 1024
     hold_pause_s: float = 1.0
     faults_max: int = 100
+    sessions_per_account: int = 50
+    token_grace_s: float = 30.0
 
 
 class LiveEndpoint:
@@ -59,6 +63,7 @@ class LiveEndpoint:
         self._access_tokens = access_tokens
         self._limits = limits
         self._connections: set[_Connection] = set()
+        self._seats: Counter[str] = Counter()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -108,8 +113,23 @@ class LiveEndpoint:
             event = self._resume(start.resume, principal, connection.request_id)
         else:
             event = await self._open(session_id, start, principal, connection.request_id)
-        await connection.join(link, session_id, event)
-        await connection.read()
+        with self._seat(principal), connection.until(principal.expires_at + self._limits.token_grace_s):
+            await connection.join(link, session_id, event)
+            await connection.read()
+
+    @contextmanager
+    def _seat(self, principal: Principal) -> Iterator[None]:
+        """Count the account's sessions on this replica. Raises AppError(RATE_LIMIT_EXCEEDED) when it has too many."""
+        taken = self._seats[principal.account_id]
+        if taken >= self._limits.sessions_per_account:
+            raise AppError(Kind.RATE_LIMIT_EXCEEDED, "Too many live sessions of this account.", retry_after_s=10.0)
+        self._seats[principal.account_id] += 1
+        try:
+            yield
+        finally:
+            self._seats[principal.account_id] -= 1
+            if not self._seats[principal.account_id]:
+                del self._seats[principal.account_id]
 
     def _authenticate(self, start: wire.StartMessage, headers: dict[str, str]) -> Principal:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
@@ -246,6 +266,16 @@ class _Connection:
                 await self._greeted.wait()
         except TimeoutError:
             raise AppError(Kind.UNAVAILABLE, "The transcription service does not answer.") from None
+
+    @contextmanager
+    def until(self, expires_at: float) -> Iterator[None]:
+        """Close the connection at a Unix time: the token is over, the session is not; the client resumes."""
+        error = AppError(Kind.UNAUTHORIZED, "The access token has expired: resume with a new one.")
+        timer = asyncio.get_running_loop().call_later(max(0.0, expires_at - time.time()), self.fail, error)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def read(self) -> None:
         """Pass on what the client says until it leaves or the connection is to be closed."""

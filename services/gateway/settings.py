@@ -43,6 +43,10 @@ class Settings(ServiceSettings):
     live_drain_s: float = Field(
         5.0, gt=0, le=3600, description="What live sockets get to close after SIGTERM; less than DRAIN_S."
     )
+    sessions_per_account: int = Field(50, ge=1, description="Live sessions of one account on one replica.")
+    token_grace_s: float = Field(
+        30.0, ge=0, le=3600, description="Life of a live socket after its access token has expired."
+    )
     heartbeat_s: float = Field(
         20.0,
         ge=1,

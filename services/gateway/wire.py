@@ -112,18 +112,25 @@ def parse_control(message: dict[str, Any], channel: int) -> relay.ClientEvent:
             event.pause.paused = True
         case "unpause":
             event.pause.SetInParent()
+        case "gap":
+            event.gap.from_offset, event.gap.to_offset = (_offset(message, name) for name in ("from", "to"))
         case "finish":
             event.finish.SetInParent()
-            if (offset := message.get("offset")) is not None:
-                if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < 1 << 62:
-                    problem = Problem("offset", "must be the number of bytes sent")
-                    raise AppError(Kind.VALIDATION_FAILED, "The message is not valid.", details=(problem,))
-                event.finish.offset = offset
+            if message.get("offset") is not None:
+                event.finish.offset = _offset(message, "offset")
         case "start":
             raise AppError(Kind.CONFLICT, "The session has started already.")
         case _:
             raise AppError(Kind.BAD_REQUEST, "The message's type is not known.")
     return event
+
+
+def _offset(message: dict[str, Any], name: str) -> int:
+    value = message.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
+        problem = Problem(name, "must be a number of bytes")
+        raise AppError(Kind.VALIDATION_FAILED, "The message is not valid.", details=(problem,))
+    return value
 
 
 def dumps(message: dict[str, Any]) -> str:

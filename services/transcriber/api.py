@@ -78,6 +78,12 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
                     if channel.session is not None:
                         channel.session.detach(channel)
 
+    async def FinishSession(  # noqa: N802
+        self, request: relay.FinishSessionRequest, context: Any
+    ) -> relay.FinishSessionResponse:
+        """Begin to close an orphan; its utterances are recognised in the background."""
+        return relay.FinishSessionResponse(begun=await self._sessions.finish_orphan(request.session_id))
+
     async def _read(self, batches: Any, line: _Line, greetings: asyncio.TaskGroup) -> None:
         async for batch in batches:
             for event in batch.events:
@@ -107,6 +113,8 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
                     session.finalize()
                 case "pause":
                     session.pause(event.pause.paused)
+                case "gap":
+                    session.declare_gap(event.gap.from_offset, event.gap.to_offset)
                 case "finish":
                     session.finish(event.finish.offset if event.finish.HasField("offset") else None)
 

@@ -7,6 +7,7 @@ import time
 import wave
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -187,6 +188,30 @@ async def test_deposed_owner_cannot_write_and_tells_its_client(nats_server: Nats
         entries = await log_of(b, session.id)
         check_accounts(entries, len(speech))
         assert {entry.writer for entry in entries if entry.HasField("segment")} == {"b"}
+
+
+@pytest.mark.req("R-WS-3")
+async def test_deposed_owner_that_never_heard_of_it_takes_the_session_back(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    """A frozen replica missed that its session went elsewhere. When the client came back to it, it compared the token
+    with those of its own memory and said "Session expired"."""
+    async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
+        b.sessions = Sessions(replace(b.ports, announce=_unheard), SETTINGS, sessions_max=50)
+        first, second, third, fourth = Client(), Client(), Client(), Client()
+        session = await a.open(first)
+        speak(session, speech, end=3200)
+        await b.resume(session.id, token_of(first), second)
+        await b.resume(session.id, token_of(second), third)
+        back = await a.resume(session.id, token_of(third), fourth)
+        speak(back, speech, start=fourth.of("restored")[0].restored.offset)
+        back.finish(len(speech))
+        await fourth.until(lambda c: c.of("finished"))
+        check_accounts(await log_of(a, session.id), len(speech))
+
+
+async def _unheard(_subject: str, _payload: bytes) -> None:
+    """Announce to nobody."""
 
 
 @pytest.mark.req("R-WS-4")
@@ -374,3 +399,89 @@ async def test_drain_commits_what_was_cut_and_sends_clients_away(nats_server: Na
         adopted.finish(len(speech))
         await back.until(lambda c: c.of("finished"))
         check_accounts(await log_of(b, session.id), len(speech))
+
+
+@pytest.mark.req("R-WS-2", "R-WS-4")
+async def test_gap_that_the_client_declares_is_part_of_the_transcript(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech, end=224_000)
+        session.declare_gap(224_000, 288_000)
+        speak(session, speech, start=288_000)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"))
+        gaps = [event.entry.gap for event in client.of("entry") if event.entry.HasField("gap")]
+        assert [(gap.start_offset, gap.end_offset, gap.reason) for gap in gaps] == [
+            (224_000, 288_000, pb.GAP_REASON_CLIENT_MISSING)
+        ]
+        accounts = client.of("finished")[0].finished.accounts
+        assert accounts.gap_s == 2.0
+        assert accounts.coverage == pytest.approx(1 - 64_000 / len(speech))
+        assert client.acked_offset == len(speech)
+
+
+@pytest.mark.req("R-WS-4")
+async def test_audio_behind_a_gap_is_not_acknowledged_before_the_gap_is_recorded(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
+        client = Client()
+        session = await a.open(client)
+        a.engine.gate.clear()  # the utterance before the gap cannot be committed, so neither can the gap
+        speak(session, speech, end=224_000)
+        session.declare_gap(224_000, 288_000)
+        speak(session, speech, start=288_000, end=320_000)
+        await client.until(partial(_has_acknowledged, 224_000))
+        back = Client()
+        adopted = await b.resume(session.id, token_of(client), back)
+        assert back.of("restored")[0].restored.offset == 224_000
+        assert client.acked_offset == 224_000
+        adopted.declare_gap(224_000, 288_000)
+        speak(adopted, speech, start=288_000)
+        adopted.finish(len(speech))
+        await back.until(lambda c: c.of("finished"))
+        assert back.of("finished")[0].finished.accounts.gap_s == 2.0
+
+
+@pytest.mark.req("R-WS-2")
+@pytest.mark.parametrize(
+    ("start", "end", "code"), [(0, 3, "validation_failed"), (6400, 9600, "offset_gap"), (4, 2, "validation_failed")]
+)
+async def test_gap_that_makes_no_sense_is_refused(nats_server: NatsServer, start: int, end: int, code: str) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        session.declare_gap(start, end)
+        assert [event.problem.code for event in client.of("problem")] == [code]
+
+
+@pytest.mark.req("R-WS-5")
+async def test_orphan_is_finished_by_whoever_is_asked(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "b") as b:
+        async with replica(nats_server, "a") as a:
+            client = Client()
+            session = await a.open(client)
+            speak(session, speech, end=320_000)
+            await client.until(partial(_has_acknowledged, 320_000))
+            await a.sessions.drain(0.0)  # its client never comes back
+        assert await b.sessions.finish_orphan(session.id)
+        async with asyncio.timeout(10):
+            while b.sessions.get(session.id):
+                await asyncio.sleep(0.02)
+        entries = await log_of(b, session.id)
+        check_accounts(entries, 320_000)
+        assert entries[-1].closed.reason == pb.CLOSE_REASON_IDLE
+        assert not await b.sessions.finish_orphan(session.id)
+        with pytest.raises(AppError):
+            await b.sessions.finish_orphan(ids.new_id())
+
+
+async def test_quiet_session_with_a_client_shows_that_it_has_an_owner(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a", SessionSettings(sign_of_life_s=0.3)) as a:
+        client = Client()
+        session = await a.open(client)
+        before = session.ledger.position
+        async with asyncio.timeout(5):
+            while session.ledger.position < before + 2:
+                await asyncio.sleep(0.02)
