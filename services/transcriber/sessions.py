@@ -74,7 +74,7 @@ class Sessions:
                 session = self.get(request.session_id)
                 adopted = session is None or not session.may_resume(request.owner_id, request.resume_token)
                 if session is None or adopted:
-                    deposed, session = session, await self._from_logs(request)
+                    deposed, session = session, await self._from_logs(request.session_id, request)
                     # The token is the log's and not ours: another has owned the session since, unheard by us.
                     if deposed is not None:
                         deposed.step_down()
@@ -113,18 +113,17 @@ class Sessions:
         if len(self._sessions) >= self._sessions_max:
             raise AppError(Kind.UNAVAILABLE, "Too many sessions at the moment.", retry_after_s=5.0)
 
-    async def _from_logs(self, request: relay.Resume) -> LiveSession:
+    async def _from_logs(self, session_id: str, client: relay.Resume | None = None) -> LiveSession:
         """Rebuild a session: fold its transcript log, replay its audio from the checkpoint.
 
-        Raises AppError(NOT_FOUND) if there is none, or its account or token are not those of the request.
+        Raises AppError(NOT_FOUND) if there is none, or its account or token are not those of the client.
         """
-        session_id = request.session_id
         history = await self._ports.transcripts.read(session_id)
         if not history:
             raise AppError(Kind.NOT_FOUND, "Session expired")
         ledger = fold(session_id, (entry for _, entry in history))
         session = self._live_session(ledger, history[-1][0], self._ports, self._settings)
-        if not session.may_resume(request.owner_id, request.resume_token):
+        if client is not None and not session.may_resume(client.owner_id, client.resume_token):
             metrics.ADOPTIONS.labels("refused").inc()
             raise AppError(Kind.NOT_FOUND, "Session expired")
         if ledger.closed is None:

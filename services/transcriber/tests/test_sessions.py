@@ -485,3 +485,23 @@ async def test_quiet_session_with_a_client_shows_that_it_has_an_owner(nats_serve
         async with asyncio.timeout(5):
             while session.ledger.position < before + 2:
                 await asyncio.sleep(0.02)
+
+
+@pytest.mark.req("R-RES-3", "R-WS-4")
+async def test_full_log_holds_the_client_and_goes_on_when_there_is_room(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        full, _ = streams(256 * 1024, 16 * 1024**2, 86_400.0)
+        await a.broker.declare(full)
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech)
+        await client.until(lambda c: any(e.status.state == relay.STATE_HOLD for e in c.of("status")))
+        acked = client.acked_offset
+        assert acked <= 256 * 1024
+        assert (await a.audio.read(session.id, 0, 0))[0][:acked] == speech[:acked]
+        roomy, _ = streams(64 * 1024**2, 16 * 1024**2, 86_400.0)
+        await a.broker.declare(roomy)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"), within_s=20)
+        check_accounts(await log_of(a, session.id), len(speech))
+        assert client.acked_offset == len(speech)
