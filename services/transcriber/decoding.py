@@ -1,8 +1,8 @@
 """From the client's bytes to the session's audio: 16 kHz mono s16le, and the offsets of the one in the other.
 
-Two coordinates run through a session. *Source* offsets count the client's bytes, as they are sent, acknowledged and kept
-in the audio log. *PCM* offsets count the audio that is heard in them: times, utterances and the transcript log have these.
-For PCM from the client both are the same.
+Two coordinates run through a session. *Source* offsets count the client's bytes, as they are sent, acknowledged and
+kept in the audio log. *PCM* offsets count the audio that is heard in them: times, utterances and the transcript log
+have these. For PCM from the client both are the same.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ class Missing:
     source_start: int
     source_end: int
     reason: pb.GapReason.ValueType
+
+    @property
+    def durable_with(self) -> int:
+        """The source offset below which everything must be durable before the gap may be told."""
+        return self.source_start if self.reason == pb.GAP_REASON_CLIENT_MISSING else self.source_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,5 +131,3 @@ class PcmDecoder:
         """See `Decoder`."""
         del pcm_offset
         return None
-
-

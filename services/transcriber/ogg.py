@@ -131,7 +131,7 @@ class OggDemuxer:
         if self._packet is not None and not continued:
             self._drop_packet()
         # The end of a packet whose beginning was lost is lost too.
-        self._orphaned = continued and self._packet is None or self._orphaned and continued
+        self._orphaned = (continued and self._packet is None) or (self._orphaned and continued)
         entry = page_offset if self._packet is None and not self._orphaned else None
         at = 0
         for length in lacing:

@@ -30,7 +30,10 @@ _MISSING_BYTES_MAX = 24 * 3600 * BYTES_PER_SECOND
 
 def decoder_of(ledger: Ledger) -> Decoder:
     """Return the decoder that goes on where a session's log ends."""
-    demuxers = {pb.ENCODING_WEBM_OPUS: WebmDemuxer, pb.ENCODING_OGG_OPUS: OggDemuxer}
+    demuxers: dict[pb.Encoding.ValueType, Callable[[int, int | None], Demuxer]] = {
+        pb.ENCODING_WEBM_OPUS: WebmDemuxer,
+        pb.ENCODING_OGG_OPUS: OggDemuxer,
+    }
     demuxer = demuxers.get(ledger.opened.encoding)
     if demuxer is None:
         return PcmDecoder(ledger.accounted_offset)
