@@ -21,7 +21,7 @@ from services.transcriber.opus import (
 
 _CAPTURE = b"OggS"
 _PAGE = struct.Struct("<4sBBQIIIB")
-_CRC_AT = 22
+CHECKSUM_AT = 22
 _CONTINUED, _FIRST = 1, 2
 _LACING_MAX = 255
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -97,13 +97,13 @@ class OggDemuxer:
             return True
         if len(start) < _PAGE.size:
             return False
-        _, _, flags, _, serial, _, _, segments = _PAGE.unpack(start)
+        _, _, flags, _, serial, _, wanted, segments = _PAGE.unpack(start)
         lacing = self._tape.peek(_PAGE.size, segments)
         size = _PAGE.size + segments + sum(lacing)
         if len(lacing) < segments or self._tape.left < size:
             return False
         page = self._tape.peek(0, size)
-        if not _is_intact(page):
+        if checksum(page) != wanted:
             self._lost = True
             return True
         self._take_page(page, flags, serial, lacing)
@@ -172,9 +172,8 @@ class OggDemuxer:
         self._packet = None
 
 
-def _is_intact(page: bytes) -> bool:
-    """Check a page's CRC, which runs over the bits of each byte in the other direction than zlib's."""
-    wanted = int.from_bytes(page[_CRC_AT : _CRC_AT + 4], "little")
-    turned = (page[:_CRC_AT] + bytes(4) + page[_CRC_AT + 4 :]).translate(_BITS_REVERSED)
+def checksum(page: bytes) -> int:
+    """Return the CRC of a page, counted without its own; it runs over the bits of a byte the other way than zlib's."""
+    turned = (page[:CHECKSUM_AT] + bytes(4) + page[CHECKSUM_AT + 4 :]).translate(_BITS_REVERSED)
     crc = zlib.crc32(turned, 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{crc:032b}"[::-1], 2) == wanted
+    return int(f"{crc:032b}"[::-1], 2)

@@ -36,7 +36,7 @@ from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, newest, se
 log = telemetry.logger(__name__)
 
 TAKEN_OVER = 4409
-_ENCODED_SHARE = 4
+_ENCODED_SHARE = 2
 
 
 @dataclass(frozen=True, slots=True)
