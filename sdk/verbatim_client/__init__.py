@@ -11,6 +11,7 @@ from verbatim_client.backoff import Backoff
 from verbatim_client.client import VerbatimClient
 from verbatim_client.errors import ApiError, ConnectionGivenUpError, SessionLostError, StreamError
 from verbatim_client.live import LiveSession, LiveSettings
+from verbatim_client.watch import Watch
 
 __all__ = [
     "ApiError",
@@ -21,4 +22,5 @@ __all__ = [
     "SessionLostError",
     "StreamError",
     "VerbatimClient",
+    "Watch",
 ]

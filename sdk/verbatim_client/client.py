@@ -17,6 +17,7 @@ import httpx2
 from verbatim_client.backoff import Backoff
 from verbatim_client.errors import ApiError
 from verbatim_client.live import Event, LiveSession, LiveSettings
+from verbatim_client.watch import Watch
 
 Json = dict[str, Any]
 
@@ -182,6 +183,14 @@ class VerbatimClient:
             finally:
                 speaking.cancel()
                 await asyncio.wait([speaking])
+
+    def watch(self, meeting_id: str, *, last_event_id: str = "", backoff: Backoff | None = None) -> Watch:
+        """Follow a meeting as it is spoken: iterate for its events, what was said before first.
+
+        `last_event_id` is where an earlier watch had come to.
+        """
+        path = f"/api/meetings/{meeting_id}/live"
+        return Watch(self._http, path, self._token, _error, last_event_id=last_event_id, backoff=backoff)
 
     # Any call.
 

@@ -153,22 +153,11 @@ def render(event: relay.ServerEvent, session_id: str) -> dict[str, Any]:
         case "ack":
             return {"type": "ack", "offset": event.ack.offset, "stored_offset": event.ack.stored_offset}
         case "partial":
-            partial = event.partial
-            return {
-                "type": "partial",
-                "segment_id": partial.segment_id,
-                "index": partial.index,
-                "start": partial.start_s,
-                "end": partial.end_s,
-                "text": partial.text,
-                "stable_chars": partial.stable_chars,
-            }
+            return render_partial(event.partial)
         case "entry":
             return render_entry(event.entry)
         case "status":
-            status = event.status
-            message = {"type": "status", "state": _STATES[status.state], "lag_s": round(status.lag_s, 3)}
-            return message | ({"reason": status.reason} if status.reason else {})
+            return render_status(event.status)
         case "started":
             return _started(event.started)
         case "restored":
@@ -177,6 +166,25 @@ def render(event: relay.ServerEvent, session_id: str) -> dict[str, Any]:
             return _finished(event.finished)
         case kind:
             raise ValueError(f"{kind} cannot be rendered for {session_id}")
+
+
+def render_partial(partial: relay.Partial) -> dict[str, Any]:
+    """Return the text of speech that goes on."""
+    return {
+        "type": "partial",
+        "segment_id": partial.segment_id,
+        "index": partial.index,
+        "start": partial.start_s,
+        "end": partial.end_s,
+        "text": partial.text,
+        "stable_chars": partial.stable_chars,
+    }
+
+
+def render_status(status: relay.Status) -> dict[str, Any]:
+    """Return how well a session is served."""
+    message = {"type": "status", "state": _STATES[status.state], "lag_s": round(status.lag_s, 3)}
+    return message | ({"reason": status.reason} if status.reason else {})
 
 
 def render_entry(entry: pb.TranscriptEntry) -> dict[str, Any]:

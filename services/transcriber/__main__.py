@@ -14,6 +14,7 @@ from chassis import bus, lifecycle, rpc
 from chassis.lifecycle import Lifecycle
 from chassis.settings import load
 from services.transcriber.api import TranscriberService
+from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser
@@ -48,12 +49,14 @@ async def start(
     for stream in streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s):
         await broker.declare(stream)
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
+    captions = Captions(broker.client.publish)
     concurrency = settings.speech_concurrency if len(engines) > 1 else settings.embedded_workers
     ports = Ports(
         transcripts=transcript_log(broker),
         audio=audio,
         recogniser=Recogniser(engines, concurrency=concurrency, deadline_s_max=settings.speech_deadline_s),
         announce=broker.client.publish,
+        captions=captions,
         replica=life.replica,
         clock=time.monotonic,
     )
@@ -64,6 +67,7 @@ async def start(
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     life.spawn(broker.until_closed(), "broker")
     life.spawn(audio.run(), "audio log")
+    life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
 
     server = rpc.Server(

@@ -20,6 +20,7 @@ from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from services.transcriber import filters, metrics
 from services.transcriber.audio import Window
+from services.transcriber.captions import Captions
 from services.transcriber.cutting import Cutter, CuttingSettings, Utterance
 from services.transcriber.decoding import Decoder, Heard, Missing, Refused, Stretch
 from services.transcriber.filters import FilterSettings
@@ -70,6 +71,7 @@ class Ports:
     audio: AudioLog
     recogniser: Recogniser
     announce: Callable[[str, bytes], Awaitable[None]]
+    captions: Captions
     replica: str
     clock: Callable[[], float]
 
@@ -122,7 +124,7 @@ class LiveSession:
         self._ports = ports
         self._settings = settings
         self._last_sequence = last_sequence
-        self._line = ClientLine(settings.faults_max)
+        self._line = ClientLine(settings.faults_max, self._tell_viewers)
         self._window = Window(ledger.accounted_offset, bytearray())
         self._cutter = Cutter(settings.cutting, ledger.accounted_offset)
         self._decoder: Decoder = decoder_of(ledger)
@@ -663,8 +665,12 @@ class LiveSession:
         if partial is not None and self._cutter.open_start_byte == start_byte:
             metrics.PARTIALS.inc()
             self._line.say(partial=partial)
+            self._ports.captions.say_partial(self.id, opened, partial)
 
     # -- what the client is told ---------------------------------------------------------------------------------
+
+    def _tell_viewers(self, status: relay.Status) -> None:
+        self._ports.captions.say_status(self.id, self.ledger.opened, status)
 
     def _acknowledge(self) -> None:
         self._line.say(ack=relay.Ack(offset=self._writer.durable_offset, stored_offset=self._stored_offset))

@@ -144,7 +144,7 @@ def _line(what: str, figures: Figures) -> str:
         f"{load.sessions:>4} sessions, {what:<11}: ack p50 {load.latency_ms(0.5):.1f} ms, "
         f"p99 {load.latency_ms(0.99):.1f} ms · CPU s per audio hour: {cpu} · MB per session: {grown} · "
         f"frames {load.frames}, segments {load.segments}, "
-        f"generator late at most {1000 * load.late_s_max:.0f} ms{overhead}"
+        f"dropped {load.dropped}, generator late at most {1000 * load.late_s_max:.0f} ms{overhead}"
     )
 
 

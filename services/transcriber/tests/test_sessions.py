@@ -20,6 +20,7 @@ from chassis import bus, ids
 from chassis.errors import AppError, Kind
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
+from services.transcriber.captions import Captions
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser
 from services.transcriber.session import LiveSession, Ports, SessionSettings
@@ -47,9 +48,10 @@ class Replica:
         self.engine = CountingSpeech()
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
+        self.captions = Captions(broker.client.publish)
         recogniser = Recogniser([self.engine], concurrency=4, deadline_s_max=5.0)
         self.ports = Ports(
-            self.transcripts, self.audio, recogniser, broker.client.publish, name, time.monotonic
+            self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic
         )  # fmt: skip
         self.sessions = Sessions(self.ports, settings, sessions_max=50)
         self.broker = broker
@@ -78,7 +80,11 @@ async def replica(server: NatsServer, name: str, settings: SessionSettings = SET
             one.sessions.note_adopted(message.data)
 
         await broker.client.subscribe("sessions.adopted", cb=note)
-        tasks = [asyncio.create_task(one.audio.run()), asyncio.create_task(one.sessions.run())]
+        tasks = [
+            asyncio.create_task(one.audio.run()),
+            asyncio.create_task(one.captions.run()),
+            asyncio.create_task(one.sessions.run()),
+        ]
         try:
             yield one
         finally:
