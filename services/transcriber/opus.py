@@ -16,6 +16,8 @@ PACKET_BYTES_MAX = 64 * 1024
 DAMAGE_BYTES_MAX = 64 * 1024
 """Longer damage is told in parts of this size."""
 
+LOOK_BACK_BYTES = 16
+
 _MAGIC = b"OpusHead"
 _FIELDS = struct.Struct("<BBHIhB")
 # RFC 6716, section 3.1: samples of a frame at 48 kHz by the configuration in the first five bits.
@@ -109,7 +111,10 @@ def packet_samples(data: bytes) -> int | None:
 
 
 class Tape:
-    """The bytes of a container that came and are not read yet, by their offset in the client's stream."""
+    """The bytes of a container that came and are not read yet, by their offset in the client's stream.
+
+    The last `LOOK_BACK_BYTES` that were read stay: places behind the place of reading may be that much negative.
+    """
 
     def __init__(self, offset: int) -> None:
         self._held = bytearray()
@@ -128,10 +133,10 @@ class Tape:
 
     def feed(self, data: bytes) -> None:
         """Add the next bytes."""
-        if self._at:
-            del self._held[: self._at]
-            self._held_from += self._at
-            self._at = 0
+        done = max(0, self._at - LOOK_BACK_BYTES)
+        del self._held[:done]
+        self._held_from += done
+        self._at -= done
         self._held += data
 
     def peek(self, start: int, size: int) -> bytes:
@@ -140,7 +145,7 @@ class Tape:
 
     def find(self, pattern: bytes, start: int, end: int) -> int | None:
         """Return where a pattern begins between `start` and `end` behind the place of reading; None if it does not."""
-        found = self._held.find(pattern, self._at + start, self._at + end)
+        found = self._held.find(pattern, max(0, self._at + start), self._at + end)
         return None if found < 0 else found - self._at
 
     def skip(self, size: int) -> None:

@@ -187,7 +187,7 @@ class OpusDecoder:
         """Resample what was decoded and drop what is run-up or was heard before."""
         pcm = self._voice.resample(b"".join(self._full_rate))[self._skip_bytes :]
         heard_before = self._first_pcm_offset - (self._pcm_offset - len(pcm))
-        if heard_before < len(pcm):
+        if pcm and heard_before < len(pcm):
             self._stretches.append(Heard(pcm[max(0, heard_before) :]))
         self._full_rate.clear()
         self._skip_bytes = 0

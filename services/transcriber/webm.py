@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from services.transcriber.opus import (
     DAMAGE_BYTES_MAX,
+    LOOK_BACK_BYTES,
     PACKET_BYTES_MAX,
     Damage,
     Head,
@@ -58,6 +59,7 @@ class WebmDemuxer:
         self._refused = False
         self._ended = False
         self._to_pass = 0
+        self._header_tried_at = offset - 1
 
     def feed(self, data: bytes) -> None:
         """See `Demuxer`."""
@@ -77,6 +79,8 @@ class WebmDemuxer:
 
     def _seek(self) -> bool:
         """Look for the next cluster or header; what lies before it is damage."""
+        if self._rewind():
+            return True
         # Not at the place of reading itself: what was found there did not hold.
         found = [self._tape.find(anchor, 1, DAMAGE_BYTES_MAX + len(anchor)) for anchor in _ANCHORS]
         places = [place for place in found if place is not None]
@@ -87,6 +91,15 @@ class WebmDemuxer:
             self._damage(DAMAGE_BYTES_MAX)
         else:
             return False
+        return True
+
+    def _rewind(self) -> bool:
+        """Go back to a header whose first bytes were taken for the rest of an element that was cut off."""
+        back = self._tape.find(_EBML_MAGIC, -LOOK_BACK_BYTES, len(_EBML_MAGIC) - 1)
+        if back is None or self._tape.offset + back <= self._header_tried_at:
+            return False
+        self._tape.skip(back)
+        self._lost = False
         return True
 
     def _damage(self, size: int) -> None:
@@ -108,6 +121,8 @@ class WebmDemuxer:
             self._to_pass -= passed
             return not self._to_pass
         start = self._tape.peek(0, _HEADER_BYTES_MAX)
+        if start.startswith(_EBML_MAGIC):
+            self._header_tried_at = self._tape.offset
         header = _element(start)
         if header is None:
             # Of a header that is whole but not right nothing can come.
