@@ -64,10 +64,15 @@ class OggDemuxer:
         if self._packet is not None:
             self._drop_packet()
         if self._tape.left:
+            if self._serial is None:
+                self._refuse("The stream does not begin as Ogg does.")
             self._damage(self._tape.left)
 
     def _seek(self) -> bool:
         """Look for the next page; what lies before it is damage."""
+        if self._serial is None and not self._refused:
+            self._refuse("The stream does not begin as Ogg does.")
+            return True
         # Not at the place of reading itself: what was found there did not hold.
         found = self._tape.find(_CAPTURE, 1, DAMAGE_BYTES_MAX + len(_CAPTURE))
         if found is not None:
@@ -80,8 +85,6 @@ class OggDemuxer:
         return True
 
     def _damage(self, size: int) -> None:
-        if self._serial is None:
-            self._refuse("The stream does not begin as Ogg does.")
         self._items.append(Damage(self._tape.offset, self._tape.offset + size))
         self._tape.skip(size)
 

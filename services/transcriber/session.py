@@ -205,8 +205,7 @@ class LiveSession:
                 with pace.work():
                     self._take(self._decoder.decode())
                 await asyncio.sleep(pace.rest_s())
-                while self.buffered_bytes > settings.buffer_bytes_max // 2:
-                    self._wake.set()
+                while self._work and self.buffered_bytes > settings.buffer_bytes_max // 2:
                     self._progress.clear()
                     await self._progress.wait()
             self._flush_when_due()
@@ -232,6 +231,12 @@ class LiveSession:
             self._settings.checkpoint_every_s * BYTES_PER_SECOND
         ):
             self._wake.set()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Free the audio that no later utterance can want."""
+        context_bytes = self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000
+        self._window.forget_below(self._cutter.silent_until_byte - context_bytes)
 
     def _pass_over(self, missing: Missing) -> None:
         """Go on behind audio that is not there."""
@@ -262,8 +267,7 @@ class LiveSession:
             pcm = self._window.slice(utterance.context_start_byte, utterance.end_byte)
             self._work.append(_Work(utterance, pcm, segment_id, now, self._cutter.position_byte))
             self._queued_bytes += len(pcm)
-        context_bytes = self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000
-        self._window.forget_below(self._cutter.silent_until_byte - context_bytes)
+        self._forget()
         if self._backlog_s() > self._settings.backlog_hold_s:
             self._line.hold("backlog")
         self._wake.set()
@@ -579,8 +583,6 @@ class LiveSession:
             self.attached and quiet_s > self._settings.sign_of_life_s
         ):
             await self._append(checkpoint=pb.Checkpoint(end_offset=silent_until, **self._resumption(silent_until)))
-            self._window.forget_below(silent_until)
-            self._progress.set()
 
     async def _close(self) -> None:
         """Write the accounts when every byte is durable, and tell them when they are stored."""

@@ -74,11 +74,16 @@ class WebmDemuxer:
         while not self._items and (self._seek() if self._lost else self._read_element()):
             pass
         if not self._items and self._ended and self._tape.left:
+            if not self._begun:
+                self._refuse("The stream does not begin as WebM does.")
             self._damage(self._tape.left)
         return self._items.popleft() if self._items else None
 
     def _seek(self) -> bool:
         """Look for the next cluster or header; what lies before it is damage."""
+        if not self._begun and not self._refused:
+            self._refuse("The stream does not begin as WebM does.")
+            return True
         if self._rewind():
             return True
         # Not at the place of reading itself: what was found there did not hold.
@@ -103,8 +108,6 @@ class WebmDemuxer:
         return True
 
     def _damage(self, size: int) -> None:
-        if not self._begun:
-            self._refuse("The stream does not begin as WebM does.")
         self._items.append(Damage(self._tape.offset, self._tape.offset + size))
         self._tape.skip(size)
 

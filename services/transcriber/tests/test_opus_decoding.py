@@ -1,4 +1,4 @@
-"""Opus in WebM and Ogg becomes audio: all of it, at one offset whatever the pieces, and nothing hostile gets through."""
+"""Opus in WebM and Ogg becomes audio: all of it, at one offset whatever the pieces; what is hostile does no harm."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -104,8 +104,9 @@ def test_chromium_that_was_started_twice_is_heard_as_one_time_line() -> None:
     stretches = decode(decoder("webm"), in_pieces(data, 4000))
     assert [type(stretch) for stretch in stretches] == [Heard]
     assert len(heard(stretches)) == pytest.approx(8.76 * BYTES_PER_SECOND, abs=640)
-    # The microphone leads with half a second of silence.
-    assert likeness(heard(stretches)[int(0.722 * BYTES_PER_SECOND) : 3 * BYTES_PER_SECOND], SPEECH) < 1.0
+    # The fake microphone began with half a second of silence.
+    first_sentence = heard(stretches)[8_120 * 2 :][: 3 * BYTES_PER_SECOND]
+    assert likeness(first_sentence, SPEECH[: 3 * BYTES_PER_SECOND]) > 0.99
 
 
 @both
@@ -156,7 +157,6 @@ def test_offsets_of_both_streams_belong_together(container: Container) -> None:
     decode(one, in_pieces(data, 700))
     for source_offset in range(0, len(data), 1_111):
         pcm_offset = one.heard_below(source_offset)
-        # Half of the stream is enough to hear what is said to be in it.
         assert length(decode(decoder(container), [data[:source_offset]])) >= pcm_offset
         assert pcm_offset >= (source_offset / len(data) - 0.15) * len(SPEECH)
     assert one.heard_below(len(data)) == pytest.approx(len(SPEECH), abs=2000)

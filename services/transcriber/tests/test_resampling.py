@@ -12,7 +12,8 @@ RATE_HZ = 48_000
 
 def tone(frequency_hz: float) -> bytes:
     times = np.arange(RATE_HZ // 2) / RATE_HZ
-    return np.rint(10_000 * np.sin(2 * np.pi * frequency_hz * times)).astype("<i2").tobytes()
+    pcm: bytes = np.rint(10_000 * np.sin(2 * np.pi * frequency_hz * times)).astype("<i2").tobytes()
+    return pcm
 
 
 def level_db(frequency_hz: float) -> float:
