@@ -61,7 +61,7 @@ class Feed:
         self._hurried = False
         self._shifts_s: dict[str, float] = {}
         self._spoken: dict[str, int] = {}
-        self._states: dict[str, bytes] = {}
+        self._states: dict[str, tuple[tuple[int, str], bytes]] = {}
 
     @property
     def is_over(self) -> bool:
@@ -77,7 +77,7 @@ class Feed:
     def join(self, follower: Follower) -> None:
         """Let somebody follow."""
         self.followers.add(follower)
-        for session_id, piece in self._states.items():
+        for session_id, (_, piece) in self._states.items():
             follower.offer_status(session_id, piece)
 
     async def run(self, captions: Captions) -> None:
@@ -131,9 +131,10 @@ class Feed:
         while len(self._recent) > self._backlog_max:
             self._floor = self._recent.popleft().number
         self._shifts_s = page.shifts_s
-        for known in (self._spoken, self._states):
-            for session_id in known.keys() - page.shifts_s.keys():
-                del known[session_id]
+        for session_id in self._spoken.keys() - page.shifts_s.keys():
+            del self._spoken[session_id]
+        for session_id in self._states.keys() - page.shifts_s.keys():
+            del self._states[session_id]
         if page.reached > self.head:
             self.head = page.reached
             self._tell()
@@ -145,20 +146,31 @@ class Feed:
 
     def hear(self, caption: Caption) -> None:
         """Take a caption of the broker."""
+        if caption.HasField("stored"):
+            self._wake.set()
+        if caption.HasField("status"):
+            self._hear_status(caption)
+        if caption.HasField("partial"):
+            self._hear_partial(caption)
+
+    def _hear_status(self, caption: Caption) -> None:
         session_id = caption.session_id
-        match caption.WhichOneof("kind"):
-            case "stored":
-                self._wake.set()
-            case "partial":
-                if session_id not in self._shifts_s:
-                    # A session that has only just begun: where it begins is in the store.
-                    self._wake.set()
-                elif caption.partial.index > self._spoken.get(session_id, -1):
-                    piece = sse.partial(caption, self._shifts_s[session_id])
-                    for follower in self.followers:
-                        follower.offer_partial(session_id, caption.partial.index, piece)
-            case "status":
-                if session_id in self._states or len(self._states) < _SESSIONS_MAX:
-                    self._states[session_id] = piece = sse.status(caption)
-                    for follower in self.followers:
-                        follower.offer_status(session_id, piece)
+        state = (caption.status.state, caption.status.reason)
+        known = self._states.get(session_id)
+        if known is not None and known[0] == state:
+            return
+        if known is not None or len(self._states) < _SESSIONS_MAX:
+            piece = sse.status(caption)
+            self._states[session_id] = (state, piece)
+            for follower in self.followers:
+                follower.offer_status(session_id, piece)
+
+    def _hear_partial(self, caption: Caption) -> None:
+        session_id, index = caption.session_id, caption.partial.index
+        if session_id not in self._shifts_s:
+            # A session that has only just begun: where it begins is in the store.
+            self._wake.set()
+        elif index > self._spoken.get(session_id, -1):
+            piece = sse.partial(caption, self._shifts_s[session_id])
+            for follower in self.followers:
+                follower.offer_partial(session_id, index, piece)

@@ -74,14 +74,17 @@ async def start(
         settings.grpc_host, settings.grpc_port,
         rpc.Identity("transcriber", settings.service_auth_key.get_secret_value()),
     )  # fmt: skip
-    server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, TranscriberService(sessions))
+    service = TranscriberService(sessions)
+    server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
     await server.start()
     life.require("nats", broker.ping)
     life.ready()
 
     await life.until_stop()
     await server.retire()
+    service.retire()
     await sessions.drain(settings.drain_s * 0.6)
+    service.hang_up()
     await server.stop(settings.drain_s * 0.2)
 
 

@@ -28,15 +28,11 @@ class Captions:
         self._waiting_max = waiting_max
         self._ready = asyncio.Event()
 
-    def say_partial(self, session_id: str, opened: pb.Opened, partial: relay.Partial) -> None:
-        """Tell the text of speech that goes on."""
-        self._put(opened, Caption(session_id=session_id, speaker=opened.speaker, partial=partial))
-
-    def say_status(self, session_id: str, opened: pb.Opened, status: relay.Status) -> None:
-        """Tell how well a session is served."""
-        self._put(opened, Caption(session_id=session_id, speaker=opened.speaker, status=status))
-
-    def _put(self, opened: pb.Opened, caption: Caption) -> None:
+    def say(
+        self, session_id: str, opened: pb.Opened, status: relay.Status, partial: relay.Partial | None = None
+    ) -> None:
+        """Tell how well a session is served, and the text of speech that goes on in it."""
+        caption = Caption(session_id=session_id, speaker=opened.speaker, status=status, partial=partial)
         if len(self._waiting) >= self._waiting_max:
             self._waiting.popleft()
             metrics.CAPTIONS_DROPPED.inc()

@@ -58,15 +58,19 @@ class ClientLine:
         self._state = (state, reason)
         self.tell_state()
 
-    def tell_state(self, lag_s: float = 0.0) -> None:
-        """Say the worst that is the case: hold before degraded before ok."""
+    def status(self, lag_s: float = 0.0) -> relay.Status:
+        """Return the worst that is the case: hold before degraded before ok."""
         state, reason = self._state
         if self._holds:
             state, reason = relay.STATE_HOLD, min(self._holds)
-        status = relay.Status(state=state, reason=reason, lag_s=lag_s)
+        return relay.Status(state=state, reason=reason, lag_s=lag_s)
+
+    def tell_state(self, lag_s: float = 0.0) -> None:
+        """Say how well the session is served; to viewers only when it has changed."""
+        status = self.status(lag_s)
         self.say(status=status)
-        if self._told != (state, reason):
-            self._told = (state, reason)
+        if self._told != (status.state, status.reason):
+            self._told = (status.state, status.reason)
             self._tell_viewers(status)
 
     def complain(

@@ -37,6 +37,7 @@ from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, newest, se
 log = telemetry.logger(__name__)
 
 TAKEN_OVER = 4409
+_INTERNAL = 1011
 _ENCODED_SHARE = 2
 
 
@@ -148,6 +149,7 @@ class LiveSession:
         self._partials = Partials(ports.recogniser, every_s=settings.partial_every_s, min_s=settings.partial_min_s)
         self._partial: asyncio.Task[None] | None = None
         self._last_suppressed = False
+        self._leaving = False
         self._appended_at = ports.clock()
 
     # -- what the client says ------------------------------------------------------------------------------------
@@ -155,6 +157,8 @@ class LiveSession:
     def receive(self, offset: int, data: bytes) -> None:
         """Take audio at a byte offset. Trims what is held, refuses a hole, never waits."""
         held = self._writer.held_offset
+        if self._leaving:
+            return  # never acknowledged: the client sends it again where it resumes
         if self._finish_reason is not None:
             self._complain(Kind.CONFLICT, "The session is finishing.")
         elif len(data) % self._decoder.unit_bytes or offset % self._decoder.unit_bytes:
@@ -224,6 +228,7 @@ class LiveSession:
                     self.abandon()
 
     def _listen(self, pcm: bytes) -> None:
+        metrics.AUDIO_BYTES.labels("heard").inc(len(pcm))
         self._window.append(pcm)
         if cut := self._cutter.feed(pcm):
             self._enqueue(cut)
@@ -390,7 +395,8 @@ class LiveSession:
             await self._progress.wait()
 
     def hasten(self) -> None:
-        """Make what was received durable now."""
+        """Take no more audio, and make durable what was received."""
+        self._leaving = True
         self._ports.audio.append(self._writer, b"", urgent=True)
 
     def tick(self, now: float) -> None:
@@ -453,6 +459,10 @@ class LiveSession:
             except* Fenced:
                 log.info("fenced")
                 self.step_down()
+            except* Exception:
+                # Before the line is cut: a client that nobody tells would go on talking to nobody.
+                self.let_go(_INTERNAL, "Something went wrong on our side.")
+                raise
             finally:
                 self._end()
 
@@ -667,12 +677,12 @@ class LiveSession:
         if partial is not None and self._cutter.open_start_byte == start_byte:
             metrics.PARTIALS.inc()
             self._line.say(partial=partial)
-            self._ports.captions.say_partial(self.id, opened, partial)
+            self._ports.captions.say(self.id, opened, self._line.status(), partial)
 
     # -- what the client is told ---------------------------------------------------------------------------------
 
     def _tell_viewers(self, status: relay.Status) -> None:
-        self._ports.captions.say_status(self.id, self.ledger.opened, status)
+        self._ports.captions.say(self.id, self.ledger.opened, status)
 
     def _acknowledge(self) -> None:
         self._line.say(ack=relay.Ack(offset=self._writer.durable_offset, stored_offset=self._stored_offset))

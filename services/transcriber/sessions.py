@@ -23,7 +23,6 @@ _TICK_S = 0.1
 _ADOPTION_ATTEMPTS = 4
 _OVERLOADED = 1013
 _RESTARTING = 1012
-_INTERNAL = 1011
 
 
 class Sessions:
@@ -149,7 +148,6 @@ class Sessions:
         except Exception:
             log.exception("session failed", session=session.id)
             metrics.SESSION_FAILURES.inc()
-            session.let_go(_INTERNAL, "Something went wrong on our side.")
         finally:
             if self._sessions.get(session.id) is session:
                 del self._sessions[session.id]

@@ -18,6 +18,8 @@ from tests.chaos.numbered import CHUNK_BYTES, CHUNKS_PER_SECOND, Rhythm, speech
 Event = dict[str, Any]
 
 FINISH_WITHIN_S = 60.0
+# A client whose window stays full for so long is stuck: that is a finding.
+UNHEARD_S = 60.0
 TALK_AT_END_CHUNKS = 80
 _numbers = itertools.count(1)
 
@@ -129,7 +131,8 @@ class Workload:
                 await asyncio.sleep(every_s / 2)
             else:
                 await asyncio.sleep(max(0.0, -late_s))
-            await session.send(audio)
+            async with asyncio.timeout(UNHEARD_S):
+                await session.send(audio)
             ledger.chunks += 1
             if spoken:
                 ledger.spoken.append(chunk)

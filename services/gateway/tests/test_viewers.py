@@ -48,7 +48,8 @@ class Meeting:
 
     def say_partial(self, index: int, text: str = "and so") -> None:
         partial = relay.Partial(segment_id=f"s{index}", index=index, start_s=1.0, end_s=2.0, text=text)
-        self._gateway.captions.say(self.id, Caption(session_id=SESSION, speaker="Ann", partial=partial))
+        status = relay.Status(state=relay.STATE_DEGRADED)
+        self._gateway.captions.say(self.id, Caption(session_id=SESSION, speaker="Ann", status=status, partial=partial))
 
     def say_state(self, state: relay.State.ValueType) -> None:
         self._gateway.captions.say(self.id, Caption(session_id=SESSION, status=relay.Status(state=state)))
@@ -164,7 +165,7 @@ async def test_partials_and_states_have_no_id_and_partials_end_with_their_segmen
             await until(lambda: gateway.captions.followed[meeting.id])
             meeting.say_state(relay.STATE_DEGRADED)
             assert (await stream.next("status"))[1]["state"] == "degraded"
-            meeting.say_partial(1, "on")
+            meeting.say_partial(1, "on")  # the state that comes with it is known by now
             event_id, data = await stream.next()
             assert (event_id, data["type"], data["text"], data["speaker"]) == ("", "partial", "on", "Ann")
             assert (data["start"], data["end"]) == (101.0, 102.0)  # the session began 100 s into the meeting

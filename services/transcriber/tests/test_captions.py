@@ -14,6 +14,7 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from services.transcriber.captions import Captions
 
+DEGRADED = relay.Status(state=relay.STATE_DEGRADED)
 OPENED = pb.Opened(meeting_id="m1", speaker="Ann")
 
 
@@ -58,13 +59,14 @@ async def test_partials_and_states_go_to_the_meeting_with_session_and_speaker() 
     broker = Broker()
     captions = Captions(broker.publish)
     async with running(captions):
-        captions.say_status("s1", OPENED, relay.Status(state=relay.STATE_DEGRADED))
-        captions.say_partial("s1", OPENED, relay.Partial(index=3, text="and"))
+        captions.say("s1", OPENED, DEGRADED)
+        captions.say("s1", OPENED, DEGRADED, relay.Partial(index=3, text="and"))
         await broker.until(2)
-    assert [(subject, said.session_id, said.speaker, said.WhichOneof("kind")) for subject, said in broker.took] == [
-        ("captions.m1", "s1", "Ann", "status"),
-        ("captions.m1", "s1", "Ann", "partial"),
-    ]
+    assert [(subject, said.session_id, said.speaker) for subject, said in broker.took] == [
+        ("captions.m1", "s1", "Ann")
+    ] * 2
+    assert all(said.status == DEGRADED for _, said in broker.took)
+    assert [said.HasField("partial") for _, said in broker.took] == [False, True]
 
 
 @pytest.mark.req("R-WS-6", "R-WS-8")
@@ -73,13 +75,13 @@ async def test_broker_that_refuses_or_hangs_costs_the_oldest_captions_and_nobody
     captions = Captions(broker.publish, waiting_max=10)
     async with running(captions):
         broker.refusals = 1
-        captions.say_partial("s1", OPENED, relay.Partial(index=1))
-        captions.say_partial("s1", OPENED, relay.Partial(index=2))
+        captions.say("s1", OPENED, DEGRADED, relay.Partial(index=1))
+        captions.say("s1", OPENED, DEGRADED, relay.Partial(index=2))
         await broker.until(1)
         broker.gate.clear()
         for index in range(3, 103):
-            captions.say_partial("s1", OPENED, relay.Partial(index=index))
+            captions.say("s1", OPENED, DEGRADED, relay.Partial(index=index))
         broker.gate.set()
-        captions.say_partial("s1", OPENED, relay.Partial(index=103))
+        captions.say("s1", OPENED, DEGRADED, relay.Partial(index=103))
         await broker.until(11)
     assert [said.partial.index for _, said in broker.took] == [2, *range(94, 104)]

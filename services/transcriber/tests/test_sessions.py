@@ -220,6 +220,28 @@ async def _unheard(_subject: str, _payload: bytes) -> None:
     """Announce to nobody."""
 
 
+class BrokenTranscriptLog(TranscriptLog):
+    """Fails in a way that nobody expected, after the first entry."""
+
+    async def append(self, entry: pb.TranscriptEntry, last_sequence: int) -> int:
+        """Append what opens the session, nothing else."""
+        if last_sequence:
+            raise LookupError("unexpected")
+        return await super().append(entry, last_sequence)
+
+
+@pytest.mark.req("R-WS-3", "R-ERR-1")
+async def test_client_of_a_session_that_fails_is_told_to_resume(nats_server: NatsServer, speech: bytes) -> None:
+    """The line to the client was cut before the farewell was said: it went on talking to nobody, unacknowledged."""
+    async with replica(nats_server, "a") as a:
+        broken = replace(a.ports, transcripts=BrokenTranscriptLog(a.broker))
+        a.sessions = Sessions(broken, SETTINGS, sessions_max=50)
+        client = Client()
+        speak(await a.open(client), speech)
+        await client.until(lambda c: c.of("problem"))
+        assert client.of("problem")[0].problem.close_code == 1011
+
+
 @pytest.mark.req("R-WS-4")
 async def test_stale_append_is_fenced(nats_server: NatsServer) -> None:
     async with replica(nats_server, "a") as a:
@@ -385,6 +407,26 @@ async def test_session_without_a_client_is_finished_not_forgotten(nats_server: N
             while a.sessions.get(session.id):
                 await asyncio.sleep(0.02)
         check_accounts(await log_of(a, session.id), len(speech))
+
+
+@pytest.mark.req("R-SVC-7")
+async def test_drain_does_not_wait_until_people_stop_talking(nats_server: NatsServer, speech: bytes) -> None:
+    """Audio kept coming in while a replica drained, so it was never quiet, and waited for as long as it was allowed."""
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+
+        async def talk() -> None:
+            for offset in range(0, len(speech), FRAME_BYTES):
+                session.receive(offset, speech[offset : offset + FRAME_BYTES])
+                await asyncio.sleep(0.01)
+
+        talking = asyncio.create_task(talk())
+        await client.until(lambda c: c.acked_offset)
+        async with asyncio.timeout(2.0):
+            await a.sessions.drain(5.0)
+        talking.cancel()
+        assert client.of("problem")[0].problem.close_code == 1012
 
 
 @pytest.mark.req("R-SVC-7")
