@@ -335,7 +335,7 @@ async def test_an_http_answer_in_place_of_a_socket_is_told(status: int, given_up
             async with live:
                 pass
     assert caught.value.code == "its_code"
-    assert attempts == (11 if given_up else 1)
+    assert attempts == (10 if given_up else 1)
 
 
 async def test_an_unreachable_platform_is_given_up_in_the_end() -> None:
