@@ -9,7 +9,7 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli test lint lock clean
+.PHONY: help setup setup-dev run demo seed cli test chaos bench lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ cli: .venv/requirements.stamp ## Install the `verbatim` command from sdk/ into .
 
 test: setup-dev ## Run every test that needs no cluster
 	@$(PY) -m pytest
+
+chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a)
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" $(if $(ROWS),,--out docs/faults.md)
+
+bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200)
+	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200)
 
 lint: setup-dev ## Check style, types, contracts and house rules
 	$(PY) -m ruff check

@@ -32,7 +32,8 @@ log = telemetry.logger(__name__)
 CONNECTED = Gauge("nats_connected", "1 while the broker is connected.")
 CONSUMED = Counter("messaging_consumed_messages_total", "Messages handled.", ["consumer", "result"])
 
-FAULTS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+# RuntimeError: uvloop's word for a socket that the broker has just closed.
+FAULTS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ from chassis.settings import ServiceSettings
 
 log = telemetry.logger(__name__)
 
+_UNREAD_MS = 30_000
+_UNSENT_BYTES = 128 * 1024
+
 T = TypeVar("T")
 Check = Callable[[], Awaitable[None]]
 
@@ -120,6 +123,10 @@ class HttpServer(uvicorn.Server):
         )
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Both are inherited by what is accepted. A peer that takes nothing for so long is gone, whatever its kernel
+        # answers; and what it does not take shows here as back-pressure, not after megabytes in our kernel.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         self.socket.bind((host, port))
         self.socket.listen(2048)
         self.socket.setblocking(False)

@@ -19,7 +19,7 @@ def plain_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 def service_environment(plan: Plan, keys: Keys, name: str) -> dict[str, str]:
     """Give the whole environment of one service's process; later parts win over earlier ones."""
     service = service_of(name)
-    own = {"gateway": _gateway, "meetings": _meetings, "insights": _insights}.get(service)
+    own = {"gateway": _gateway, "meetings": _meetings, "insights": _insights, "janitor": _janitor}.get(service)
     return (
         plain_environment()
         | _common(plan, keys, name)
@@ -28,6 +28,7 @@ def service_environment(plan: Plan, keys: Keys, name: str) -> dict[str, str]:
         | dict(plan.passed_on)
         | dict(plan.extra_env.get("*", {}))
         | dict(plan.extra_env.get(service, {}))
+        | (dict(plan.extra_env.get(name, {})) if name != service else {})
     )
 
 
@@ -80,6 +81,10 @@ def _insights(plan: Plan, keys: Keys, _name: str) -> dict[str, str]:
         "DATABASE_URL_INSIGHTS": database_url(plan, keys, "insights"),
         "MEETINGS_TARGET": _target(plan, "meetings"),
     }
+
+
+def _janitor(plan: Plan, _keys: Keys, _name: str) -> dict[str, str]:
+    return {"TRANSCRIBER_TARGETS": ",".join(plan.grpc_addresses("transcriber"))}
 
 
 def _target(plan: Plan, service: str) -> str:

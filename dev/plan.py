@@ -20,8 +20,9 @@ class Plan:
 
     Processes are named `postgres`, `nats`, `redis` and after their service; the second replica of a service
     is `gateway-2` and so on. Replicas default to 1 for each service, 0 leaves it out. `extra_env` is per
-    service, or under `*` for all; `passed_on` goes to all and gives way to it. `code` is the checkout whose
-    services run.
+    service, per process (`transcriber-2`; the first of its service shares that one's name), or under `*` for
+    all; `passed_on` goes to all and gives way to it. `code` is the checkout whose services run; `modules` names
+    what runs in a service's place, as `python -m` takes it.
     """
 
     data_folder: Path
@@ -29,6 +30,7 @@ class Plan:
     replicas: Mapping[str, int] = field(default_factory=dict)
     extra_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     passed_on: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
     nats_server: str | None = None
     code: Path = ROOT
 
@@ -50,6 +52,11 @@ class Plan:
             for service in services or SERVICES
             for replica in range(1, self.replicas.get(service, 1) + 1)
         ]
+
+    def module(self, name: str) -> str:
+        """Name the module that a process runs."""
+        service = service_of(name)
+        return self.modules.get(service, f"services.{service}")
 
     @property
     def log_folder(self) -> Path:

@@ -22,7 +22,7 @@ from typing import TextIO
 from dev import backing, probes
 from dev.environment import database_url, plain_environment, service_environment
 from dev.keys import Keys
-from dev.plan import SERVICES, WITH_DATABASE, Plan, service_of
+from dev.plan import SERVICES, WITH_DATABASE, Plan
 from dev.runner import ProcessDiedError, Program, Runner, wait_until
 from dev.servers import find_or_install
 from dev.settings import ROOT, closed_to_others, needs_other_user
@@ -198,7 +198,7 @@ class Stack:
     def _program(self, name: str) -> Program:
         return Program(
             name=name,
-            argv=[sys.executable, "-m", f"services.{service_of(name)}"],
+            argv=[sys.executable, "-m", self.plan.module(name)],
             env=self.env(name),
             cwd=self.plan.code,
             ready=probes.http(self.plan.ports.of(f"{name} internal"), "/readyz"),

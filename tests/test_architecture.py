@@ -18,6 +18,7 @@ PURE = [
     "services/transcriber/filters.py",
     "services/transcriber/segments.py",
     "services/transcriber/transcript.py",
+    "services/gateway/sse.py",
     "services/gateway/wire.py",
     "services/meetings/export.py",
     "services/insights/minutes.py",

@@ -19,6 +19,7 @@ from verbatim_client.errors import ApiError
 from verbatim_client.live import LiveSession
 from verbatim_client.settings import Buffering, LiveSettings, buffering_at
 from verbatim_client.speaking import in_frames, speak
+from verbatim_client.watch import Watch
 from verbatim_client.wire import Event
 
 Json = dict[str, Any]
@@ -197,6 +198,14 @@ class VerbatimClient:
             finally:
                 speaking.cancel()
                 await asyncio.wait([speaking])
+
+    def watch(self, meeting_id: str, *, last_event_id: str = "", backoff: Backoff | None = None) -> Watch:
+        """Follow a meeting as it is spoken: iterate for its events, what was said before first.
+
+        `last_event_id` is where an earlier watch had come to.
+        """
+        path = f"/api/meetings/{meeting_id}/live"
+        return Watch(self._http, path, self._token, _error, last_event_id=last_event_id, backoff=backoff)
 
     # Any call.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from chassis import lifecycle
@@ -10,9 +11,13 @@ from chassis.rpc import Identity, peer
 from chassis.settings import load
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
-from services.gateway.live import LiveEndpoint, LiveLimits
+from services.gateway.captions import NatsCaptions
+from services.gateway.connection import LiveLimits
+from services.gateway.entries import StoredEntries
+from services.gateway.live import LiveEndpoint
 from services.gateway.relay import Fleet
 from services.gateway.settings import Settings
+from services.gateway.viewers import ViewerLimits, Viewers
 
 
 async def start(settings: Settings, life: Lifecycle) -> None:
@@ -24,7 +29,12 @@ async def start(settings: Settings, life: Lifecycle) -> None:
 
     fleet = Fleet(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
-    live = LiveEndpoint(fleet, meetings, access_tokens, LiveLimits(heartbeat_s=settings.heartbeat_s))
+    live = LiveEndpoint(fleet, meetings, access_tokens, _limits(settings))
+
+    captions = NatsCaptions(settings.nats_url, life.replica)
+    life.spawn(captions.run(), "captions")
+    entries = StoredEntries(meetings, insights, timeout_s=settings.call_timeout_s)
+    viewers = Viewers(entries, captions, _viewer_limits(settings))
 
     app = public_app(
         settings,
@@ -32,6 +42,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         meetings_peer=meetings,
         insights_peer=insights,
         live=live,
+        viewers=viewers,
         readiness=life.readiness,
     )
     server = HttpServer(
@@ -55,9 +66,30 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     await life.until_stop()
 
     # uvicorn closes every socket at once when it is told to exit: clients must know where to go before.
-    await live.drain(settings.live_drain_s)
+    await asyncio.gather(live.drain(settings.live_drain_s), viewers.drain(settings.live_drain_s))
     server.should_exit = True
     await serving
+
+
+def _limits(settings: Settings) -> LiveLimits:
+    return LiveLimits(
+        heartbeat_s=settings.heartbeat_s,
+        sessions_per_account=settings.sessions_per_account,
+        token_grace_s=settings.token_grace_s,
+    )
+
+
+def _viewer_limits(settings: Settings) -> ViewerLimits:
+    return ViewerLimits(
+        viewers_max=settings.viewers_max,
+        viewers_per_account_max=settings.viewers_per_account_max,
+        heartbeat_s=settings.viewer_heartbeat_s,
+        stall_s=settings.viewer_stall_s,
+        life_s=settings.viewer_life_s,
+        backlog_max=settings.viewer_backlog_max,
+        poll_s=settings.viewer_poll_s,
+        insights_wait_s=settings.viewer_insights_wait_s,
+    )
 
 
 def main() -> None:

@@ -15,9 +15,11 @@ from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import errors, pages
 from services.gateway.api import accounts, insights, meetings, tasks, transcripts
+from services.gateway.api import viewers as viewers_api
 from services.gateway.auth import AccessTokens
 from services.gateway.edge import Edge
 from services.gateway.settings import Settings
+from services.gateway.viewers import Viewers
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -42,6 +44,7 @@ def public_app(
     meetings_peer: Peer,
     insights_peer: Peer,
     live: ASGIApp,
+    viewers: Viewers,
     readiness: Readiness,
 ) -> Edge:
     """Return the ASGI callable of the public port."""
@@ -62,6 +65,7 @@ def public_app(
     app.include_router(accounts.routes(meetings_peer, timeout_s=call_s, login_timeout_s=login_s))
     app.include_router(meetings.routes(meetings_peer, timeout_s=call_s))
     app.include_router(transcripts.routes(meetings_peer, timeout_s=call_s, export_timeout_s=export_s))
+    app.include_router(viewers_api.routes(viewers))
     app.include_router(tasks.routes(meetings_peer, timeout_s=call_s))
     app.include_router(insights.routes(insights_peer, timeout_s=call_s))
     _add_health(app, readiness)

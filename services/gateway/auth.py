@@ -32,6 +32,8 @@ class Principal:
 
     account_id: str
     role: str
+    expires_at: float
+    """Unix time at which the token ends."""
 
 
 class AccessTokens:
@@ -75,7 +77,7 @@ class AccessTokens:
             raise _refusal("not an access token")
         if not ids.is_id(account_id) or role not in ROLES:
             raise _refusal("names no account or role")
-        return float(claims["exp"]), Principal(account_id, role)
+        return float(claims["exp"]), Principal(account_id, role, float(claims["exp"]))
 
 
 def _refusal(why: str) -> AppError:

@@ -17,6 +17,8 @@ log = telemetry.logger(__name__)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET_ROUTES = frozenset({"/healthz", "/readyz"})
 
+_EVENT_STREAM = b"text/event-stream"
+
 _PAGE_POLICY = b"default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 _DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _SECURITY = [
@@ -73,7 +75,8 @@ class Edge:
                 await self._answer(request)
             finally:
                 active.dec()
-                took_s = time.perf_counter() - started
+                # A stream lasts as long as somebody watches: what counts is when it began.
+                took_s = (request.stream_began or time.perf_counter()) - started
                 route = getattr(scope.get("route"), "path", "unmatched")
                 # No status: the client left, or the process is ending, before there was an answer.
                 REQUESTS.labels(method, route, request.status or 499).observe(took_s)
@@ -108,6 +111,7 @@ class _Request:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         self.scope = scope
         self.status = 0
+        self.stream_began = 0.0
         self.id = ids.accept_request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
         declared = headers.get(b"content-length", b"0")
         self.declared_bytes = int(declared) if declared.isdigit() else 0
@@ -131,7 +135,10 @@ class _Request:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], *self._added(dict(message["headers"]))]
+            own = dict(message["headers"])
+            message["headers"] = [*message["headers"], *self._added(own)]
+            if own.get(b"content-type") == _EVENT_STREAM:
+                self.stream_began = time.perf_counter()
         await self._send(message)
 
     def _added(self, own: dict[bytes, bytes]) -> Headers:

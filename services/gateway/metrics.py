@@ -19,4 +19,14 @@ TRANSCRIBERS_CONNECTED = Gauge("transcribers_connected", "1 while the relay stre
 WS_SESSIONS = Gauge("ws_sessions", "Open live sockets.")
 WS_RESUMES = Counter("ws_resumes_total", "Sockets opened to resume a session.")
 WS_PUSHED_BACK = Counter("ws_pushed_back_total", "Frames read late on purpose, because the client sends too fast.")
+VIEWERS = Gauge("viewers", "Open streams of viewers.")
+VIEWERS_CUT = Counter(
+    "viewers_cut_total",
+    "Streams that we ended before the meeting did: `stalled` reads nothing, else the code that the viewer was told.",
+    ["reason"],
+)
+VIEWER_PARTIALS_SKIPPED = Counter("viewer_partials_skipped_total", "Partial texts that a slow viewer did not get.")
+FEEDS = Gauge("feeds", "Meetings that somebody follows through this gateway.")
+FEED_POLLS = Counter("feed_polls_total", "Looks into the store that nobody had asked for.")
+FEED_FAILURES = Counter("feed_failures_total", "Feeds that ended by a failure of ours; their viewers connect again.")
 WS_CLOSED = Counter("ws_closed_total", "Live sockets closed by us, by close code.", ["code"])

@@ -45,6 +45,7 @@ class Link:
         self.target = target
         self._on_connected = on_connected
         self.connected = False
+        self.retiring = False
         self._peer = Peer(target, identity)
         self._listeners: dict[int, Listener] = {}
         self._next_channel = 1
@@ -90,7 +91,7 @@ class Link:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await call.wait_for_connection()
-            self.connected = True
+            self.connected, self.retiring = True, False
             metrics.TRANSCRIBERS_CONNECTED.labels(self.target).set(1)
             self._on_connected()
             log.info("transcriber connected", target=self.target)
@@ -98,8 +99,9 @@ class Link:
                 writer = halves.create_task(self._write(call))
                 await self._read(call)
                 writer.cancel()
-        except* grpc.aio.AioRpcError as faults:
-            raise faults.exceptions[0] from None
+        except* (grpc.aio.AioRpcError, asyncio.InvalidStateError) as faults:
+            # Both halves may see the end of the stream, the writing one as an invalid state.
+            log.info("transcriber lost", target=self.target, fault=_brief(faults.exceptions[0]))
         finally:
             call.cancel()
 
@@ -116,6 +118,9 @@ class Link:
     async def _read(self, call: Any) -> None:
         async for batch in call:
             for event in batch.events:
+                if not event.channel:
+                    self.retiring = True  # its sessions stay until it lets them go; nobody new is brought there
+                    continue
                 listener = self._listeners.get(event.channel)
                 if listener is not None:
                     listener.on_event(event)
@@ -157,7 +162,7 @@ class Fleet:
         """
         try:
             async with asyncio.timeout(within_s):
-                while not (live := [link for link, _ in self._links.values() if link.connected]):
+                while not (live := [link for link, _ in self._links.values() if link.connected and not link.retiring]):
                     self._connected.clear()
                     await self._connected.wait()
         except TimeoutError:

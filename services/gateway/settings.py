@@ -43,11 +43,40 @@ class Settings(ServiceSettings):
     live_drain_s: float = Field(
         5.0, gt=0, le=3600, description="What live sockets get to close after SIGTERM; less than DRAIN_S."
     )
+    sessions_per_account: int = Field(50, ge=1, description="Live sessions of one account on one replica.")
+    token_grace_s: float = Field(
+        30.0, ge=0, le=3600, description="Life of a live socket after its access token has expired."
+    )
     heartbeat_s: float = Field(
         20.0,
         ge=1,
         le=60,
         description="Pause between pings on a live socket; no answer for as long closes it.",
+    )
+
+    viewers_max: int = Field(500, ge=1, le=100_000, description="Most viewers at once; beyond it they are put off.")
+    viewers_per_account_max: int = Field(20, ge=1, le=100_000, description="Most viewers at once of one account.")
+    viewer_heartbeat_s: float = Field(15.0, gt=0, le=60, description="Longest silence on a viewer's stream.")
+    viewer_stall_s: float = Field(
+        10.0, gt=0, le=3600, description="Longest time that a viewer may read nothing; then it is cut off and resumes."
+    )
+    viewer_backlog_max: int = Field(
+        256, ge=1, le=100_000, description="Most events that a viewer may be behind; then it is cut off and resumes."
+    )
+    viewer_poll_s: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="Pause between looks for what is new in a followed meeting if nobody tells of it.",
+    )
+    viewer_insights_wait_s: float = Field(
+        10.0, ge=0, le=3600, description="How long viewers wait for the minutes of a meeting that is over."
+    )
+    viewer_life_s: float = Field(
+        900.0,
+        gt=0,
+        le=86400,
+        description="Longest life of a viewer's stream: who may watch is checked at its beginning.",
     )
 
     @field_validator("transcriber_targets", "allowed_origins", mode="before")

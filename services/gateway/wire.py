@@ -112,18 +112,25 @@ def parse_control(message: dict[str, Any], channel: int) -> relay.ClientEvent:
             event.pause.paused = True
         case "unpause":
             event.pause.SetInParent()
+        case "gap":
+            event.gap.from_offset, event.gap.to_offset = (_offset(message, name) for name in ("from", "to"))
         case "finish":
             event.finish.SetInParent()
-            if (offset := message.get("offset")) is not None:
-                if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < 1 << 62:
-                    problem = Problem("offset", "must be the number of bytes sent")
-                    raise AppError(Kind.VALIDATION_FAILED, "The message is not valid.", details=(problem,))
-                event.finish.offset = offset
+            if message.get("offset") is not None:
+                event.finish.offset = _offset(message, "offset")
         case "start":
             raise AppError(Kind.CONFLICT, "The session has started already.")
         case _:
             raise AppError(Kind.BAD_REQUEST, "The message's type is not known.")
     return event
+
+
+def _offset(message: dict[str, Any], name: str) -> int:
+    value = message.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
+        problem = Problem(name, "must be a number of bytes")
+        raise AppError(Kind.VALIDATION_FAILED, "The message is not valid.", details=(problem,))
+    return value
 
 
 def dumps(message: dict[str, Any]) -> str:
@@ -137,22 +144,11 @@ def render(event: relay.ServerEvent, session_id: str) -> dict[str, Any]:
         case "ack":
             return {"type": "ack", "offset": event.ack.offset, "stored_offset": event.ack.stored_offset}
         case "partial":
-            partial = event.partial
-            return {
-                "type": "partial",
-                "segment_id": partial.segment_id,
-                "index": partial.index,
-                "start": partial.start_s,
-                "end": partial.end_s,
-                "text": partial.text,
-                "stable_chars": partial.stable_chars,
-            }
+            return render_partial(event.partial)
         case "entry":
             return render_entry(event.entry)
         case "status":
-            status = event.status
-            message = {"type": "status", "state": _STATES[status.state], "lag_s": round(status.lag_s, 3)}
-            return message | ({"reason": status.reason} if status.reason else {})
+            return render_status(event.status)
         case "started":
             return _started(event.started)
         case "restored":
@@ -161,6 +157,25 @@ def render(event: relay.ServerEvent, session_id: str) -> dict[str, Any]:
             return _finished(event.finished)
         case kind:
             raise ValueError(f"{kind} cannot be rendered for {session_id}")
+
+
+def render_partial(partial: relay.Partial) -> dict[str, Any]:
+    """Return the text of speech that goes on."""
+    return {
+        "type": "partial",
+        "segment_id": partial.segment_id,
+        "index": partial.index,
+        "start": partial.start_s,
+        "end": partial.end_s,
+        "text": partial.text,
+        "stable_chars": partial.stable_chars,
+    }
+
+
+def render_status(status: relay.Status) -> dict[str, Any]:
+    """Return how well a session is served."""
+    message = {"type": "status", "state": _STATES[status.state], "lag_s": round(status.lag_s, 3)}
+    return message | ({"reason": status.reason} if status.reason else {})
 
 
 def render_entry(entry: pb.TranscriptEntry) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chassis import lifecycle
+from chassis import lifecycle, rpc
 from chassis.settings import load
 from services.janitor import tasks
+from services.janitor.broker import Broker
 from services.janitor.letters import DeadLetters
 from services.janitor.rounds import Round
+from services.janitor.session_logs import Finishers, SessionLogs
 from services.janitor.settings import Settings
 
 SERVICE = "janitor"
@@ -17,7 +19,17 @@ SERVICE = "janitor"
 async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Make rounds until told to stop; a round that is cut short is made again by the next janitor."""
     data = Path(settings.verbatim_data_dir)
-    letters = DeadLetters(settings.nats_url)
+    broker = Broker(settings.nats_url)
+    letters = DeadLetters(broker)
+    identity = rpc.Identity("janitor", settings.service_auth_key.get_secret_value())
+    targets = [target.strip() for target in settings.transcriber_targets.split(",") if target.strip()]
+    peers = [await life.exits.enter_async_context(rpc.peer(target, identity)) for target in targets]
+    keep = tasks.Keep(
+        orphan_idle_s=settings.orphan_idle_s,
+        logs_s=settings.keep_logs_s,
+        draft_logs_s=settings.keep_draft_logs_s,
+        most=settings.sessions_per_round,
+    )
 
     async def uploads() -> None:
         await tasks.sweep_uploads(
@@ -30,13 +42,17 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     async def dead_letters() -> None:
         await tasks.watch_dead_letters(letters)
 
+    async def sessions() -> None:
+        await tasks.keep_sessions(SessionLogs(broker), Finishers(peers), keep)
+
     deadline_s = settings.round_deadline_s
     rounds = (
         Round("uploads", uploads, every_s=settings.uploads_every_s, deadline_s=deadline_s),
         Round("disk", disk, every_s=settings.disk_every_s, deadline_s=deadline_s),
+        Round("sessions", sessions, every_s=settings.sessions_every_s, deadline_s=deadline_s),
         Round("dead letters", dead_letters, every_s=settings.dead_letters_every_s, deadline_s=deadline_s),
     )
-    life.spawn(letters.keep_connected(), "broker")
+    life.spawn(broker.keep_connected(), "broker")
     for round_ in rounds:
         life.spawn(round_.run(), round_.task)
     life.ready()

@@ -1,4 +1,4 @@
-"""The dead letters at the broker, which may be away for as long as it likes."""
+"""The dead letters at the broker."""
 
 from __future__ import annotations
 
@@ -7,27 +7,19 @@ import nats.js.errors
 from chassis import bus
 from chassis.errors import AppError, Kind
 from chassis.jobs import DLQ
+from services.janitor.broker import Broker
 
 
 class DeadLetters:
     """The stream of dead letters."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._bus: bus.Bus | None = None
-
-    async def keep_connected(self) -> None:
-        """Connect, for ever if need be, and stay connected for the life of the process."""
-        async with bus.connect(self._url, name="janitor", replicas=1) as broker:
-            self._bus = broker
-            await broker.until_closed()
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
 
     async def count(self) -> int:
         """Return how many there are; none if there is no such stream yet. Raises AppError(UNAVAILABLE)."""
-        if self._bus is None:
-            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="never connected")
         try:
-            return int((await self._bus.js.stream_info(DLQ.name)).state.messages)
+            return int((await self._broker.bus.js.stream_info(DLQ.name)).state.messages)
         except nats.js.errors.NotFoundError:
             return 0
         except bus.FAULTS as fault:

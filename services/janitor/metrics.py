@@ -16,4 +16,7 @@ BYTES_REMOVED = Counter("janitor_removed_bytes_total", "Bytes of temporary files
 
 DISK_FREE = Gauge("disk_free_bytes", "Bytes free for us on the file system of the data folder.")
 DISK_SIZE = Gauge("disk_size_bytes", "Size of the file system of the data folder.")
+SESSIONS_FINISHED = Counter("janitor_sessions_finished_total", "Sessions without an owner that were finished.")
+LOGS_PURGED = Counter("janitor_logs_purged_total", "Sessions whose logs were removed after they were stored.")
+OPEN_SESSIONS = Gauge("session_logs_open", "Sessions whose log is not closed.")
 DEAD_LETTERS = Gauge("dead_letters", "Messages among the dead letters.")

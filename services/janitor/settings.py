@@ -15,4 +15,17 @@ class Settings(ServiceSettings):
     uploads_removed_max: int = Field(1000, ge=1, description="Most files that one sweep removes.")
     disk_every_s: float = Field(30.0, gt=0, description="Pause between two looks at the disk.")
     dead_letters_every_s: float = Field(30.0, gt=0, description="Pause between two looks at the dead letters.")
+    transcriber_targets: str = Field(
+        "",
+        description="Transcribers that finish what was left, as host:port, comma-separated; none: nothing is finished.",
+    )
+    sessions_every_s: float = Field(300.0, gt=0, description="Pause between two looks at the sessions.")
+    orphan_idle_s: float = Field(
+        2700.0, gt=0, description="Silence of a session's log after which it has no owner; more than SESSION_IDLE_S."
+    )
+    keep_logs_s: float = Field(86_400.0, ge=0, description="How long logs of stored sessions are kept after the end.")
+    keep_draft_logs_s: float = Field(
+        5 * 86_400.0, ge=0, description="The same for sessions with draft segments, which are healed from their audio."
+    )
+    sessions_per_round: int = Field(100, ge=1, description="Most sessions that one round finishes, and that it purges.")
     round_deadline_s: float = Field(60.0, gt=0, description="Longest time of one round of any task.")

@@ -16,6 +16,7 @@ from chassis import settings as environment
 from chassis.errors import AppError
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
+from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
 from services.meetings.leadership import Leadership
 from services.meetings.login import Login
@@ -55,7 +56,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
     server.add(
         add_MeetingsServiceServicer_to_server,
-        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors)),
+        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
     )
     server.add(add_TasksServiceServicer_to_server, TasksApi(tasks))
     await server.start()

@@ -15,9 +15,10 @@ from services.meetings import metrics
 from services.meetings.accounts import Account
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.checks import Checks, known_id
+from services.meetings.entries_store import EntriesStore, InsightsMade
 from services.meetings.export import FORMATS, Pieces
 from services.meetings.login import Login, Tokens
-from services.meetings.meetings import Meeting, Segment, meeting_change, meeting_filter, new_meeting
+from services.meetings.meetings import Gap, Meeting, Segment, meeting_change, meeting_filter, new_meeting
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import page_size
 from services.meetings.segments_store import SegmentsStore
@@ -57,9 +58,10 @@ class AccountsApi:
 class MeetingsApi:
     """verbatim.meetings.v1.MeetingsService."""
 
-    def __init__(self, store: MeetingsStore, segments: SegmentsStore) -> None:
+    def __init__(self, store: MeetingsStore, segments: SegmentsStore, entries: EntriesStore) -> None:
         self._store = store
         self._segments = segments
+        self._entries = entries
 
     async def CreateMeeting(  # noqa: N802
         self, request: meetings_pb.CreateMeetingRequest, _: Any
@@ -115,6 +117,20 @@ class MeetingsApi:
             request.after_index if request.HasField("after_index") else None,
         )
         return meetings_pb.ListSegmentsResponse(segments=map(_segment, page.items), next_cursor=page.next_cursor)
+
+    async def ListEntries(  # noqa: N802
+        self, request: meetings_pb.ListEntriesRequest, _: Any
+    ) -> meetings_pb.ListEntriesResponse:
+        meeting_id = known_id(request.meeting_id, "meeting")
+        found = await self._entries.after(_owner(request), meeting_id, request.after, page_size(request.limit))
+        return meetings_pb.ListEntriesResponse(
+            entries=[_entry(number, what) for number, what in found.rows],
+            newest=found.newest,
+            completed=found.completed,
+            insights_made=found.insights_made,
+            unchanged_s=found.unchanged_s,
+            sessions=[meetings_pb.MeetingSession(session_id=s, shift_s=shift_s) for s, shift_s in found.open_sessions],
+        )
 
     async def ExportMeeting(  # noqa: N802
         self, request: meetings_pb.ExportMeetingRequest, _: Any
@@ -255,6 +271,17 @@ def _segment(s: Segment) -> meetings_pb.TranscriptSegment:
         speaker=s.speaker, start_s=s.start_s, end_s=s.end_s, text=s.text, confidence=s.confidence, engine=s.engine,
         quality=s.quality,
     )  # fmt: skip
+
+
+def _entry(number: int, what: Segment | Gap | InsightsMade) -> meetings_pb.MeetingEntry:
+    if isinstance(what, Segment):
+        return meetings_pb.MeetingEntry(number=number, segment=_segment(what))
+    if isinstance(what, Gap):
+        gap = meetings_pb.TranscriptGap(
+            session_id=what.session_id, start_s=what.start_s, end_s=what.end_s, reason=what.reason
+        )
+        return meetings_pb.MeetingEntry(number=number, gap=gap)
+    return meetings_pb.MeetingEntry(number=number, insights=meetings_pb.InsightsMade())
 
 
 def _task(t: Task) -> tasks_pb.Task:

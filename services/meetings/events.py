@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
+from verbatim.captions.v1.captions_pb2 import Caption, EntriesStored
 from verbatim.insights.v1.insights_pb2 import InsightsReady
 from verbatim.meetings.v1.events_pb2 import SegmentsStored
 
@@ -25,6 +26,7 @@ log = telemetry.logger(__name__)
 TRANSCRIPT = "TRANSCRIPT"
 TRANSCRIPT_LOCK = 0x7472_6E73  # "trns"
 _DEAD_INSIGHTS = "dlq.insights-ready"
+_STORED = Caption(stored=EntriesStored()).SerializeToString()
 
 
 class TranscriptConsumer:
@@ -96,6 +98,7 @@ class TranscriptConsumer:
                 "entry sent to the dead letters", reason=reason, sequence=message.sequence, problem=message.problem
             )
         await self._announce(applied.stored)
+        await wake_viewers(self._bus, applied.noticed)
 
     async def _announce(self, stored: Sequence[Stored]) -> None:
         """Tell who waits. Nobody relies on it: the next entry, or the next start of this consumer, tells again."""
@@ -137,3 +140,13 @@ class InsightsConsumer:
             found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
             stored = await self._store.store_found(message_id, fact.owner_id, fact.meeting_id, found)
             metrics.TASKS_FOUND.inc(stored)
+            await wake_viewers(self._bus, [fact.meeting_id])
+
+
+async def wake_viewers(broker: bus.Bus, meeting_ids: Iterable[str]) -> None:
+    """Tell viewers of meetings to look for what is new. Nobody relies on it: they look now and then without it."""
+    try:
+        for meeting_id in meeting_ids:
+            await broker.client.publish(f"captions.{meeting_id}", _STORED)
+    except bus.FAULTS as fault:
+        log.info("viewers not woken", fault=repr(fault))

@@ -38,13 +38,14 @@ class Session:
     meeting_id: str
     shift_s: float
     closed: bool
+    position: int = 0
 
 
 async def known_sessions(connection: AsyncConnection, session_ids: Sequence[str]) -> dict[str, Session]:
     """Return the sessions that have a row. Their meetings cannot be deleted until we are done."""
     s = sessions.c
     query = (
-        sa.select(s.id, s.meeting_id, s.shift_s, s.closed_at.is_not(None))
+        sa.select(s.id, s.meeting_id, s.shift_s, s.closed_at.is_not(None), s.position)
         .join(meetings, meetings.c.id == s.meeting_id)
         .where(s.id.in_(session_ids))
         .order_by(s.id)
@@ -131,7 +132,13 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
             m.status == Status.LIVE,
             ~sa.exists().where(s.meeting_id == m.id, s.closed_at.is_(None)),
         )
-        .values(status=Status.COMPLETED, ended_at=ended, updated_at=sa.func.now())
+        .values(
+            status=Status.COMPLETED,
+            ended_at=ended,
+            updated_at=sa.func.now(),
+            newest_entry=m.newest_entry + 1,
+            completed_entry=m.newest_entry + 1,
+        )
         .returning(m.id, m.owner_id, m.language, m.started_at)
     )
     facts = [

@@ -16,7 +16,7 @@ class Settings(ServiceSettings):
     )
     grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port.")
     grpc_port: int = Field(50052, ge=0, le=65535, description="Port for calls from other services.")
-    access_token_life_s: int = Field(900, ge=60, le=3600, description="Life of an access token.")
+    access_token_life_s: int = Field(900, ge=5, le=3600, description="Life of an access token.")
     refresh_token_life_s: int = Field(
         30 * 86400, ge=3600, le=365 * 86400, description="Life of a refresh token; each use gives a new one."
     )

@@ -13,7 +13,7 @@ from chassis.errors import AppError, Kind
 from services.meetings.checks import not_found
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0001"
+REVISION = "0002"
 SOURCE = "meetings"
 
 METADATA = sa.MetaData()
@@ -36,6 +36,11 @@ def _search(column: str, longest: int) -> sa.Column[object]:
     return sa.Column(
         "search", TSVECTOR, sa.Computed(f"to_tsvector('simple'::regconfig, left({column}, {longest}))", persisted=True)
     )
+
+
+def _entry() -> sa.Column[object]:
+    """The number of the entry within its meeting. 0, which no viewer asks for, is what code before 0002 writes."""
+    return sa.Column("entry", sa.BigInteger, nullable=False, server_default="0")
 
 
 def _cascade(column: str) -> sa.ForeignKey:
@@ -81,6 +86,10 @@ meetings = sa.Table(
     _now("updated_at"),
     sa.Column("started_at", _Time),
     sa.Column("ended_at", _Time),
+    # Numbers of entries (see entries_store.py): the newest one, that of the last completion, that of the minutes.
+    sa.Column("newest_entry", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("completed_entry", sa.BigInteger),
+    sa.Column("insights_entry", sa.BigInteger),
     _search("title", 10_000),
     sa.Index("meetings_of_owner", "owner_id", "created_at", "id"),
     sa.Index("meetings_search", "search", postgresql_using="gin"),
@@ -129,9 +138,11 @@ segments = sa.Table(
     # Byte range in the session's stream.
     sa.Column("start_offset", sa.BigInteger, nullable=False),
     sa.Column("end_offset", sa.BigInteger, nullable=False),
+    _entry(),
     _search("text", 200_000),
     sa.CheckConstraint("quality IN ('final', 'draft')", name="segments_quality"),
     sa.Index("segments_of_meeting", "meeting_id", "start_s", "session_id", "index"),
+    sa.Index("segments_of_meeting_by_entry", "meeting_id", "entry"),
     sa.Index("segments_drafts", "meeting_id", postgresql_where=sa.text("quality = 'draft'")),
     sa.Index("segments_search", "search", postgresql_using="gin"),
 )  # fmt: skip
@@ -144,7 +155,9 @@ gaps = sa.Table(
     sa.Column("start_s", sa.Double, nullable=False),
     sa.Column("end_s", sa.Double, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    _entry(),
     sa.Index("gaps_of_meeting", "meeting_id", "start_s"),
+    sa.Index("gaps_of_meeting_by_entry", "meeting_id", "entry"),
 )  # fmt: skip
 
 suppressed = sa.Table(

@@ -13,6 +13,7 @@ from chassis import outbox
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database
 from services.meetings.checks import not_found
+from services.meetings.entries_store import number_insights
 from services.meetings.paging import Cursors, Page
 from services.meetings.store import bury, inbox_rows, is_deleted, meetings, tasks, tombstones, version_conflict
 from services.meetings.tasks import NewTask, Origin, Task, TaskChange
@@ -128,7 +129,9 @@ class TasksStore:
         await self._database.run("delete task", work)
 
     async def store_found(self, message_id: str, owner_id: str, meeting_id: str, found: Sequence[NewTask]) -> int:
-        """Store the tasks that insights found, once per message; return how many were new or changed.
+        """Store that insights were made and the tasks that they found, once per message.
+
+        Returns how many tasks were new or changed.
 
         A task that a person changed or deleted stays as it is. A meeting that is not there any more has no tasks.
         """
@@ -136,6 +139,7 @@ class TasksStore:
         async def work(connection: AsyncConnection) -> int:
             if not await outbox.first_time(connection, inbox_rows, INSIGHTS, message_id):
                 return 0
+            await number_insights(connection, owner_id, meeting_id)
             if not found or not await _owns(connection, owner_id, meeting_id):
                 return 0
             query = sa.select(tombstones.c.id).where(tombstones.c.id.in_([task.id for task in found]))

@@ -68,10 +68,21 @@ class Batch:
     suppressed: dict[tuple[str, int], TranscriptEntry] = field(default_factory=dict)
     closed: dict[str, TranscriptEntry] = field(default_factory=dict)
     watermarks: dict[str, Watermark] = field(default_factory=dict)
+    ranks: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Where in the batch an entry stands, by session and position."""
 
     def sessions(self) -> list[str]:
         """Return every session that the batch tells of."""
         return list(self.watermarks)
+
+    def shown(self) -> list[TranscriptEntry]:
+        """Return what viewers are shown of the batch, in the order of the log."""
+        entries = [*self.segments.values(), *self.gaps.values()]
+        return sorted(entries, key=lambda entry: self.ranks[entry.session_id, entry.position])
+
+    def noticed(self) -> set[str]:
+        """Return the sessions of which the batch has something that viewers notice."""
+        return {*self.opened, *self.closed, *(entry.session_id for entry in self.shown())}
 
 
 def delivered(sequence: int, subject: str, payload: bytes) -> Delivered:
@@ -120,8 +131,9 @@ def read(payload: bytes) -> TranscriptEntry:
 def fold(entries: Iterable[TranscriptEntry]) -> Batch:
     """Fold entries, in the order of the log, into a batch. Of a segment the highest revision stays."""
     batch = Batch()
-    for entry in entries:
+    for rank, entry in enumerate(entries):
         session = entry.session_id
+        batch.ranks[session, entry.position] = rank
         mark = batch.watermarks.setdefault(session, Watermark())
         kind = entry.WhichOneof("kind")
         mark.advance(entry.position, entry.event, getattr(getattr(entry, str(kind)), "end_offset", 0))

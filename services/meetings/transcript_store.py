@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import ids, outbox
 from chassis.postgres import Database
+from services.meetings.entries_store import Numbers, number_entries
 from services.meetings.sessions_store import (
     Session,
     Stored,
@@ -37,6 +38,8 @@ class Applied:
     segments: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
     completed: int = 0
+    noticed: set[str] = field(default_factory=set)
+    """Meetings of which viewers should look for what is new."""
     letters: list[tuple[str, Delivered]] = field(default_factory=list)
 
 
@@ -85,10 +88,14 @@ async def _apply(connection: AsyncConnection, messages: Sequence[Delivered]) -> 
     fresh = {s: e for s, e in batch.opened.items() if s not in known and s not in ignored}
     known |= await open_sessions(connection, fresh)
 
-    await _write_segments(connection, batch, known, applied)
-    await _write_gaps(connection, batch, known)
+    # What is not beyond the watermark is a repeat, which the tables ignore below: it takes no number.
+    shown = [e for e in batch.shown() if e.session_id in known and e.position > known[e.session_id].position]
+    numbers = await number_entries(connection, [(entry, known[entry.session_id].meeting_id) for entry in shown])
+    await _write_segments(connection, batch, known, numbers, applied)
+    await _write_gaps(connection, batch, known, numbers)
     await _write_suppressed(connection, batch, known)
     applied.completed = await close_sessions(connection, batch, known)
+    applied.noticed = {known[session_id].meeting_id for session_id in batch.noticed() if session_id in known}
     applied.stored = await advance_watermarks(connection, batch, known)
 
     for session in ignored:
@@ -108,7 +115,7 @@ async def _advance(connection: AsyncConnection, sequence: int) -> None:
 
 
 async def _write_segments(
-    connection: AsyncConnection, batch: Batch, known: Mapping[str, Session], applied: Applied
+    connection: AsyncConnection, batch: Batch, known: Mapping[str, Session], numbers: Numbers, applied: Applied
 ) -> None:
     rows = []
     for (session_id, index), entry in batch.segments.items():
@@ -123,6 +130,7 @@ async def _write_segments(
             "confidence": segment.confidence if segment.HasField("confidence") else None,
             "quality": QUALITIES[segment.quality],
             "start_offset": segment.start_offset, "end_offset": segment.end_offset,
+            "entry": numbers.get((session_id, entry.position), 0),
         })  # fmt: skip
     if not rows:
         return
@@ -138,12 +146,15 @@ async def _write_segments(
     applied.repeats += len(rows) - len(written)
 
 
-async def _write_gaps(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> None:
+async def _write_gaps(
+    connection: AsyncConnection, batch: Batch, known: Mapping[str, Session], numbers: Numbers
+) -> None:
     rows = [
         {
             "session_id": session_id, "position": position, "meeting_id": known[session_id].meeting_id,
             "start_s": entry.gap.start_s + known[session_id].shift_s,
             "end_s": entry.gap.end_s + known[session_id].shift_s, "reason": GAP_REASONS[entry.gap.reason],
+            "entry": numbers.get((session_id, position), 0),
         }
         for (session_id, position), entry in batch.gaps.items() if session_id in known
     ]  # fmt: skip

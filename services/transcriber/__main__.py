@@ -14,10 +14,11 @@ from chassis import bus, lifecycle, rpc
 from chassis.lifecycle import Lifecycle
 from chassis.settings import load
 from services.transcriber.api import TranscriberService
+from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser
-from services.transcriber.session import Ports, SessionSettings
+from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
 from services.transcriber.speech import OpenAISpeech, SpeechEngine
@@ -25,8 +26,18 @@ from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
 
 
-async def start(settings: Settings, life: Lifecycle) -> None:
-    """Connect, serve until told to stop, hand the sessions over."""
+async def start(
+    settings: Settings,
+    life: Lifecycle,
+    *,
+    transcript_log: type[TranscriptLog] = TranscriptLog,
+    audio_log: type[AudioLog] = AudioLog,
+    live_session: type[LiveSession] = LiveSession,
+) -> None:
+    """Connect, serve until told to stop, hand the sessions over.
+
+    The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
+    """
     engines = _engines(settings)
     for engine in engines:
         life.exits.push_async_callback(engine.close)
@@ -37,35 +48,43 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     )
     for stream in streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s):
         await broker.declare(stream)
-    audio_log = AudioLog(broker, coalesce_s=settings.audio_coalesce_s)
+    audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
+    captions = Captions(broker.client.publish)
     concurrency = settings.speech_concurrency if len(engines) > 1 else settings.embedded_workers
     ports = Ports(
-        transcripts=TranscriptLog(broker),
-        audio=audio_log,
+        transcripts=transcript_log(broker),
+        audio=audio,
         recogniser=Recogniser(engines, concurrency=concurrency, deadline_s_max=settings.speech_deadline_s),
         announce=broker.client.publish,
+        captions=captions,
         replica=life.replica,
         clock=time.monotonic,
     )
-    sessions = Sessions(ports, _session_settings(settings), sessions_max=settings.sessions_max)
+    sessions = Sessions(
+        ports, _session_settings(settings), sessions_max=settings.sessions_max, live_session=live_session
+    )
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     life.spawn(broker.until_closed(), "broker")
-    life.spawn(audio_log.run(), "audio log")
+    life.spawn(audio.run(), "audio log")
+    life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
 
     server = rpc.Server(
         settings.grpc_host, settings.grpc_port,
         rpc.Identity("transcriber", settings.service_auth_key.get_secret_value()),
     )  # fmt: skip
-    server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, TranscriberService(sessions))
+    service = TranscriberService(sessions)
+    server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
     await server.start()
     life.require("nats", broker.ping)
     life.ready()
 
     await life.until_stop()
     await server.retire()
+    service.retire()
     await sessions.drain(settings.drain_s * 0.6)
+    service.hang_up()
     await server.stop(settings.drain_s * 0.2)
 
 

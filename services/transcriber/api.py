@@ -29,6 +29,11 @@ class _Line:
         self.ready = asyncio.Event()
         self.channels: dict[int, _Channel] = {}
 
+    def say_retiring(self) -> None:
+        """Queue the notice that this process goes away."""
+        self.events.append(relay.ServerEvent(status=relay.Status(state=relay.STATE_DRAINING, reason="restart")))
+        self.ready.set()
+
 
 class _Channel:
     """One session's place on a relay stream."""
@@ -55,16 +60,34 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._lines: set[_Line] = set()
+        self._retiring = False
+        self._hung_up = False
+
+    def retire(self) -> None:
+        """Tell every gateway to bring nobody here any more: a status on channel 0, which is no session's."""
+        self._retiring = True
+        for line in self._lines:
+            line.say_retiring()
+
+    def hang_up(self) -> None:
+        """End every stream after what is queued: gateways bring their sessions elsewhere at once."""
+        self._hung_up = True
+        for line in self._lines:
+            line.ready.set()
 
     async def Relay(self, request_iterator: Any, context: Any) -> AsyncIterator[relay.RelayResponse]:  # noqa: N802
         """Serve one gateway until its stream ends; its sessions stay."""
         line = _Line()
+        self._lines.add(line)
+        if self._retiring:
+            line.say_retiring()
         await context.send_initial_metadata(())  # tells the gateway that it is connected
         async with asyncio.TaskGroup() as greetings:
             reader = greetings.create_task(self._read(request_iterator, line, greetings))
             reader.add_done_callback(lambda _: line.ready.set())
             try:
-                while not reader.done() or line.events:
+                while not (reader.done() or self._hung_up) or line.events:
                     await line.ready.wait()
                     line.ready.clear()
                     if len(line.channels) > _GATHER_ABOVE:
@@ -73,10 +96,17 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
                         batch, line.events = line.events, []
                         yield relay.RelayResponse(events=batch)
             finally:
+                self._lines.discard(line)
                 reader.cancel()
                 for channel in line.channels.values():
                     if channel.session is not None:
                         channel.session.detach(channel)
+
+    async def FinishSession(  # noqa: N802
+        self, request: relay.FinishSessionRequest, context: Any
+    ) -> relay.FinishSessionResponse:
+        """Begin to close an orphan; its utterances are recognised in the background."""
+        return relay.FinishSessionResponse(begun=await self._sessions.finish_orphan(request.session_id))
 
     async def _read(self, batches: Any, line: _Line, greetings: asyncio.TaskGroup) -> None:
         async for batch in batches:
@@ -107,6 +137,8 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
                     session.finalize()
                 case "pause":
                     session.pause(event.pause.paused)
+                case "gap":
+                    session.declare_gap(event.gap.from_offset, event.gap.to_offset)
                 case "finish":
                     session.finish(event.finish.offset if event.finish.HasField("offset") else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
@@ -22,8 +23,10 @@ class Channel(Protocol):
 class ClientLine:
     """The session's end of the line to its client, if one is attached."""
 
-    def __init__(self, faults_max: int) -> None:
+    def __init__(self, faults_max: int, tell_viewers: Callable[[relay.Status], None]) -> None:
         self.channel: Channel | None = None
+        self._tell_viewers = tell_viewers
+        self._told: tuple[relay.State.ValueType, str] = (relay.STATE_OK, "")
         self._faults_max = faults_max
         self._faults = 0
         self._holds: set[str] = set()
@@ -55,12 +58,20 @@ class ClientLine:
         self._state = (state, reason)
         self.tell_state()
 
-    def tell_state(self, lag_s: float = 0.0) -> None:
-        """Say the worst that is the case: hold before degraded before ok."""
+    def status(self, lag_s: float = 0.0) -> relay.Status:
+        """Return the worst that is the case: hold before degraded before ok."""
         state, reason = self._state
         if self._holds:
             state, reason = relay.STATE_HOLD, min(self._holds)
-        self.say(status=relay.Status(state=state, reason=reason, lag_s=lag_s))
+        return relay.Status(state=state, reason=reason, lag_s=lag_s)
+
+    def tell_state(self, lag_s: float = 0.0) -> None:
+        """Say how well the session is served; to viewers only when it has changed."""
+        status = self.status(lag_s)
+        self.say(status=status)
+        if self._told != (status.state, status.reason):
+            self._told = (status.state, status.reason)
+            self._tell_viewers(status)
 
     def complain(
         self, kind: Kind, message: str, *, event: int, code: str = "", expected: int | None = None, fatal: bool = False

@@ -125,12 +125,23 @@ async def _read(broker: bus.Bus, stream: str, subject: str, first: int, last: in
 
 @dataclass(slots=True)
 class _Flight:
-    """One message of the audio log that the broker has not acknowledged."""
+    """One message of the audio log that the broker has not acknowledged.
+
+    Without a payload it is a hole that the client declared; it counts as durable when its gap is in the transcript log.
+    """
 
     offset: int
     payload: bytes
     end_offset: int
     acknowledged: asyncio.Future[PubAck] | None = None
+    bridged: bool = False
+
+    @property
+    def durable(self) -> bool:
+        if not self.payload:
+            return self.bridged
+        done = self.acknowledged
+        return done is not None and done.done() and not done.cancelled() and done.exception() is None
 
 
 @dataclass(slots=True, eq=False)
@@ -151,6 +162,7 @@ class AudioWriter:
     _gathered_bytes: int = 0
     _due_at: float | None = None
     _flights: deque[_Flight] = field(default_factory=deque)
+    _unsent: list[_Flight] = field(default_factory=list)
     _retry_at: float | None = None
     _retry_s: float = 0.0
     _stalled: bool = False
@@ -201,6 +213,20 @@ class AudioLog:
         if writer._gathered:
             self._busy.add(writer)
 
+    def skip(self, writer: AudioWriter, end_offset: int) -> None:
+        """Leave a hole from `held_offset` to `end_offset`; what comes after is not durable before `bridge`."""
+        self._gather(writer)
+        writer._flights.append(_Flight(writer.held_offset, b"", end_offset))
+        writer.held_offset = end_offset
+        self._busy.add(writer)
+
+    def bridge(self, writer: AudioWriter, end_offset: int) -> None:
+        """The hole that ends at `end_offset` is recorded: the watermark may pass it."""
+        for flight in writer._flights:
+            if not flight.payload and flight.end_offset == end_offset:
+                flight.bridged = True
+        self._advance(writer)
+
     async def run(self) -> None:
         """Publish what is due, for ever."""
         loop = asyncio.get_running_loop()
@@ -213,12 +239,15 @@ class AudioLog:
                 elif writer._retry_at is not None:
                     if now >= writer._retry_at:
                         await self._again(writer)
-                elif writer._gathered and writer._due_at is not None and now >= writer._due_at:
-                    await self._send_gathered(writer)
+                elif writer._unsent or (writer._gathered and writer._due_at is not None and now >= writer._due_at):
+                    self._gather(writer)
+                    unsent, writer._unsent = writer._unsent, []
+                    await self._send_all(writer, unsent)
                 elif not writer._gathered and not writer._flights:
                     self._busy.discard(writer)
 
-    async def _send_gathered(self, writer: AudioWriter) -> None:
+    def _gather(self, writer: AudioWriter) -> None:
+        """Make messages of what was gathered."""
         data = b"".join(writer._gathered)
         offset = writer.held_offset - len(data)
         writer._gathered.clear()
@@ -229,7 +258,7 @@ class AudioLog:
             for start, part in audio.pieces(data, offset, _MESSAGE_BYTES_MAX)
         ]
         writer._flights += flights
-        await self._send_all(writer, flights)
+        writer._unsent += flights
 
     async def _send_all(self, writer: AudioWriter, flights: list[_Flight]) -> None:
         for flight in flights:
@@ -263,13 +292,12 @@ class AudioLog:
         """Move the watermark over every leading message that is acknowledged."""
         flights = writer._flights
         moved = False
-        while flights and (future := flights[0].acknowledged) and future.done():
-            if future.cancelled() or future.exception():
-                break
-            writer.durable_offset = flights[0].end_offset
-            writer.mark(flights[0].offset, future.result().seq)
-            metrics.AUDIO_BYTES.labels("durable").inc(flights[0].end_offset - flights[0].offset)
-            flights.popleft()
+        while flights and flights[0].durable:
+            flight = flights.popleft()
+            writer.durable_offset = flight.end_offset
+            if flight.acknowledged is not None:
+                writer.mark(flight.offset, flight.acknowledged.result().seq)
+                metrics.AUDIO_BYTES.labels("durable").inc(flight.end_offset - flight.offset)
             moved = True
         if moved:
             writer._retry_s = 0.0
@@ -296,7 +324,8 @@ class AudioLog:
             if flight.acknowledged is not None:
                 stale, flight.acknowledged = flight.acknowledged, None
                 stale.cancel()
-        await self._send_all(writer, list(writer._flights))
+        writer._unsent.clear()
+        await self._send_all(writer, [flight for flight in writer._flights if flight.payload])
 
     def _drop(self, writer: AudioWriter) -> None:
         self._busy.discard(writer)
@@ -304,6 +333,7 @@ class AudioLog:
             if flight.acknowledged is not None:
                 flight.acknowledged.cancel()
         writer._flights.clear()
+        writer._unsent.clear()
         writer._gathered.clear()
 
     async def read(self, session_id: str, start_offset: int, sequence: int) -> tuple[bytes, int]:

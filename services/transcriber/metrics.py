@@ -34,6 +34,7 @@ ENGINE_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0),
 )  # fmt: skip
 PARTIALS = Counter("partials_total", "Partial texts sent.")
+CAPTIONS_DROPPED = Counter("captions_dropped_total", "Partial texts and states that viewers did not get.")
 
 for _stage in ("received", "durable", "transcribed", "silence", "gap"):
     AUDIO_BYTES.labels(_stage)

@@ -65,6 +65,13 @@ def entry_kind(
     return {"segment": segment}
 
 
+def client_gap(start_offset: int, end_offset: int) -> pb.Gap:
+    """Return the entry for audio that the client had to drop."""
+    gap = pb.Gap(start_s=seconds(start_offset), end_s=seconds(end_offset), reason=pb.GAP_REASON_CLIENT_MISSING)
+    gap.start_offset, gap.end_offset = start_offset, end_offset
+    return gap
+
+
 def rms(pcm: bytes) -> float:
     """Return the root mean square of s16le audio as a fraction of full scale; 0 for none."""
     if not pcm:

@@ -19,13 +19,14 @@ from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from services.transcriber import filters, metrics
 from services.transcriber.audio import Window
+from services.transcriber.captions import Captions
 from services.transcriber.cutting import Cutter, CuttingSettings, Utterance
 from services.transcriber.filters import FilterSettings
 from services.transcriber.line import Channel, ClientLine
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog
 from services.transcriber.partials import Partials
 from services.transcriber.recognition import Recogniser, Recognition
-from services.transcriber.segments import entry_kind
+from services.transcriber.segments import client_gap, entry_kind
 from services.transcriber.speech import SpeechError
 from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, newest, seconds, token_hash
 
@@ -33,6 +34,7 @@ log = telemetry.logger(__name__)
 
 SAMPLE_BYTES = 2
 TAKEN_OVER = 4409
+_INTERNAL = 1011
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class SessionSettings:
     parallel_utterances: int = 2
     engine_attempts: int = 5
     idle_s: float = 1800.0
+    sign_of_life_s: float = 600.0
+    gap_bytes_max: int = 24 * 3600 * BYTES_PER_SECOND
     stored_wait_s: float = 3.0
     faults_max: int = 100
     cutting: CuttingSettings = field(default_factory=CuttingSettings)
@@ -62,6 +66,7 @@ class Ports:
     audio: AudioLog
     recogniser: Recogniser
     announce: Callable[[str, bytes], Awaitable[None]]
+    captions: Captions
     replica: str
     clock: Callable[[], float]
 
@@ -71,11 +76,20 @@ class _Work:
     """An utterance on its way to becoming a segment."""
 
     utterance: Utterance
+    pcm: bytes
     segment_id: str
     cut_at: float
     position_byte: int
     task: asyncio.Task[Recognition | None] | None = None
     started_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    """Audio that the client had to drop, in its place among the utterances."""
+
+    start_byte: int
+    end_byte: int
 
 
 @dataclass(slots=True)
@@ -101,11 +115,12 @@ class LiveSession:
         self._ports = ports
         self._settings = settings
         self._last_sequence = last_sequence
-        self._line = ClientLine(settings.faults_max)
+        self._line = ClientLine(settings.faults_max, self._tell_viewers)
         self._window = Window(ledger.accounted_offset, bytearray())
         self._cutter = Cutter(settings.cutting, ledger.accounted_offset)
         self._writer = ports.audio.writer(self.id, ledger.accounted_offset, self._on_durable, self._on_stall)
-        self._work: deque[_Work] = deque()
+        self._work: deque[_Work | _Hole] = deque()
+        self._queued_bytes = 0
         self._attaches: deque[Attach] = deque()
         self._wake = asyncio.Event()
         self._stored = asyncio.Event()
@@ -119,12 +134,16 @@ class LiveSession:
         self._partials = Partials(ports.recogniser, every_s=settings.partial_every_s, min_s=settings.partial_min_s)
         self._partial: asyncio.Task[None] | None = None
         self._last_suppressed = False
+        self._leaving = False
+        self._appended_at = ports.clock()
 
     # -- what the client says ------------------------------------------------------------------------------------
 
     def receive(self, offset: int, data: bytes) -> None:
         """Take audio at a byte offset. Trims what is held, refuses a hole, never waits."""
         held = self._writer.held_offset
+        if self._leaving:
+            return  # never acknowledged: the client sends it again where it resumes
         if self._finish_reason is not None:
             self._complain(Kind.CONFLICT, "The session is finishing.")
         elif len(data) % SAMPLE_BYTES or offset % SAMPLE_BYTES:
@@ -136,7 +155,7 @@ class LiveSession:
 
     def _accept(self, data: bytes) -> None:
         unacknowledged = self._writer.held_offset + len(data) - self._writer.durable_offset
-        if unacknowledged > 2 * self._settings.window_bytes or len(self._window.data) > self._settings.buffer_bytes_max:
+        if unacknowledged > 2 * self._settings.window_bytes or self.buffered_bytes > self._settings.buffer_bytes_max:
             self._complain(Kind.RATE_LIMIT_EXCEEDED, "Audio comes faster than it can be taken.", fatal=True)
             return
         self.last_activity_at = self._ports.clock()
@@ -160,13 +179,36 @@ class LiveSession:
         now = self._ports.clock()
         for utterance in cut:
             segment_id = ids.derived_id(self.id, "segment", utterance.start_byte)
-            self._work.append(_Work(utterance, segment_id, now, self._cutter.position_byte))
+            pcm = self._window.slice(utterance.context_start_byte, utterance.end_byte)
+            self._work.append(_Work(utterance, pcm, segment_id, now, self._cutter.position_byte))
+            self._queued_bytes += len(pcm)
+        context_bytes = self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000
+        self._window.forget_below(self._cutter.silent_until_byte - context_bytes)
         if self._backlog_s() > self._settings.backlog_hold_s:
             self._line.hold("backlog")
         self._wake.set()
 
     def _backlog_s(self) -> float:
-        return sum(seconds(work.utterance.end_byte - work.utterance.start_byte) for work in self._work)
+        return seconds(self._queued_bytes)
+
+    def declare_gap(self, start: int, end: int) -> None:
+        """Take note that the client dropped bytes [start, end): recorded in the transcript, never silent."""
+        held = self._writer.held_offset
+        if self._finish_reason is not None:
+            self._complain(Kind.CONFLICT, "The session is finishing.")
+        elif start % SAMPLE_BYTES or end % SAMPLE_BYTES or not start < end < held + self._settings.gap_bytes_max:
+            self._complain(Kind.VALIDATION_FAILED, "A gap is from one whole sample to a later one.")
+        elif start > held:
+            self._complain(Kind.CONFLICT, "Audio is missing before the gap.", code="offset_gap", expected=held)
+        elif end > held:
+            self.last_activity_at = self._ports.clock()
+            self._enqueue(self._cutter.flush())
+            self._work.append(_Hole(held, end))
+            self._ports.audio.skip(self._writer, end)
+            self._window = Window(end, bytearray())
+            self._cutter = Cutter(self._settings.cutting, end)
+            metrics.AUDIO_BYTES.labels("gap").inc(end - held)
+            self._wake.set()
 
     def finalize(self) -> None:
         """End the utterance that is being spoken."""
@@ -188,6 +230,10 @@ class LiveSession:
             self._complain(Kind.VALIDATION_FAILED, "The session holds more audio than that.", expected=held)
             return
         self._begin_finish(pb.CLOSE_REASON_FINISHED)
+
+    def abandon(self) -> None:
+        """Close the session as idle: its client will not come back."""
+        self._begin_finish(pb.CLOSE_REASON_IDLE)
 
     def _begin_finish(self, reason: pb.CloseReason.ValueType) -> None:
         if self._finish_reason is None:
@@ -215,7 +261,7 @@ class LiveSession:
 
     @property
     def buffered_bytes(self) -> int:
-        return len(self._window.data)
+        return len(self._window.data) + self._queued_bytes
 
     @property
     def attached(self) -> bool:
@@ -261,14 +307,17 @@ class LiveSession:
             await self._progress.wait()
 
     def hasten(self) -> None:
-        """Make what was received durable now."""
+        """Take no more audio, and make durable what was received."""
+        self._leaving = True
         self._ports.audio.append(self._writer, b"", urgent=True)
 
     def tick(self, now: float) -> None:
         """Do what time asks for: a partial text, the end of an idle session."""
         idle_s = self._settings.idle_s * (4 if self._paused else 1)
         if self._finish_reason is None and now - self.last_activity_at > idle_s:
-            self._begin_finish(pb.CLOSE_REASON_IDLE)
+            self.abandon()
+        if self.attached and now - self._appended_at > self._settings.sign_of_life_s:
+            self._wake.set()
         start_byte = self._cutter.open_start_byte
         if start_byte is None or self._line.channel is None or self._work or not self.ledger.opened.interim:
             return
@@ -311,13 +360,17 @@ class LiveSession:
                             await self._wake.wait()
                             self._wake.clear()
                     for work in self._work:
-                        if work.task is not None:
+                        if isinstance(work, _Work) and work.task is not None:
                             work.task.cancel()
                     if self._partial is not None:
                         self._partial.cancel()
             except* Fenced:
                 log.info("fenced")
                 self.step_down()
+            except* Exception:
+                # Before the line is cut: a client that nobody tells would go on talking to nobody.
+                self.let_go(_INTERNAL, "Something went wrong on our side.")
+                raise
             finally:
                 self._end()
 
@@ -329,7 +382,8 @@ class LiveSession:
         self._start_recognitions()
         while not self.over and self._work and self._committable(self._work[0]):
             await self._commit(self._work[0])
-            self._work.popleft()
+            done = self._work.popleft()
+            self._queued_bytes -= len(done.pcm) if isinstance(done, _Work) else 0
             self._progress.set()
             self._start_recognitions()
         if self._line.holds("backlog") and self._backlog_s() < self._settings.backlog_hold_s / 2:
@@ -340,7 +394,9 @@ class LiveSession:
             else:
                 await self._checkpoint()
 
-    def _committable(self, work: _Work) -> bool:
+    def _committable(self, work: _Work | _Hole) -> bool:
+        if isinstance(work, _Hole):
+            return work.start_byte <= self._writer.durable_offset
         done = work.task is not None and work.task.done()
         return done and work.utterance.end_byte <= self._writer.durable_offset
 
@@ -348,15 +404,14 @@ class LiveSession:
         """Keep a few utterances under way; they are committed in order."""
         assert self._tasks is not None
         for work in list(self._work)[: self._settings.parallel_utterances]:
-            if work.task is None:
+            if isinstance(work, _Work) and work.task is None:
                 work.started_at = self._ports.clock()
-                work.task = self._tasks.create_task(self._recognise(work.utterance))
+                work.task = self._tasks.create_task(self._recognise(work.utterance, work.pcm))
                 work.task.add_done_callback(lambda _: self._wake.set())
 
-    async def _recognise(self, utterance: Utterance) -> Recognition | None:
+    async def _recognise(self, utterance: Utterance, pcm: bytes) -> Recognition | None:
         """Ask the engines until one answers; None when the audio cannot be recognised."""
         opened = self.ledger.opened
-        pcm = self._window.slice(utterance.context_start_byte, utterance.end_byte)
         prompt = filters.next_prompt(
             [*opened.vocabulary, opened.prompt],
             self.ledger.tail,
@@ -375,7 +430,11 @@ class LiveSession:
                 pause_s *= 2
         return None
 
-    async def _commit(self, work: _Work) -> None:
+    async def _commit(self, work: _Work | _Hole) -> None:
+        if isinstance(work, _Hole):
+            await self._append(gap=client_gap(work.start_byte, work.end_byte))
+            self._ports.audio.bridge(self._writer, work.end_byte)
+            return
         assert work.task is not None
         recognition = work.task.result()
         utterance = work.utterance
@@ -384,7 +443,7 @@ class LiveSession:
             utterance,
             work.segment_id,
             recognition,
-            pcm=self._window.slice(utterance.start_byte, utterance.end_byte),
+            pcm=work.pcm[utterance.start_byte - utterance.context_start_byte :],
             audio_sequence=self._writer.sequence_of(utterance.end_byte),
             settings=self._settings.filters,
         )
@@ -392,8 +451,6 @@ class LiveSession:
         self._last_suppressed = entry.WhichOneof("kind") == "suppressed"
         if recognition is not None:
             self._observe(work, recognition, entry)
-        context_bytes = self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000
-        self._window.forget_below(max(0, self.ledger.accounted_offset - context_bytes))
 
     def _observe(self, work: _Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
         now = self._ports.clock()
@@ -421,15 +478,20 @@ class LiveSession:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
         self._line.release("broker")
+        self._appended_at = self._ports.clock()
         self.ledger.apply(entry)
         if entry.WhichOneof("kind") in {"segment", "gap"}:
             self._line.say(entry=entry)
         return entry
 
     async def _checkpoint(self) -> None:
-        """Account for long silence, so that a restart does not replay it."""
+        """Account for long silence, so that a restart does not replay it; show that the session has an owner."""
         silent_until = min(self._cutter.silent_until_byte, self._writer.durable_offset)
-        if silent_until - self.ledger.accounted_offset > self._settings.checkpoint_every_s * BYTES_PER_SECOND:
+        silent_bytes = silent_until - self.ledger.accounted_offset
+        quiet_s = self._ports.clock() - self._appended_at
+        if silent_bytes > self._settings.checkpoint_every_s * BYTES_PER_SECOND or (
+            self.attached and quiet_s > self._settings.sign_of_life_s
+        ):
             await self._append(
                 checkpoint=pb.Checkpoint(end_offset=silent_until, audio_sequence=self._writer.sequence_of(silent_until))
             )
@@ -517,8 +579,12 @@ class LiveSession:
         if partial is not None and self._cutter.open_start_byte == start_byte:
             metrics.PARTIALS.inc()
             self._line.say(partial=partial)
+            self._ports.captions.say(self.id, opened, self._line.status(), partial)
 
     # -- what the client is told ---------------------------------------------------------------------------------
+
+    def _tell_viewers(self, status: relay.Status) -> None:
+        self._ports.captions.say(self.id, self.ledger.opened, status)
 
     def _acknowledge(self) -> None:
         self._line.say(ack=relay.Ack(offset=self._writer.durable_offset, stored_offset=self._stored_offset))

@@ -23,14 +23,21 @@ _TICK_S = 0.1
 _ADOPTION_ATTEMPTS = 4
 _OVERLOADED = 1013
 _RESTARTING = 1012
-_INTERNAL = 1011
 
 
 class Sessions:
     """All live sessions of the process. Each runs as a task of its own; a session that fails harms no other."""
 
-    def __init__(self, ports: Ports, settings: SessionSettings, *, sessions_max: int) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        settings: SessionSettings,
+        *,
+        sessions_max: int,
+        live_session: type[LiveSession] = LiveSession,
+    ) -> None:
         self._ports = ports
+        self._live_session = live_session
         self._settings = settings
         self._sessions_max = sessions_max
         self._sessions: dict[str, LiveSession] = {}
@@ -46,7 +53,7 @@ class Sessions:
     async def open(self, session_id: str, opened: pb.Opened, channel: Channel) -> LiveSession:
         """Begin a session. Raises AppError: overloaded, draining, broker away, or the id is taken."""
         self._admit()
-        session = LiveSession(Ledger(session_id), 0, self._ports, self._settings)
+        session = self._live_session(Ledger(session_id), 0, self._ports, self._settings)
         try:
             await session.open(opened, channel)
         except Fenced:
@@ -64,12 +71,12 @@ class Sessions:
         try:
             async with lock:
                 session = self.get(request.session_id)
-                adopted = session is None
-                if session is None:
-                    session = await self._from_logs(request.session_id)
-                if not session.may_resume(request.owner_id, request.resume_token):
-                    metrics.ADOPTIONS.labels("refused").inc()
-                    raise AppError(Kind.NOT_FOUND, "Session expired")
+                adopted = session is None or not session.may_resume(request.owner_id, request.resume_token)
+                if session is None or adopted:
+                    deposed, session = session, await self._from_logs(request.session_id, request)
+                    # The token is the log's and not ours: another has owned the session since, unheard by us.
+                    if deposed is not None:
+                        deposed.step_down()
                 session.attach(Attach(channel, request.resume_token, request.last_event, adopted, attempt))
                 if adopted:
                     metrics.ADOPTIONS.labels("adopted").inc()
@@ -81,19 +88,43 @@ class Sessions:
             await self._announce(session.id)
         return session
 
+    async def finish_orphan(self, session_id: str) -> bool:
+        """Close a session whose owner is gone; False if it is closed already, or owned and in use here.
+
+        Raises AppError(NOT_FOUND) if it has no log. If it does have an owner elsewhere, that one is fenced off and
+        its client resumes.
+        """
+        self._admit()
+        if self.get(session_id) is not None:
+            return False
+        session = await self._from_logs(session_id)
+        if session.ledger.closed is not None:
+            return False
+        session.abandon()
+        metrics.ADOPTIONS.labels("orphan").inc()
+        self._start(session)
+        await self._announce(session_id)
+        return True
+
     def _admit(self) -> None:
         if self._draining:
             raise AppError(Kind.UNAVAILABLE, "The service is restarting.", retry_after_s=0.0)
         if len(self._sessions) >= self._sessions_max:
             raise AppError(Kind.UNAVAILABLE, "Too many sessions at the moment.", retry_after_s=5.0)
 
-    async def _from_logs(self, session_id: str) -> LiveSession:
-        """Rebuild a session: fold its transcript log, replay its audio from the checkpoint."""
+    async def _from_logs(self, session_id: str, client: relay.Resume | None = None) -> LiveSession:
+        """Rebuild a session: fold its transcript log, replay its audio from the checkpoint.
+
+        Raises AppError(NOT_FOUND) if there is none, or its account or token are not those of the client.
+        """
         history = await self._ports.transcripts.read(session_id)
         if not history:
             raise AppError(Kind.NOT_FOUND, "Session expired")
         ledger = fold(session_id, (entry for _, entry in history))
-        session = LiveSession(ledger, history[-1][0], self._ports, self._settings)
+        session = self._live_session(ledger, history[-1][0], self._ports, self._settings)
+        if client is not None and not session.may_resume(client.owner_id, client.resume_token):
+            metrics.ADOPTIONS.labels("refused").inc()
+            raise AppError(Kind.NOT_FOUND, "Session expired")
         if ledger.closed is None:
             data, sequence = await self._ports.audio.read(session_id, ledger.accounted_offset, ledger.audio_sequence)
             session.replay(data, sequence)
@@ -117,7 +148,6 @@ class Sessions:
         except Exception:
             log.exception("session failed", session=session.id)
             metrics.SESSION_FAILURES.inc()
-            session.let_go(_INTERNAL, "Something went wrong on our side.")
         finally:
             if self._sessions.get(session.id) is session:
                 del self._sessions[session.id]

@@ -208,3 +208,20 @@ async def test_sine_of_20_khz_is_not_speech(client: VerbatimClient) -> None:
     events = await speak(client, wave)
     assert events[-1]["coverage"] == 1.0
     assert events[-1]["segments"] <= 1
+
+
+@pytest.mark.req("R-OBS-1")
+async def test_platform_adds_little_to_the_engine(stack: Stack, spoken: tuple[VerbatimClient, list[Message]]) -> None:
+    """From the cut of an utterance to its segment in the log, queue and engine taken out: median below 50 ms."""
+    async with httpx2.AsyncClient(timeout=5) as http:
+        page = (await http.get(f"{stack.internal_url('transcriber')}/metrics")).text
+    buckets = [
+        (float(line.split('le="')[1].split('"')[0]), float(line.rsplit(" ", 1)[1]))
+        for line in page.splitlines()
+        if line.startswith("segment_overhead_seconds_bucket")
+    ]
+    total = buckets[-1][1]
+    p50, p95 = (next(limit for limit, count in buckets if count >= share * total) for share in (0.5, 0.95))
+    print(f"overhead per segment: p50 <= {p50} s, p95 <= {p95} s over {total:.0f} segments")
+    assert total >= len(of(spoken[1], "segment"))
+    assert p50 <= 0.05

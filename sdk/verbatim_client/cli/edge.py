@@ -58,7 +58,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(work)
     except ApiError as error:
-        code = EXIT_OF_STATUS.get(error.status, Exit.FAILED)
+        code = EXIT_OF_CODE.get(error.code) or EXIT_OF_STATUS.get(error.status, Exit.FAILED)
         _fail(code, error.message or f"HTTP {error.status}", error.body, error.code, error.request_id)
     except ConnectionGivenUpError as error:
         _fail(Exit.UNAVAILABLE, str(error), error.event, error.code)

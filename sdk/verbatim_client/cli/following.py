@@ -23,6 +23,8 @@ async def _watch(settings: CliSettings, meeting_id: str, *, json_lines: bool) ->
     captions = Captions(sys.stdout, sys.stderr)
     finished = False
     async with logged_in(settings) as client:
+        # Who is not there, or not allowed in, is told at once: following itself would try again for a while.
+        await client.meeting(meeting_id)
         async for event in client.watch(meeting_id):
             finished = finished or event["type"] == "finished"
             if not json_lines:

@@ -71,6 +71,8 @@ async def _stream(
     live_source = file == "-" and speed is not None and speed <= LIVE_SPEED_MAX
     show = _json_event if json_lines else Captions(sys.stdout, sys.stderr).show
     async with client:
+        # A platform that is not there, and a login that has ended, are told at once: a session would try for a while.
+        await client.me()
         await _speak(client.live(wanted, buffering=buffering_at(speed)), audio, speed, show, live_source)
 
 

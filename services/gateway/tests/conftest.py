@@ -27,9 +27,12 @@ from chassis.rpc import Identity, Server, peer
 from services.gateway import errors
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
+from services.gateway.entries import StoredEntries
 from services.gateway.settings import Settings
-from services.gateway.tests.fakes import FakeAccounts, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fakes import FakeAccounts, FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.viewers import ViewerLimits, Viewers
 
+VIEWER_LIMITS = ViewerLimits(poll_s=30.0, hurry_s=0.05, insights_wait_s=0.2)
 SERVICE_KEY = "a key that only the tests have ........"
 
 
@@ -75,6 +78,8 @@ class Gateway:
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
     faults: dict[str, str] = field(default_factory=dict)
+    captions: FakeCaptions = field(default_factory=FakeCaptions)
+    viewers: Viewers = field(init=False)
     port: int = 0
     client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
     backends: list[Server] = field(default_factory=list)
@@ -110,7 +115,7 @@ async def _backend(stack: AsyncExitStack, service: str, *servicers: tuple[Any, o
 
 
 @asynccontextmanager
-async def running(**changed: Any) -> AsyncIterator[Gateway]:
+async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
     gateway = Gateway(Signer())
     async with AsyncExitStack() as stack:
@@ -132,12 +137,17 @@ async def running(**changed: Any) -> AsyncIterator[Gateway]:
             **changed,
         )
         identity = Identity("gateway", SERVICE_KEY)
+        meetings_peer = await stack.enter_async_context(peer(settings.meetings_target, identity))
+        insights_peer = await stack.enter_async_context(peer(settings.insights_target, identity))
+        entries = StoredEntries(meetings_peer, insights_peer, timeout_s=settings.call_timeout_s)
+        gateway.viewers = Viewers(entries, gateway.captions, viewer_limits)
         app = public_app(
             settings,
             access_tokens=AccessTokens(settings.auth_public_key),
-            meetings_peer=await stack.enter_async_context(peer(settings.meetings_target, identity)),
-            insights_peer=await stack.enter_async_context(peer(settings.insights_target, identity)),
+            meetings_peer=meetings_peer,
+            insights_peer=insights_peer,
             live=_live,
+            viewers=gateway.viewers,
             readiness=gateway.readiness,
         )
         server = HttpServer(app, "127.0.0.1", 0, http="httptools", ws="websockets-sansio", timeout_graceful_shutdown=1)

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from verbatim.captions.v1.captions_pb2 import Caption
 from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
 from verbatim.meetings.v1 import (
     accounts_pb2,
@@ -22,6 +24,7 @@ from verbatim.meetings.v1 import (
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 
+SESSION = "01930000-0000-7000-8000-000000000001"
 NOON = Timestamp(seconds=1_795_780_800)
 
 
@@ -83,6 +86,10 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
     def __init__(self) -> None:
         self.meetings: dict[str, meetings_pb2.Meeting] = {}
         self.segments: dict[str, list[meetings_pb2.TranscriptSegment]] = {}
+        self.entries: dict[str, list[meetings_pb2.MeetingEntry]] = {}
+        self.insights_made = False
+        self.unchanged_s = 0.0
+        self.entries_fault: AppError | None = None
         self.list_requests: list[meetings_pb2.ListMeetingsRequest] = []
         self.request_ids: list[str] = []
         self.release = asyncio.Event()
@@ -161,6 +168,24 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
         end = start + request.limit
         return meetings_pb2.ListSegmentsResponse(
             segments=segments[start:end], next_cursor=str(end) if end < len(segments) else ""
+        )
+
+    async def ListEntries(self, request: meetings_pb2.ListEntriesRequest, _: Any) -> meetings_pb2.ListEntriesResponse:
+        meeting = self._own(request.owner_id, request.meeting_id)
+        if self.entries_fault is not None:
+            raise self.entries_fault
+        known = self.entries.get(request.meeting_id, [])
+        newest = known[-1].number if known else 0
+        if request.after > newest:
+            raise AppError(Kind.VALIDATION_FAILED, "Some fields are not valid.")
+        found = [one for one in known if one.number > request.after][: request.limit]
+        return meetings_pb2.ListEntriesResponse(
+            entries=found,
+            newest=newest,
+            completed=meeting.status == "completed",
+            insights_made=self.insights_made,
+            unchanged_s=self.unchanged_s,
+            sessions=[meetings_pb2.MeetingSession(session_id=SESSION, shift_s=100.0)],
         )
 
     async def ExportMeeting(
@@ -266,3 +291,23 @@ class FakeInsights(insights_pb2_grpc.InsightsServiceServicer):
         if request.job_id not in self.jobs:
             raise missing()
         return insights_pb2.GetJobResponse(job=self.jobs[request.job_id])
+
+
+class FakeCaptions:
+    """Captions of a broker that is there or not; `say` hands one to whoever follows the meeting."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.followed: dict[str, list[Callable[[Caption], None]]] = {}
+
+    @asynccontextmanager
+    async def follow(self, meeting_id: str, hear: Callable[[Caption], None]) -> AsyncIterator[None]:
+        self.followed.setdefault(meeting_id, []).append(hear)
+        try:
+            yield
+        finally:
+            self.followed[meeting_id].remove(hear)
+
+    def say(self, meeting_id: str, caption: Caption) -> None:
+        for hear in self.followed.get(meeting_id, []):
+            hear(caption)

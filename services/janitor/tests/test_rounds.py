@@ -86,6 +86,7 @@ async def running(data: Path, nats_url: str) -> AsyncIterator[Janitor]:
         cwd=Path(__file__).parents[3],
         stdout=asyncio.subprocess.DEVNULL,
         env=os.environ | {
+            "PYTHONPATH": os.pathsep.join(sys.path),
             "VERBATIM_DATA_DIR": str(data), "INTERNAL_PORT": str(port), "NATS_URL": nats_url,
             "SERVICE_AUTH_KEY": "k" * 32,
             "UPLOADS_EVERY_S": "0.2", "DISK_EVERY_S": "0.2", "DEAD_LETTERS_EVERY_S": "0.2",

@@ -17,6 +17,7 @@ from chassis.postgres import Database
 from chassis.tests.servers import PostgresServer, nats_server, postgres_server
 from services.meetings.__main__ import MIGRATIONS
 from services.meetings.accounts_store import AccountsStore
+from services.meetings.entries_store import EntriesStore
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
 from services.meetings.passwords import Passwords
@@ -70,6 +71,11 @@ def meetings(database: Database, cursors: Cursors) -> MeetingsStore:
 @pytest.fixture
 def segments(database: Database, cursors: Cursors) -> SegmentsStore:
     return SegmentsStore(database, cursors)
+
+
+@pytest.fixture
+def entries(database: Database) -> EntriesStore:
+    return EntriesStore(database)
 
 
 @pytest.fixture

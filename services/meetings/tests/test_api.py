@@ -17,6 +17,7 @@ from chassis.errors import AppError, Kind, Problem
 from chassis.rpc import Identity, Peer, Server
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
+from services.meetings.entries_store import EntriesStore
 from services.meetings.export import PIECE_BYTES
 from services.meetings.login import Login
 from services.meetings.meetings_store import MeetingsStore
@@ -34,12 +35,12 @@ WITHIN_S = 10.0
 @pytest.fixture
 async def server(
     accounts: AccountsStore, meetings: MeetingsStore, segments: SegmentsStore, tasks: TasksStore,
-    quick_passwords: Passwords, private_pem: str,
+    entries: EntriesStore, quick_passwords: Passwords, private_pem: str,
 ) -> AsyncIterator[Server]:  # fmt: skip
     login = Login(accounts, quick_passwords, AccessTokens(private_pem, 900), refresh_life_s=86400)
     opened = Server("127.0.0.1", 0, Identity("meetings", KEY))
     opened.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
-    opened.add(add_MeetingsServiceServicer_to_server, MeetingsApi(meetings, segments))
+    opened.add(add_MeetingsServiceServicer_to_server, MeetingsApi(meetings, segments, entries))
     opened.add(add_TasksServiceServicer_to_server, TasksApi(tasks))
     await opened.start()
     yield opened

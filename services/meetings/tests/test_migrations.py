@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import alembic.command
 import alembic.config
 import pytest
@@ -17,11 +20,23 @@ from services.meetings.store import METADATA, REVISION, SchemaMissing, check_sch
 
 
 def downgrade(url: str) -> None:
+    with _connected(url) as config:
+        alembic.command.downgrade(config, "base")
+
+
+def migrate_to(url: str, revision: str) -> None:
+    """Bring a database to a revision that is not the newest."""
+    with _connected(url) as config:
+        alembic.command.upgrade(config, revision)
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[alembic.config.Config]:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with sa.create_engine(url).connect() as connection:
         config.attributes["connection"] = connection
-        alembic.command.downgrade(config, "base")
+        yield config
         connection.commit()
 
 

@@ -22,13 +22,15 @@ from services.meetings.transcript_store import TranscriptStore
 
 TABLES = (store.meetings, store.sessions, store.segments, store.gaps, store.suppressed, store.tombstones)
 
+NUMBERS = ("entry", "newest_entry", "completed_entry")
 
-async def rows(database: Database) -> dict[str, list[Any]]:
+
+async def rows(database: Database, *left_out: str) -> dict[str, list[Any]]:
     """Return everything that the log has made, without the times at which we wrote it."""
     found = {}
     async with database.engine.connect() as connection:
         for table in TABLES:
-            columns = [c for c in table.c if c.name not in {"updated_at", "search", "deleted_at"}]
+            columns = [c for c in table.c if c.name not in {"updated_at", "search", "deleted_at", *left_out}]
             query = sa.select(*columns).order_by(*table.primary_key.columns)
             found[table.name] = [tuple(row) for row in await connection.execute(query)]
     return found
@@ -113,15 +115,16 @@ async def test_messages_that_come_again_in_any_order_change_nothing(
 async def test_result_does_not_depend_on_how_the_log_is_cut_into_batches(
     transcripts: TranscriptStore, database: Database, owner: str
 ) -> None:
+    # A draft that is revised within a batch takes one number, not two; what is told of them is in test_entries_store.
     log = meeting_log(owner)
     messages = numbered(log.entries)
     for message in messages:
         await transcripts.apply([message])
-    single = await rows(database)
+    single = await rows(database, *NUMBERS)
     async with database.engine.begin() as connection:
         await connection.execute(store.meetings.delete())
     await transcripts.apply(messages)
-    assert await rows(database) == single
+    assert await rows(database, *NUMBERS) == single
 
 
 @pytest.mark.req("R-DB-4")

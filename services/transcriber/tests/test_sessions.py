@@ -7,6 +7,7 @@ import time
 import wave
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from chassis import bus, ids
 from chassis.errors import AppError, Kind
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
+from services.transcriber.captions import Captions
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser
 from services.transcriber.session import LiveSession, Ports, SessionSettings
@@ -46,9 +48,10 @@ class Replica:
         self.engine = CountingSpeech()
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
+        self.captions = Captions(broker.client.publish)
         recogniser = Recogniser([self.engine], concurrency=4, deadline_s_max=5.0)
         self.ports = Ports(
-            self.transcripts, self.audio, recogniser, broker.client.publish, name, time.monotonic
+            self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic
         )  # fmt: skip
         self.sessions = Sessions(self.ports, settings, sessions_max=50)
         self.broker = broker
@@ -77,7 +80,11 @@ async def replica(server: NatsServer, name: str, settings: SessionSettings = SET
             one.sessions.note_adopted(message.data)
 
         await broker.client.subscribe("sessions.adopted", cb=note)
-        tasks = [asyncio.create_task(one.audio.run()), asyncio.create_task(one.sessions.run())]
+        tasks = [
+            asyncio.create_task(one.audio.run()),
+            asyncio.create_task(one.captions.run()),
+            asyncio.create_task(one.sessions.run()),
+        ]
         try:
             yield one
         finally:
@@ -187,6 +194,52 @@ async def test_deposed_owner_cannot_write_and_tells_its_client(nats_server: Nats
         entries = await log_of(b, session.id)
         check_accounts(entries, len(speech))
         assert {entry.writer for entry in entries if entry.HasField("segment")} == {"b"}
+
+
+@pytest.mark.req("R-WS-3")
+async def test_deposed_owner_that_never_heard_of_it_takes_the_session_back(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    """A frozen replica missed that its session went elsewhere. When the client came back to it, it compared the token
+    with those of its own memory and said "Session expired"."""
+    async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
+        b.sessions = Sessions(replace(b.ports, announce=_unheard), SETTINGS, sessions_max=50)
+        first, second, third, fourth = Client(), Client(), Client(), Client()
+        session = await a.open(first)
+        speak(session, speech, end=3200)
+        await b.resume(session.id, token_of(first), second)
+        await b.resume(session.id, token_of(second), third)
+        back = await a.resume(session.id, token_of(third), fourth)
+        speak(back, speech, start=fourth.of("restored")[0].restored.offset)
+        back.finish(len(speech))
+        await fourth.until(lambda c: c.of("finished"))
+        check_accounts(await log_of(a, session.id), len(speech))
+
+
+async def _unheard(_subject: str, _payload: bytes) -> None:
+    """Announce to nobody."""
+
+
+class BrokenTranscriptLog(TranscriptLog):
+    """Fails in a way that nobody expected, after the first entry."""
+
+    async def append(self, entry: pb.TranscriptEntry, last_sequence: int) -> int:
+        """Append what opens the session, nothing else."""
+        if last_sequence:
+            raise LookupError("unexpected")
+        return await super().append(entry, last_sequence)
+
+
+@pytest.mark.req("R-WS-3", "R-ERR-1")
+async def test_client_of_a_session_that_fails_is_told_to_resume(nats_server: NatsServer, speech: bytes) -> None:
+    """The line to the client was cut before the farewell was said: it went on talking to nobody, unacknowledged."""
+    async with replica(nats_server, "a") as a:
+        broken = replace(a.ports, transcripts=BrokenTranscriptLog(a.broker))
+        a.sessions = Sessions(broken, SETTINGS, sessions_max=50)
+        client = Client()
+        speak(await a.open(client), speech)
+        await client.until(lambda c: c.of("problem"))
+        assert client.of("problem")[0].problem.close_code == 1011
 
 
 @pytest.mark.req("R-WS-4")
@@ -357,6 +410,26 @@ async def test_session_without_a_client_is_finished_not_forgotten(nats_server: N
 
 
 @pytest.mark.req("R-SVC-7")
+async def test_drain_does_not_wait_until_people_stop_talking(nats_server: NatsServer, speech: bytes) -> None:
+    """Audio kept coming in while a replica drained, so it was never quiet, and waited for as long as it was allowed."""
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+
+        async def talk() -> None:
+            for offset in range(0, len(speech), FRAME_BYTES):
+                session.receive(offset, speech[offset : offset + FRAME_BYTES])
+                await asyncio.sleep(0.01)
+
+        talking = asyncio.create_task(talk())
+        await client.until(lambda c: c.acked_offset)
+        async with asyncio.timeout(2.0):
+            await a.sessions.drain(5.0)
+        talking.cancel()
+        assert client.of("problem")[0].problem.close_code == 1012
+
+
+@pytest.mark.req("R-SVC-7")
 async def test_drain_commits_what_was_cut_and_sends_clients_away(nats_server: NatsServer, speech: bytes) -> None:
     async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
         client = Client()
@@ -374,3 +447,109 @@ async def test_drain_commits_what_was_cut_and_sends_clients_away(nats_server: Na
         adopted.finish(len(speech))
         await back.until(lambda c: c.of("finished"))
         check_accounts(await log_of(b, session.id), len(speech))
+
+
+@pytest.mark.req("R-WS-2", "R-WS-4")
+async def test_gap_that_the_client_declares_is_part_of_the_transcript(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech, end=224_000)
+        session.declare_gap(224_000, 288_000)
+        speak(session, speech, start=288_000)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"))
+        gaps = [event.entry.gap for event in client.of("entry") if event.entry.HasField("gap")]
+        assert [(gap.start_offset, gap.end_offset, gap.reason) for gap in gaps] == [
+            (224_000, 288_000, pb.GAP_REASON_CLIENT_MISSING)
+        ]
+        accounts = client.of("finished")[0].finished.accounts
+        assert accounts.gap_s == 2.0
+        assert accounts.coverage == pytest.approx(1 - 64_000 / len(speech))
+        assert client.acked_offset == len(speech)
+
+
+@pytest.mark.req("R-WS-4")
+async def test_audio_behind_a_gap_is_not_acknowledged_before_the_gap_is_recorded(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    async with replica(nats_server, "a") as a, replica(nats_server, "b") as b:
+        client = Client()
+        session = await a.open(client)
+        a.engine.gate.clear()  # the utterance before the gap cannot be committed, so neither can the gap
+        speak(session, speech, end=224_000)
+        session.declare_gap(224_000, 288_000)
+        speak(session, speech, start=288_000, end=320_000)
+        await client.until(partial(_has_acknowledged, 224_000))
+        back = Client()
+        adopted = await b.resume(session.id, token_of(client), back)
+        assert back.of("restored")[0].restored.offset == 224_000
+        assert client.acked_offset == 224_000
+        adopted.declare_gap(224_000, 288_000)
+        speak(adopted, speech, start=288_000)
+        adopted.finish(len(speech))
+        await back.until(lambda c: c.of("finished"))
+        assert back.of("finished")[0].finished.accounts.gap_s == 2.0
+
+
+@pytest.mark.req("R-WS-2")
+@pytest.mark.parametrize(
+    ("start", "end", "code"), [(0, 3, "validation_failed"), (6400, 9600, "offset_gap"), (4, 2, "validation_failed")]
+)
+async def test_gap_that_makes_no_sense_is_refused(nats_server: NatsServer, start: int, end: int, code: str) -> None:
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        session.declare_gap(start, end)
+        assert [event.problem.code for event in client.of("problem")] == [code]
+
+
+@pytest.mark.req("R-WS-5")
+async def test_orphan_is_finished_by_whoever_is_asked(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "b") as b:
+        async with replica(nats_server, "a") as a:
+            client = Client()
+            session = await a.open(client)
+            speak(session, speech, end=320_000)
+            await client.until(partial(_has_acknowledged, 320_000))
+            await a.sessions.drain(0.0)  # its client never comes back
+        assert await b.sessions.finish_orphan(session.id)
+        async with asyncio.timeout(10):
+            while b.sessions.get(session.id):
+                await asyncio.sleep(0.02)
+        entries = await log_of(b, session.id)
+        check_accounts(entries, 320_000)
+        assert entries[-1].closed.reason == pb.CLOSE_REASON_IDLE
+        assert not await b.sessions.finish_orphan(session.id)
+        with pytest.raises(AppError):
+            await b.sessions.finish_orphan(ids.new_id())
+
+
+async def test_quiet_session_with_a_client_shows_that_it_has_an_owner(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a", SessionSettings(sign_of_life_s=0.3)) as a:
+        client = Client()
+        session = await a.open(client)
+        before = session.ledger.position
+        async with asyncio.timeout(5):
+            while session.ledger.position < before + 2:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.req("R-RES-3", "R-WS-4")
+async def test_full_log_holds_the_client_and_goes_on_when_there_is_room(nats_server: NatsServer, speech: bytes) -> None:
+    async with replica(nats_server, "a") as a:
+        full, _ = streams(256 * 1024, 16 * 1024**2, 86_400.0)
+        await a.broker.declare(full)
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech)
+        await client.until(lambda c: any(e.status.state == relay.STATE_HOLD for e in c.of("status")))
+        acked = client.acked_offset
+        assert acked <= 256 * 1024
+        assert (await a.audio.read(session.id, 0, 0))[0][:acked] == speech[:acked]
+        roomy, _ = streams(64 * 1024**2, 16 * 1024**2, 86_400.0)
+        await a.broker.declare(roomy)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"), within_s=20)
+        check_accounts(await log_of(a, session.id), len(speech))
+        assert client.acked_offset == len(speech)

@@ -1,0 +1,27 @@
+"""The connection to the broker, which may be away for as long as it likes."""
+
+from __future__ import annotations
+
+from chassis import bus
+from chassis.errors import AppError, Kind
+
+
+class Broker:
+    """Connects in the background; `bus` is there when it is."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._bus: bus.Bus | None = None
+
+    async def keep_connected(self) -> None:
+        """Connect, for ever if need be, and stay connected for the life of the process."""
+        async with bus.connect(self._url, name="janitor", replicas=1) as connected:
+            self._bus = connected
+            await connected.until_closed()
+
+    @property
+    def bus(self) -> bus.Bus:
+        """The connection. Raises AppError(UNAVAILABLE) if there was none yet."""
+        if self._bus is None:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="never connected")
+        return self._bus

@@ -1,0 +1,178 @@
+"""The platform under test: several replicas, the oracle as its speech engine, and a fault proxy at every seam."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+from verbatim_client import VerbatimClient
+
+from dev import probes
+from dev.environment import database_url, plain_environment
+from dev.keys import Keys
+from dev.plan import Plan
+from dev.ports import HOST, Ports
+from dev.runner import Program, Runner
+from dev.settings import ROOT
+from dev.stack import Stack
+from tests.chaos.proxy import Proxy
+
+PASSWORD = "a password for the fault tests"
+REPLICAS = {"gateway": 2, "transcriber": 2, "meetings": 2, "janitor": 0}
+# Shorter than it ships (20 s), so that rows with half-open clients take seconds.
+GATEWAY_ENV = {"HEARTBEAT_S": "2"}
+# Long utterances are cut early, so that cuts in running speech are common; gathering is as it ships.
+TRANSCRIBER_ENV = {
+    "OPENAI_API_KEY": "numbers-only",
+    "EMBEDDED_WORKERS": "1",
+    "SPEECH_CONCURRENCY": "32",
+    "SOFT_CAP_MS": "5000",
+    "HARD_CAP_MS": "7000",
+}
+_accounts = itertools.count(1)
+
+
+class Platform:
+    """Starts everything as real processes; a context manager.
+
+    Proxies: `clients` (a load balancer before all gateways), `broker[name]` (each transcriber's way to NATS),
+    `relays[name]` (the gateways' way to each transcriber), `database` (meetings' way to Postgres).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        without: str | None = None,
+        replicas: Mapping[str, int] | None = None,
+        nats_server: str | None = None,
+        through_proxies: bool = True,
+    ) -> None:
+        """`without` names the defence that transcribers lack: a module of `tests.chaos.without`."""
+        self._env: dict[str, dict[str, str]] = {}
+        self.plan = Plan(
+            folder,
+            Ports.free(),
+            replicas=REPLICAS | dict(replicas or {}),
+            extra_env=self._env,
+            modules={"transcriber": f"tests.chaos.without.{without}"} if without else {},
+            nats_server=nats_server,
+        )
+        self.stack = Stack(self.plan)
+        self.broker: dict[str, Proxy] = {}
+        self.relays: dict[str, Proxy] = {}
+        self._oracle_runner = Runner(self.plan.log_folder)
+        self._through_proxies = through_proxies
+        self._exits = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Start everything."""
+        of = self.plan.ports.of
+        try:
+            gateways = [(HOST, of(name)) for name in self.plan.names("gateway")]
+            self.clients = await self._proxy(*gateways)
+            self.database = await self._proxy((HOST, of("postgres")))
+            oracle_port = of("oracle")
+            self.oracle_url = f"http://{HOST}:{oracle_port}"
+            self._env["gateway"] = dict(GATEWAY_ENV)
+            self._env["transcriber"] = TRANSCRIBER_ENV | {"OPENAI_BASE_URL": f"{self.oracle_url}/v1"}
+            if self._through_proxies:
+                await self._rewire()
+            await self.stack.start()
+            self._exits.push_async_callback(self.stack.stop)
+            self._exits.push_async_callback(self._oracle_runner.stop)
+            await self._oracle_runner.start(_oracle(oracle_port))
+        except BaseException:
+            await self._exits.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything."""
+        for name in self.stack.runner.running():
+            self.stack.kill(name, signal.SIGCONT)  # what a fault left frozen could not end by itself
+        await self._exits.aclose()
+
+    @property
+    def url(self) -> str:
+        """The public API behind the load balancer."""
+        return f"http://{HOST}:{self.clients.port}"
+
+    async def script(self, **changes: Any) -> None:
+        """Change how the oracle behaves (see `oracle.Script`)."""
+        async with httpx2.AsyncClient() as http:
+            (await http.put(f"{self.oracle_url}/script", json=changes)).raise_for_status()
+
+    async def new_client(self) -> VerbatimClient:
+        """Make an account and return its logged-in client; the caller closes it."""
+        client = VerbatimClient(self.url)
+        name = f"speaker{next(_accounts)}"
+        await client.register(f"{name}@verbatim.example", name, PASSWORD)
+        await client.login(f"{name}@verbatim.example", PASSWORD)
+        return client
+
+    def proxies(self) -> list[Proxy]:
+        """Name every proxy."""
+        return [self.clients, self.database, *self.broker.values(), *self.relays.values()]
+
+    def heal(self) -> None:
+        """Thaw every process and make every proxy honest."""
+        for proxy in self.proxies():
+            proxy.heal()
+        for name in self.stack.runner.running():
+            self.stack.kill(name, signal.SIGCONT)
+
+    async def revive(self) -> None:
+        """Heal, and start what is dead."""
+        self.heal()
+        running = self.stack.runner.running()
+        for name in ("postgres", "nats", "redis", *self.plan.names()):
+            if name not in running:
+                await self.stack.restart(name)
+
+    async def _proxy(self, *upstreams: tuple[str, int]) -> Proxy:
+        return await self._exits.enter_async_context(Proxy(0, upstreams))
+
+    async def _rewire(self) -> None:
+        of = self.plan.ports.of
+        for name in self.plan.names("transcriber"):
+            self.broker[name] = await self._proxy((HOST, of("nats")))
+            self.relays[name] = await self._proxy((HOST, of(f"{name} grpc")))
+            self._env.setdefault(name, {})["NATS_URL"] = f"nats://{HOST}:{self.broker[name].port}"
+        targets = ",".join(f"{HOST}:{proxy.port}" for proxy in self.relays.values())
+        self._env["gateway"]["TRANSCRIBER_TARGETS"] = targets
+        self.plan.data_folder.mkdir(parents=True, exist_ok=True)
+        url = database_url(self.plan, Keys.kept_in(self.plan.key_folder), "meetings")
+        self._env["meetings"] = {"DATABASE_URL_MEETINGS": url.replace(f":{of('postgres')}/", f":{self.database.port}/")}
+
+
+def _oracle(port: int) -> Program:
+    python_path = os.pathsep.join(str(ROOT / part) for part in (".", "build/gen", "sdk"))
+    return Program(
+        name="oracle",
+        argv=[sys.executable, "-m", "tests.chaos.oracle", str(port)],
+        env=plain_environment() | {"PYTHONPATH": python_path},
+        cwd=ROOT,
+        ready=probes.http(port, "/healthz"),
+    )
+
+
+async def until(condition: Any, within_s: float, what: str) -> None:
+    """Wait until `condition()` holds. Raises TimeoutError that says what did not come."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise TimeoutError(f"{what}: not within {within_s:g} s") from None

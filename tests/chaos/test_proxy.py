@@ -1,0 +1,111 @@
+"""The fault proxy does what its verbs say, to connections that are open already."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.chaos.proxy import HOST, Proxy
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write(b"end")
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def proxied() -> AsyncIterator[tuple[Proxy, Streams]]:
+    server = await asyncio.start_server(_echo, HOST, 0)
+    dead_port = 1  # nobody listens there: skipped, as by a load balancer
+    async with server, Proxy(0, [(HOST, dead_port), server.sockets[0].getsockname()[:2]]) as proxy:
+        streams = await asyncio.open_connection(HOST, proxy.port)
+        yield proxy, streams
+        streams[1].close()
+
+
+async def say(streams: Streams, data: bytes, within_s: float = 2.0) -> bytes:
+    streams[1].write(data)
+    async with asyncio.timeout(within_s):
+        return await streams[0].readexactly(len(data))
+
+
+async def test_honest_wire_carries_everything() -> None:
+    async with proxied() as (_, streams):
+        data = bytes(range(256)) * 4000
+        assert await say(streams, data) == data
+
+
+@pytest.mark.parametrize("change", [{"slice_bytes": 3}, {"bytes_per_s": 20_000.0}, {"latency_s": 0.05}])
+async def test_slow_wire_carries_everything_later(change: dict[str, float]) -> None:
+    async with proxied() as (proxy, streams):
+        for name, value in change.items():
+            setattr(proxy.up, name, value)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert await say(streams, b"x" * 4000) == b"x" * 4000
+        slow = {"slice_bytes": 0.0, "bytes_per_s": 0.15, "latency_s": 0.05}
+        assert loop.time() - began >= slow[next(iter(change))]
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_hole_swallows_one_direction_and_healing_resets(direction: str) -> None:
+    async with proxied() as (proxy, streams):
+        await say(streams, b"hello")
+        getattr(proxy, direction).hole = True
+        with pytest.raises(TimeoutError):
+            await say(streams, b"lost", within_s=0.2)
+        proxy.heal()
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await say(streams, b"x")
+        again = await asyncio.open_connection(HOST, proxy.port)
+        assert await say(again, b"back") == b"back"
+        again[1].close()
+
+
+async def test_stalled_bytes_arrive_when_it_is_lifted() -> None:
+    async with proxied() as (proxy, streams):
+        proxy.down.stall()
+        streams[1].write(b"later")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await streams[0].read(1)
+        proxy.down.flow()
+        async with asyncio.timeout(2):
+            assert await streams[0].readexactly(5) == b"later"
+
+
+async def test_connection_ends_after_so_many_bytes() -> None:
+    async with proxied() as (proxy, streams):
+        proxy.up.close_after_bytes = 10
+        assert await say(streams, b"12345678") == b"12345678"
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await say(streams, b"90abc")
+
+
+async def test_half_close_ends_one_direction_only() -> None:
+    async with proxied() as (proxy, streams):
+        await say(streams, b"hello")
+        proxy.half_close("up")
+        async with asyncio.timeout(2):
+            assert await streams[0].read(10) == b"end"
+
+
+async def test_refusal_is_a_reset() -> None:
+    async with proxied() as (proxy, _):
+        proxy.refusing = True
+        reader, writer = await asyncio.open_connection(HOST, proxy.port)
+        with pytest.raises(ConnectionResetError):
+            await reader.read(1)
+        writer.close()
