@@ -9,7 +9,7 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed test chaos bench lint lock clean
+.PHONY: help setup setup-dev run demo seed cli test chaos bench lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ demo: .venv/requirements.stamp ## Speak a recorded meeting into the platform; sh
 
 seed: .venv/requirements.stamp ## Make the demo account and its sample meeting on the running platform
 	@$(PY) -m dev seed
+
+cli: .venv/requirements.stamp ## Install the `verbatim` command from sdk/ into .venv/bin
+	$(UV) pip install --quiet --python $(PY) --no-deps --reinstall-package verbatim-client ./sdk
+	@echo "  · .venv/bin/verbatim --help"
 
 test: setup-dev ## Run every test that needs no cluster
 	@$(PY) -m pytest

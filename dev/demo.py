@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any
 
 import httpx2
 from verbatim_client import ApiError, LiveSettings, StreamError, VerbatimClient
+from verbatim_client.cli.captions import Captions
+from verbatim_client.cli.minutes import minutes_lines, task_lines
 
 from dev.run import ended_by_signals, local_stack
 from dev.seed import RECORDING, RecordingError, read_recording, sign_in
@@ -24,7 +25,6 @@ FINISH_WITHIN_S = 120.0
 MINUTES_WITHIN_S = 90.0
 ASK_EVERY_S = 0.5
 INTERRUPTED = 130
-ERASE_LINE = "\r\x1b[K"
 
 Json = dict[str, Any]
 
@@ -47,34 +47,6 @@ class Outcome:
             "tasks": bool(self.tasks),
         }
         return [name for name, there in arrived.items() if not there]
-
-
-class Captions:
-    """Captions on a console: each utterance one line, its partials on the same line where the console can."""
-
-    def __init__(self, console: TextIO) -> None:
-        self._console = console
-        self._overwrites = console.isatty()
-
-    def show(self, event: Json) -> None:
-        """Show a live event, if it is one that people read."""
-        match event["type"]:
-            case "segment":
-                self._line(f"{_clock(event['start'])}  {_speaker(event)}{event['text']}{_mark(event)}")
-            case "revised":
-                self._line(f"{_clock(event['start'])}  (revised) {event['text']}")
-            case "gap":
-                self._line(f"{_clock(event['start'])}  (missing until {_clock(event['end'])}: {event['reason']})")
-            case "status" if event["state"] != "ok":
-                self._line(f"       ({event['state'].replace('_', ' ')}: {event.get('reason', '')})")
-            case "error":
-                self._line(f"       (error {event['error']}: {event.get('message', '')})")
-            case "partial" if self._overwrites:
-                room = shutil.get_terminal_size().columns - 10
-                print(f"{ERASE_LINE}  ...  {event['text'][-room:]}", end="", file=self._console, flush=True)
-
-    def _line(self, text: str) -> None:
-        print(f"{ERASE_LINE if self._overwrites else ''}  {text}", file=self._console, flush=True)
 
 
 async def demo(settings: Settings) -> int:
@@ -104,7 +76,7 @@ async def _platform(settings: Settings) -> AsyncIterator[str]:
 
 
 async def _main_job(url: str, settings: Settings) -> Outcome:
-    outcome, captions = Outcome(), Captions(sys.stdout)
+    outcome, captions = Outcome(), Captions(sys.stdout, sys.stdout)
     pcm = read_recording(RECORDING)
     async with VerbatimClient(url) as client:
         await sign_in(client, settings.data_folder)
@@ -117,7 +89,6 @@ async def _main_job(url: str, settings: Settings) -> Outcome:
             elif event["type"] == "finished":
                 outcome.finished = event
         if outcome.finished is not None:
-            _print_accounts(outcome.finished)
             await _wait_for_minutes(client, outcome.finished["meeting_id"], outcome)
             _print_minutes(outcome)
     return outcome
@@ -148,42 +119,7 @@ async def _asked_until(question: Callable[[], Awaitable[bool]], deadline: float)
         await asyncio.sleep(ASK_EVERY_S)
 
 
-def _print_accounts(finished: Json) -> None:
-    print("\naccounts")
-    for name in ("segments", "audio_seconds", "gap_seconds", "draft_segments", "coverage"):
-        print(f"  {name.replace('_', ' '):<15} {finished[name]}")
-
-
 def _print_minutes(outcome: Outcome) -> None:
-    insights = outcome.insights
-    if summary := insights.get("summary"):
-        print(f"\nsummary ({insights.get('quality')}, {insights.get('engine')})\n  {summary}")
-    for name in ("key_points", "decisions", "action_items"):
-        if items := insights.get(name):
-            print(f"\n{name.replace('_', ' ')}")
-            for item in items:
-                print(f"  - {_sentence(item)}")
-    if outcome.tasks:
-        print("\ntasks")
-        for task in outcome.tasks:
-            print(f"  [ ] {_sentence(task)}")
-
-
-def _sentence(item: str | Json) -> str:
-    if isinstance(item, str):
-        return item
-    who_and_when = [f"{name}: {item[name]}" for name in ("assignee", "due") if item.get(name)]
-    text = str(item.get("text") or item.get("title") or "")
-    return f"{text} ({', '.join(who_and_when)})" if who_and_when else text
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
-
-
-def _speaker(segment: Json) -> str:
-    return f"{segment['speaker']}: " if segment.get("speaker") else ""
-
-
-def _mark(segment: Json) -> str:
-    return "  (draft)" if segment.get("quality") == "draft" else ""
+    tasks = ["", "tasks", *task_lines(outcome.tasks)] if outcome.tasks else []
+    for line in ["", *minutes_lines(outcome.insights), *tasks]:
+        print(line)

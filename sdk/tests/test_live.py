@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import random
-import struct
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-import websockets
+from tests.scripted import SETTINGS, SPEECH, ScriptedPlatform, session, spoken, token
 from verbatim_client import (
     Backoff,
     ConnectionGivenUpError,
     LiveSession,
-    LiveSettings,
     SessionLostError,
     StreamError,
     VerbatimClient,
@@ -24,135 +19,14 @@ from verbatim_client import (
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-Json = dict[str, Any]
-Misbehaviour = Callable[["FakePlatform", ServerConnection], Any]
-
-SPEECH = random.Random(1).randbytes(320_000)  # ten seconds
-SETTINGS = LiveSettings(title="Planning")
-
-
-class FakePlatform:
-    """Holds one session. `on_frame` and `on_start` may be set to break things."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.audio = bytearray()
-        self.starts: list[Json] = []
-        self.messages: list[Json] = []
-        self.received_bytes = 0
-        self.window_bytes = 1_000_000
-        self.token_wanted: str | None = None
-        self.acknowledges = True
-        self.finishes = True
-        self.on_start: Misbehaviour | None = None
-        self.on_frame: Misbehaviour | None = None
-        self._event = 0
-
-    @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[FakePlatform]:
-        """Serve on a free port."""
-        async with serve(self._serve, "127.0.0.1", 0, max_queue=None, close_timeout=0.2) as server:
-            port = next(iter(server.sockets)).getsockname()[1]
-            self.url = f"ws://127.0.0.1:{port}/transcribe"
-            yield self
-
-    async def tell(self, socket: ServerConnection, type_: str, **fields: Any) -> None:
-        """Send a message; numbered unless it is one of those that are not."""
-        if type_ not in ("ack", "partial", "status", "pong"):
-            self._event += 1
-            fields["event"] = self._event
-        await socket.send(json.dumps({"type": type_} | fields))
-
-    async def refuse(self, socket: ServerConnection, close_code: int, error: str, *, retryable: bool) -> None:
-        """Send a fatal error and close."""
-        await self.tell(socket, "error", error=error, message=error, fatal=True, retryable=retryable)
-        await socket.close(close_code)
-
-    async def _serve(self, socket: ServerConnection) -> None:
-        with contextlib.suppress(websockets.ConnectionClosed):
-            start = json.loads(await socket.recv())
-            self.starts.append(start)
-            if self.token_wanted not in (None, start.get("token")):
-                await self.refuse(socket, 4401, "unauthorized", retryable=False)
-                return
-            if self.on_start is not None and await self.on_start(self, socket):
-                return
-            await self._greet(socket, start)
-            async for message in socket:
-                if isinstance(message, bytes):
-                    await self._take(socket, message)
-                else:
-                    await self._obey(socket, json.loads(message))
-
-    async def _greet(self, socket: ServerConnection, start: Json) -> None:
-        token = f"resume-{len(self.starts)}"
-        common = {"window_bytes": self.window_bytes, "heartbeat_s": 0.2, "resume_token": token, "session_id": "s1"}
-        if "resume" in start:
-            await self.tell(socket, "session_restored", offset=len(self.audio), segments=[], status="resumed", **common)
-        else:
-            await self.tell(socket, "started", offset=0, meeting_id="m1", **common)
-
-    async def _take(self, socket: ServerConnection, frame: bytes) -> None:
-        (offset,) = struct.unpack(">Q", frame[:8])
-        data = frame[8:]
-        self.received_bytes += len(data)
-        if self.on_frame is not None and await self.on_frame(self, socket):
-            return
-        if offset > len(self.audio):
-            await self.tell(
-                socket, "error", error="offset_gap", expected=len(self.audio), fatal=False, retryable=True, message=""
-            )
-            return
-        self.audio += data[len(self.audio) - offset :]
-        if self.acknowledges:
-            await self.tell(socket, "ack", offset=len(self.audio), stored_offset=0)
-
-    async def _obey(self, socket: ServerConnection, message: Json) -> None:
-        self.messages.append(message | {"held": len(self.audio)})
-        match message["type"]:
-            case "ping":
-                await self.tell(socket, "pong")
-            case "gap":
-                self.audio += bytes(message["to"] - message["from"])
-            case "finish" if self.finishes and message["offset"] == len(self.audio):
-                await self.tell(socket, "segment", text="all of it", index=0, start=0.0, end=1.0)
-                await self.tell(socket, "finished", meeting_id="m1", audio_seconds=len(self.audio) / 32_000)
-                await socket.close(1000)
-
 
 @pytest.fixture
-async def platform() -> AsyncIterator[FakePlatform]:
-    async with FakePlatform().listening() as platform:
+async def platform() -> AsyncIterator[ScriptedPlatform]:
+    async with ScriptedPlatform().listening() as platform:
         yield platform
 
 
-async def token(renew: bool) -> str:
-    return "new" if renew else "old"
-
-
-def session(platform: FakePlatform) -> LiveSession:
-    return LiveSession(platform.url, token, SETTINGS, backoff=Backoff(draw=lambda _low, _high: 0.01))
-
-
-async def spoken(live: LiveSession, audio: bytes, step: int = 3200) -> list[dict[str, Any]]:
-    """Speak it all as fast as it is taken, finish, and give the events."""
-
-    async def speak() -> None:
-        for start in range(0, len(audio), step):
-            await live.send(audio[start : start + step])
-        await live.finish(10)
-
-    async with asyncio.timeout(20), live:
-        speaking = asyncio.create_task(speak())
-        try:
-            return [event async for event in live]
-        finally:
-            if not speaking.done():
-                speaking.cancel()
-            await asyncio.wait([speaking])
-
-
-async def test_everything_spoken_arrives_once_and_in_order(platform: FakePlatform) -> None:
+async def test_everything_spoken_arrives_once_and_in_order(platform: ScriptedPlatform) -> None:
     live = session(platform)
     events = await spoken(live, SPEECH)
     assert bytes(platform.audio) == SPEECH
@@ -165,11 +39,11 @@ async def test_everything_spoken_arrives_once_and_in_order(platform: FakePlatfor
 
 @pytest.mark.req("R-WS-3")
 @pytest.mark.parametrize("lost_acks", [False, True])
-async def test_a_broken_connection_costs_no_byte_and_doubles_none(platform: FakePlatform, lost_acks: bool) -> None:
+async def test_a_broken_connection_costs_no_byte_and_doubles_none(platform: ScriptedPlatform, lost_acks: bool) -> None:
     platform.acknowledges = not lost_acks
     frames = 0
 
-    async def break_off(_: FakePlatform, socket: ServerConnection) -> bool:
+    async def break_off(_: ScriptedPlatform, socket: ServerConnection) -> bool:
         nonlocal frames
         frames += 1
         if frames in (7, 40):  # with the frame in hand: the client cannot know whether it was kept
@@ -188,8 +62,8 @@ async def test_a_broken_connection_costs_no_byte_and_doubles_none(platform: Fake
     assert all(resume["session_id"] == "s1" and resume["last_event"] >= 1 for resume in resumes)
 
 
-async def test_audio_is_sent_again_from_inside_a_frame(platform: FakePlatform) -> None:
-    async def keep_half(platform: FakePlatform, socket: ServerConnection) -> bool:
+async def test_audio_is_sent_again_from_inside_a_frame(platform: ScriptedPlatform) -> None:
+    async def keep_half(platform: ScriptedPlatform, socket: ServerConnection) -> bool:
         platform.on_frame = None
         platform.audio += SPEECH[:1001]
         socket.transport.abort()
@@ -200,8 +74,8 @@ async def test_audio_is_sent_again_from_inside_a_frame(platform: FakePlatform) -
     assert bytes(platform.audio) == SPEECH[:32_000]
 
 
-async def test_a_hole_that_the_platform_sees_is_filled(platform: FakePlatform) -> None:
-    async def forget_one(platform: FakePlatform, _: ServerConnection) -> bool:
+async def test_a_hole_that_the_platform_sees_is_filled(platform: ScriptedPlatform) -> None:
+    async def forget_one(platform: ScriptedPlatform, _: ServerConnection) -> bool:
         platform.on_frame = None
         return True
 
@@ -211,7 +85,7 @@ async def test_a_hole_that_the_platform_sees_is_filled(platform: FakePlatform) -
 
 
 @pytest.mark.req("R-WS-2")
-async def test_no_more_than_the_window_is_unacknowledged(platform: FakePlatform) -> None:
+async def test_no_more_than_the_window_is_unacknowledged(platform: ScriptedPlatform) -> None:
     platform.acknowledges, platform.window_bytes = False, 32_000
     async with session(platform) as live:
         with pytest.raises(TimeoutError):
@@ -221,8 +95,8 @@ async def test_no_more_than_the_window_is_unacknowledged(platform: FakePlatform)
         assert live.written_offset == 32_000
 
 
-async def test_on_hold_nothing_is_sent_until_it_is_lifted(platform: FakePlatform) -> None:
-    async def hold(platform: FakePlatform, socket: ServerConnection) -> bool:
+async def test_on_hold_nothing_is_sent_until_it_is_lifted(platform: ScriptedPlatform) -> None:
+    async def hold(platform: ScriptedPlatform, socket: ServerConnection) -> bool:
         platform.on_frame = None
         await platform.tell(socket, "status", state="hold", reason="behind", lag_s=9.0)
 
@@ -250,7 +124,7 @@ async def test_on_hold_nothing_is_sent_until_it_is_lifted(platform: FakePlatform
     assert bytes(platform.audio) == SPEECH[:32_000]
 
 
-async def test_a_declared_gap_and_what_follows_keep_their_places(platform: FakePlatform) -> None:
+async def test_a_declared_gap_and_what_follows_keep_their_places(platform: ScriptedPlatform) -> None:
     async with session(platform) as live:
         await live.send(SPEECH[:3200])
         await live.gap(6400)
@@ -260,7 +134,7 @@ async def test_a_declared_gap_and_what_follows_keep_their_places(platform: FakeP
     assert {"type": "gap", "from": 3200, "to": 9600, "held": 3200} in platform.messages
 
 
-async def test_finalize_comes_after_the_audio_before_it(platform: FakePlatform) -> None:
+async def test_finalize_comes_after_the_audio_before_it(platform: ScriptedPlatform) -> None:
     async with session(platform) as live:
         await live.send(SPEECH[:9600])
         await live.finalize()
@@ -269,21 +143,21 @@ async def test_finalize_comes_after_the_audio_before_it(platform: FakePlatform) 
     assert {"type": "finalize", "held": 9600} in platform.messages
 
 
-async def test_a_token_that_expired_is_renewed(platform: FakePlatform) -> None:
+async def test_a_token_that_expired_is_renewed(platform: ScriptedPlatform) -> None:
     platform.token_wanted = "new"
     await spoken(session(platform), SPEECH[:32_000])
     assert [start["token"] for start in platform.starts] == ["old", "new"]
 
 
-async def test_a_session_that_is_gone_ends_with_its_own_error(platform: FakePlatform) -> None:
-    async def expire(platform: FakePlatform, socket: ServerConnection) -> bool:
+async def test_a_session_that_is_gone_ends_with_its_own_error(platform: ScriptedPlatform) -> None:
+    async def expire(platform: ScriptedPlatform, socket: ServerConnection) -> bool:
         if len(platform.starts) == 1:
             return False
         await platform.tell(socket, "session_not_found", error="Session expired")
         await socket.close(4404)
         return True
 
-    async def break_off(_: FakePlatform, socket: ServerConnection) -> bool:
+    async def break_off(_: ScriptedPlatform, socket: ServerConnection) -> bool:
         socket.transport.abort()
         return True
 
@@ -292,8 +166,8 @@ async def test_a_session_that_is_gone_ends_with_its_own_error(platform: FakePlat
         await spoken(session(platform), SPEECH)
 
 
-async def test_a_session_taken_over_elsewhere_is_not_fought_for(platform: FakePlatform) -> None:
-    async def take_over(platform: FakePlatform, socket: ServerConnection) -> bool:
+async def test_a_session_taken_over_elsewhere_is_not_fought_for(platform: ScriptedPlatform) -> None:
+    async def take_over(platform: ScriptedPlatform, socket: ServerConnection) -> bool:
         await platform.refuse(socket, 4409, "conflict", retryable=True)
         return True
 
@@ -304,8 +178,8 @@ async def test_a_session_taken_over_elsewhere_is_not_fought_for(platform: FakePl
     assert len(platform.starts) == 1
 
 
-async def test_a_refused_start_raises_what_the_platform_said(platform: FakePlatform) -> None:
-    async def refuse(platform: FakePlatform, socket: ServerConnection) -> bool:
+async def test_a_refused_start_raises_what_the_platform_said(platform: ScriptedPlatform) -> None:
+    async def refuse(platform: ScriptedPlatform, socket: ServerConnection) -> bool:
         await platform.refuse(socket, 4400, "validation_failed", retryable=False)
         return True
 
@@ -335,7 +209,7 @@ async def test_an_http_answer_in_place_of_a_socket_is_told(status: int, given_up
             async with live:
                 pass
     assert caught.value.code == "its_code"
-    assert attempts == (11 if given_up else 1)
+    assert attempts == (10 if given_up else 1)
 
 
 async def test_an_unreachable_platform_is_given_up_in_the_end() -> None:
@@ -345,8 +219,8 @@ async def test_an_unreachable_platform_is_given_up_in_the_end() -> None:
             pass
 
 
-async def test_a_platform_that_falls_silent_is_left_and_found_again(platform: FakePlatform) -> None:
-    async def freeze(platform: FakePlatform, socket: ServerConnection) -> bool:
+async def test_a_platform_that_falls_silent_is_left_and_found_again(platform: ScriptedPlatform) -> None:
+    async def freeze(platform: ScriptedPlatform, socket: ServerConnection) -> bool:
         platform.on_frame = None
         socket.transport.pause_reading()  # half open: no answer, no close
         return True
@@ -357,7 +231,7 @@ async def test_a_platform_that_falls_silent_is_left_and_found_again(platform: Fa
     assert len(platform.starts) == 2
 
 
-async def test_finish_does_not_wait_for_ever(platform: FakePlatform) -> None:
+async def test_finish_does_not_wait_for_ever(platform: ScriptedPlatform) -> None:
     platform.finishes = False
     async with session(platform) as live:
         await live.send(SPEECH[:3200])
@@ -365,7 +239,7 @@ async def test_finish_does_not_wait_for_ever(platform: FakePlatform) -> None:
             await live.finish(0.3)
 
 
-async def test_a_stream_keeps_the_pace_of_speech(platform: FakePlatform) -> None:
+async def test_a_stream_keeps_the_pace_of_speech(platform: ScriptedPlatform) -> None:
     client = VerbatimClient(platform.url.replace("ws", "http", 1).removesuffix("/transcribe"), access_token="old")
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -376,7 +250,7 @@ async def test_a_stream_keeps_the_pace_of_speech(platform: FakePlatform) -> None
     assert bytes(platform.audio) == SPEECH[:64_000]
 
 
-async def test_a_stream_that_is_never_finished_raises_and_does_not_hang(platform: FakePlatform) -> None:
+async def test_a_stream_that_is_never_finished_raises_and_does_not_hang(platform: ScriptedPlatform) -> None:
     platform.finishes = False
     client = VerbatimClient(platform.url.replace("ws", "http", 1).removesuffix("/transcribe"), access_token="old")
     with pytest.raises(TimeoutError):

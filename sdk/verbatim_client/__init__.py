@@ -10,12 +10,14 @@ async with VerbatimClient("http://localhost:8000") as client:
 from verbatim_client.backoff import Backoff
 from verbatim_client.client import VerbatimClient
 from verbatim_client.errors import ApiError, ConnectionGivenUpError, SessionLostError, StreamError
-from verbatim_client.live import LiveSession, LiveSettings
+from verbatim_client.live import LiveSession
+from verbatim_client.settings import Buffering, LiveSettings
 from verbatim_client.watch import Watch
 
 __all__ = [
     "ApiError",
     "Backoff",
+    "Buffering",
     "ConnectionGivenUpError",
     "LiveSession",
     "LiveSettings",

@@ -43,7 +43,7 @@ class Backoff:
             self._short_lives += 1
         self._connected_at = None
         self._failures += 1
-        if self._failures > FAILURES_MAX or self._short_lives >= SHORT_LIVES_MAX:
+        if self._failures >= FAILURES_MAX or self._short_lives >= SHORT_LIVES_MAX:
             return None
         if retry_after_s is not None:
             return retry_after_s

@@ -7,7 +7,7 @@ them into classes would break, or hide, what a newer platform adds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,20 +16,24 @@ import httpx2
 
 from verbatim_client.backoff import Backoff
 from verbatim_client.errors import ApiError
-from verbatim_client.live import Event, LiveSession, LiveSettings
+from verbatim_client.live import LiveSession
+from verbatim_client.settings import Buffering, LiveSettings, buffering_at
+from verbatim_client.speaking import in_frames, speak
 from verbatim_client.watch import Watch
+from verbatim_client.wire import Event
 
 Json = dict[str, Any]
 
 CALL_WITHIN_S = 15.0
-FRAME_S = 0.1
 PAGE = 100
+WITHOUT_TOKEN = frozenset({"/api/auth/login", "/api/auth/logout", "/api/auth/refresh", "/api/auth/register"})
 
 
 class VerbatimClient:
     """One account's view of a platform.
 
-    Every call raises ApiError when it is refused and httpx2.TransportError when the platform cannot be reached.
+    Every call raises ApiError when it is refused and httpx2.TransportError when the platform cannot be reached. An
+    access token that is refused is renewed once, where there is a refresh token.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class VerbatimClient:
         self.base_url = base_url.rstrip("/")
         self.access_token = access_token
         self.refresh_token = refresh_token
+        self._renewing = asyncio.Lock()
         self._http = httpx2.AsyncClient(base_url=self.base_url, timeout=within_s, transport=transport)
 
     async def __aenter__(self) -> Self:
@@ -96,7 +101,7 @@ class VerbatimClient:
         """Give one meeting."""
         return await self.call("GET", f"/api/meetings/{meeting_id}")
 
-    def meetings(self, query: str | None = None) -> AsyncIterator[Json]:
+    def meetings(self, query: str | None = None) -> AsyncGenerator[Json, None]:
         """Give all meetings, or those whose title or transcript has the words."""
         return self.pages("/api/meetings", {"q": query})
 
@@ -119,7 +124,7 @@ class VerbatimClient:
 
     # Tasks, insights, analytics, jobs.
 
-    def tasks(self, **filters: str) -> AsyncIterator[Json]:
+    def tasks(self, **filters: str) -> AsyncGenerator[Json, None]:
         """Give all tasks."""
         return self.pages("/api/tasks", filters)
 
@@ -158,20 +163,30 @@ class VerbatimClient:
 
     # Live audio.
 
-    def live(self, settings: LiveSettings, *, backoff: Backoff | None = None) -> LiveSession:
+    def live(
+        self, settings: LiveSettings, *, backoff: Backoff | None = None, buffering: Buffering | None = None
+    ) -> LiveSession:
         """Prepare a live session; entering it connects."""
-        return LiveSession(self.ws_url, self._token, settings, backoff=backoff)
+        return LiveSession(self.ws_url, self._token, settings, backoff=backoff, buffering=buffering)
 
     async def stream(
-        self, pcm: bytes, settings: LiveSettings, *, speed: float | None = 1.0, finish_within_s: float = 60.0
-    ) -> AsyncIterator[Event]:
+        self,
+        pcm: bytes,
+        settings: LiveSettings,
+        *,
+        speed: float | None = 1.0,
+        finish_within_s: float = 60.0,
+        buffering: Buffering | None = None,
+    ) -> AsyncGenerator[Event, None]:
         """Speak a whole PCM recording into a live session and give the server's events, `finished` last.
 
         `speed` is a multiple of real time; None is as fast as the platform takes it. Raises StreamError, or
         TimeoutError when `finished` does not come within `finish_within_s` of the end of the audio.
         """
-        async with self.live(settings) as session:
-            speaking = asyncio.create_task(_speak(session, pcm, settings.bytes_per_second, speed, finish_within_s))
+        rate = settings.bytes_per_second
+        async with self.live(settings, buffering=buffering or buffering_at(speed)) as session:
+            frames = in_frames(pcm, rate)
+            speaking = asyncio.create_task(speak(session, frames, rate, speed=speed, finish_within_s=finish_within_s))
             # Without this, a fault in speaking would leave the iteration below waiting.
             speaking.add_done_callback(
                 lambda task: session.leave() if not task.cancelled() and task.exception() else None
@@ -222,13 +237,16 @@ class VerbatimClient:
         **more: Any,
     ) -> httpx2.Response:
         """Make a call and give the whole answer. Raises ApiError for anything but success."""
-        credential = {"Authorization": f"Bearer {self.access_token}"} if self.access_token else {}
-        answer = await self._http.request(method, path, headers=credential | dict(headers or {}), **more)
+        refused_token = self.access_token
+        answer = await self._request(method, path, headers, more)
+        if answer.status_code == httpx2.codes.UNAUTHORIZED and self.refresh_token and path not in WITHOUT_TOKEN:
+            await self._renew(refused_token)
+            answer = await self._request(method, path, headers, more)
         if answer.is_success:
             return answer
         raise _error(answer)
 
-    async def pages(self, path: str, params: Mapping[str, str | None]) -> AsyncIterator[Json]:
+    async def pages(self, path: str, params: Mapping[str, str | None]) -> AsyncGenerator[Json, None]:
         """Give the items of a list, page after page."""
         query: dict[str, str | int] = {name: value for name, value in params.items() if value is not None}
         query["limit"] = PAGE
@@ -244,25 +262,22 @@ class VerbatimClient:
         self.access_token, self.refresh_token = tokens["access_token"], tokens["refresh_token"]
         return tokens
 
+    async def _request(
+        self, method: str, path: str, headers: Mapping[str, str] | None, more: dict[str, Any]
+    ) -> httpx2.Response:
+        credential = {"Authorization": f"Bearer {self.access_token}"} if self.access_token else {}
+        return await self._http.request(method, path, headers=credential | dict(headers or {}), **more)
+
+    async def _renew(self, refused_token: str | None) -> None:
+        # A refresh token is good once, and using it twice ends the login: of several refused calls one renews.
+        async with self._renewing:
+            if self.access_token == refused_token:
+                await self.refresh()
+
     async def _token(self, renew: bool) -> str:
         if renew and self.refresh_token:
-            await self.refresh()
+            await self._renew(self.access_token)
         return self.access_token or ""
-
-
-async def _speak(
-    session: LiveSession, pcm: bytes, bytes_per_second: int, speed: float | None, finish_within_s: float
-) -> None:
-    frame_bytes = int(bytes_per_second * FRAME_S)
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    for offset in range(0, len(pcm), frame_bytes):
-        if speed is not None:
-            # Audio exists only once it was spoken: a frame is due at its end.
-            due = started + min(offset + frame_bytes, len(pcm)) / bytes_per_second / speed
-            await asyncio.sleep(max(0.0, due - loop.time()))
-        await session.send(pcm[offset : offset + frame_bytes])
-    await session.finish(finish_within_s)
 
 
 def _error(answer: httpx2.Response) -> ApiError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
 
 class ApiError(Exception):
     """A REST call was refused. `code` is from the platform's taxonomy (`not_found`), `body` the whole answer.
@@ -21,6 +23,11 @@ class ApiError(Exception):
         self.body = body
         self.retry_after_s = retry_after_s
         super().__init__(f"{status} {self.code}: {self.message} (request {request_id})")
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may be answered later."""
+        return self.status in RETRYABLE_STATUS
 
 
 class StreamError(Exception):

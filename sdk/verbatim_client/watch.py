@@ -9,15 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import httpx2
 
 from verbatim_client.backoff import Backoff
-from verbatim_client.errors import ApiError, ConnectionGivenUpError
-from verbatim_client.live import Event
+from verbatim_client.errors import RETRYABLE_STATUS, ApiError, ConnectionGivenUpError
+from verbatim_client.wire import Event
 
 CONNECT_WITHIN_S = 10.0
 # Three heartbeats of the platform: a connection that is silent for longer is dead.
 SILENT_AT_MOST_S = 45.0
 OVER_STATUS = 204
 UNAUTHORIZED_STATUS = 401
-RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 TokenSource = Callable[[bool], Awaitable[str]]
 Refusal = Callable[[httpx2.Response], ApiError]

@@ -1,0 +1,1 @@
+"""The `verbatim` command: data on stdout, everything else on stderr."""

@@ -1,0 +1,77 @@
+"""`verbatim login`, `logout`, `whoami`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from verbatim_client.cli.edge import CliError, Exit, run
+from verbatim_client.cli.logins import Login, Logins, logged_in, platform_url
+from verbatim_client.cli.options import JsonLines
+from verbatim_client.cli.printing import note, print_facts, print_json
+from verbatim_client.cli.settings import CliSettings
+from verbatim_client.client import VerbatimClient
+from verbatim_client.errors import ApiError
+
+
+def login(
+    ctx: typer.Context,
+    email: Annotated[str | None, typer.Option(help="Asked for if not given.")] = None,
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
+) -> None:
+    """Log in; the tokens stay in your config folder, readable by you alone."""
+    if not email and password_stdin:
+        raise typer.BadParameter("is needed with --password-stdin", param_hint="--email")
+    email = email or typer.prompt("Email", err=True)
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    else:
+        password = typer.prompt("Password", hide_input=True, err=True)
+    run(_login(ctx.obj, str(email), str(password)))
+
+
+async def _login(settings: CliSettings, email: str, password: str) -> None:
+    url, logins = platform_url(settings), Logins(settings.folder)
+    async with VerbatimClient(url) as client:
+        tokens = await client.login(email, password)
+    async with logins.locked():
+        logins.keep(url, Login(email, tokens["access_token"], tokens["refresh_token"]))
+    note(f"logged in at {url} as {email}")
+
+
+def logout(ctx: typer.Context) -> None:
+    """End the login and forget its tokens."""
+    run(_logout(ctx.obj))
+
+
+async def _logout(settings: CliSettings) -> None:
+    url, logins = platform_url(settings), Logins(settings.folder)
+    async with logins.locked():
+        kept = logins.at(url)
+        if kept is None:
+            raise CliError(f"not logged in at {url}", Exit.NOT_LOGGED_IN)
+        try:
+            async with VerbatimClient(url, refresh_token=kept.refresh_token) as client:
+                await client.logout()
+        except ApiError as error:
+            if error.retryable:
+                raise
+            note(f"the platform did not know the login any more: {error.message}")
+        logins.forget(url)
+    note(f"logged out at {url}")
+
+
+def whoami(ctx: typer.Context, json_lines: JsonLines = False) -> None:
+    """Show whose login is used."""
+    run(_whoami(ctx.obj, json_lines=json_lines))
+
+
+async def _whoami(settings: CliSettings, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        account = await client.me()
+    if json_lines:
+        print_json(account)
+    else:
+        print_facts(["email", "username", "role", "id"], account)

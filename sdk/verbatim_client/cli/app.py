@@ -1,0 +1,71 @@
+"""The commands and what they have in common."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from verbatim_client.cli import accounts, following, library, streaming
+from verbatim_client.cli.settings import CliSettings
+
+HELP = """Live meetings into transcripts, minutes and tasks.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 not logged in, 4 not found,
+5 platform unavailable, 130 interrupted. VERBATIM_URL names the platform, VERBATIM_TOKEN a token to use in place of a
+login, NO_COLOR switches colours off.
+"""
+
+
+def main() -> None:
+    """Run the command line."""
+    application()(prog_name="verbatim")
+
+
+def application() -> typer.Typer:
+    """Put the commands together."""
+    app = typer.Typer(
+        help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+    app.callback()(_root)
+    app.command("login")(accounts.login)
+    app.command("logout")(accounts.logout)
+    app.command("whoami")(accounts.whoami)
+    app.command("stream")(streaming.stream)
+    app.command("watch")(following.watch)
+    app.command("list")(library.list_meetings)
+    app.command("search")(library.search)
+    app.command("show")(library.show)
+    app.command("export")(library.export)
+    app.command("tasks")(library.tasks)
+    app.command("insights")(library.insights)
+    jobs = typer.Typer(help="Work that goes on in the background.", no_args_is_help=True, rich_markup_mode=None)
+    jobs.command("show")(library.show_job)
+    # With one command alone typer would drop its name.
+    jobs.callback()(_nothing)
+    app.add_typer(jobs, name="jobs")
+    return app
+
+
+def _root(
+    ctx: typer.Context,
+    url: Annotated[str | None, typer.Option("--url", metavar="URL", help="Address of the platform.")] = None,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if show_version:
+        typer.echo(_version())
+        raise typer.Exit
+    ctx.obj = CliSettings.of(os.environ, url)
+
+
+def _nothing() -> None:
+    """Work that goes on in the background."""
+
+
+def _version() -> str:
+    try:
+        return version("verbatim-client")
+    except PackageNotFoundError:  # run from a checkout
+        return "unreleased"

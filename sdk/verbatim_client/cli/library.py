@@ -1,0 +1,193 @@
+"""`verbatim list`, `search`, `show`, `export`, `tasks`, `insights`, `jobs show`: reading what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verbatim_client.cli.captions import Captions
+from verbatim_client.cli.edge import run
+from verbatim_client.cli.logins import logged_in
+from verbatim_client.cli.minutes import minutes_lines
+from verbatim_client.cli.options import JsonLines, MeetingId
+from verbatim_client.cli.printing import Json, note, print_facts, print_json, print_line, print_rows
+from verbatim_client.cli.settings import CliSettings
+
+MEETING_COLUMNS = ("id", "created_at", "status", "audio_seconds", "title")
+MEETING_FACTS = (
+    *("id", "title", "status", "language", "participants", "created_at", "started_at", "ended_at"),
+    *("segments", "draft_segments", "audio_seconds", "gap_seconds", "coverage"),
+)
+TASK_COLUMNS = ("id", "status", "due", "assignee", "title")
+JOB_FACTS = ("id", "kind", "status", "progress", "attempts", "max_attempts", "error", "created_at", "updated_at")
+
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
+
+
+class Format(StrEnum):
+    """How a transcript is written down."""
+
+    TXT = "txt"
+    MD = "md"
+    SRT = "srt"
+    VTT = "vtt"
+    JSON = "json"
+
+
+class TaskStatus(StrEnum):
+    """Whether a task is to be done."""
+
+    OPEN = "open"
+    DONE = "done"
+
+
+def list_meetings(ctx: typer.Context, limit: Limit = 50, json_lines: JsonLines = False) -> None:
+    """List your meetings, newest first."""
+    run(_meetings(ctx.obj, None, limit, json_lines=json_lines))
+
+
+def search(
+    ctx: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="WORDS...", help="All of them, in title or transcript.")],
+    limit: Limit = 50,
+    json_lines: JsonLines = False,
+) -> None:
+    """Find meetings by words of their title or transcript."""
+    run(_meetings(ctx.obj, " ".join(words), limit, json_lines=json_lines))
+
+
+async def _meetings(settings: CliSettings, query: str | None, limit: int, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        _print_items(MEETING_COLUMNS, await _first(limit, client.meetings(query)), json_lines=json_lines)
+
+
+def show(ctx: typer.Context, meeting: MeetingId, json_lines: JsonLines = False) -> None:
+    """Show a meeting and its transcript; with --json the meeting, then one segment per line."""
+    run(_show(ctx.obj, meeting, json_lines=json_lines))
+
+
+async def _show(settings: CliSettings, meeting_id: str, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        meeting, segments = await client.meeting(meeting_id), await client.segments(meeting_id)
+    if json_lines:
+        for thing in [meeting, *segments]:
+            print_json(thing)
+        return
+    print_facts(MEETING_FACTS, meeting)
+    print()
+    captions = Captions(sys.stdout, sys.stderr)
+    for segment in segments:
+        captions.show({"type": "segment"} | segment)
+
+
+def export(
+    ctx: typer.Context,
+    meeting: MeetingId,
+    format_: Annotated[Format, typer.Option("--format", "-f", help="How it is written down.")] = Format.TXT,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; stdout if not given.")] = None,
+) -> None:
+    """Write a transcript as a file."""
+    run(_export(ctx.obj, meeting, format_, output))
+
+
+async def _export(settings: CliSettings, meeting_id: str, format_: Format, output: Path | None) -> None:
+    async with logged_in(settings) as client:
+        text = await client.export(meeting_id, format_)
+    if output is None:
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+        sys.stdout.flush()
+    else:
+        await asyncio.to_thread(output.write_text, text, encoding="utf-8")
+        note(f"wrote {output}")
+
+
+def tasks(
+    ctx: typer.Context,
+    meeting: Annotated[str | None, typer.Option(help="Only those of this meeting.")] = None,
+    status: Annotated[TaskStatus | None, typer.Option(help="Only those.")] = None,
+    limit: Limit = 200,
+    json_lines: JsonLines = False,
+) -> None:
+    """List tasks."""
+    filters = {name: str(value) for name, value in (("meeting_id", meeting), ("status", status)) if value}
+    run(_tasks(ctx.obj, filters, limit, json_lines=json_lines))
+
+
+async def _tasks(settings: CliSettings, filters: dict[str, str], limit: int, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        _print_items(TASK_COLUMNS, await _first(limit, client.tasks(**filters)), json_lines=json_lines)
+
+
+def insights(
+    ctx: typer.Context,
+    meeting: MeetingId,
+    again: Annotated[bool, typer.Option("--again", help="Have them made again, and show the job.")] = False,
+    json_lines: JsonLines = False,
+) -> None:
+    """Show the minutes of a meeting: summary, key points, decisions, action items."""
+    run(_make_again(ctx.obj, meeting, json_lines=json_lines) if again else _insights(ctx.obj, meeting, json_lines))
+
+
+async def _insights(settings: CliSettings, meeting_id: str, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        found = await client.insights(meeting_id)
+    if json_lines:
+        print_json(found)
+        return
+    lines = minutes_lines(found)
+    for line in lines:
+        print(line)
+    if not lines:
+        note(f"nothing yet: {found['status']}")
+
+
+async def _make_again(settings: CliSettings, meeting_id: str, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        job = await client.request_insights(meeting_id)
+    if json_lines:
+        print_json(job)
+    else:
+        print_line(job["id"])
+
+
+def show_job(
+    ctx: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    json_lines: JsonLines = False,
+) -> None:
+    """Show how far a job is."""
+    run(_show_job(ctx.obj, job, json_lines=json_lines))
+
+
+async def _show_job(settings: CliSettings, job_id: str, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        job = await client.job(job_id)
+    if json_lines:
+        print_json(job)
+    else:
+        print_facts(JOB_FACTS, job)
+
+
+async def _first(limit: int, items: AsyncGenerator[Json, None]) -> list[Json]:
+    found: list[Json] = []
+    async with aclosing(items) as pages:
+        async for item in pages:
+            found.append(item)
+            if len(found) == limit:
+                break
+    return found
+
+
+def _print_items(columns: tuple[str, ...], items: list[Json], *, json_lines: bool) -> None:
+    if json_lines:
+        for item in items:
+            print_json(item)
+    else:
+        print_rows(columns, items)

@@ -1,0 +1,10 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+MeetingId = Annotated[str, typer.Argument(metavar="MEETING", help="Id of the meeting.")]

@@ -1,0 +1,68 @@
+"""How things look: JSON lines for programs, tables for people, tabs in between."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Json = dict[str, Any]
+
+# What was said or typed by others must not steer the terminal.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+
+
+def plain(text: object) -> str:
+    """Give a text as one line that is only text."""
+    return _CONTROLS.sub(" ", "" if text is None else str(text)).strip()
+
+
+def print_json(thing: Json) -> None:
+    """Print an object as one line."""
+    print(json.dumps(thing, ensure_ascii=False), flush=True)
+
+
+def print_line(text: object) -> None:
+    """Print one line of text."""
+    print(plain(text), flush=True)
+
+
+def note(text: str) -> None:
+    """Tell the person something that is no data."""
+    print(plain(text), file=sys.stderr, flush=True)
+
+
+def print_rows(columns: Sequence[str], items: Iterable[Json]) -> None:
+    """Print a table: with a head on a terminal, with tabs between the fields elsewhere."""
+    rows = [[plain(_cell(item.get(column))) for column in columns] for item in items]
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    for row in rows:
+        table.add_row(*[Text(cell) for cell in row])
+    Console().print(table)
+
+
+def print_facts(names: Sequence[str], thing: Json) -> None:
+    """Print one thing, a fact a line; what is not known is left out."""
+    for name in names:
+        if (value := thing.get(name)) not in (None, "", []):
+            print(f"{name.replace('_', ' '):<15} {plain(_cell(value))}")
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value
