@@ -120,7 +120,7 @@ class OggDemuxer:
                 if self._packet is not None:
                     self._drop_packet()
                 self._serial, self._tags_due = serial, True
-                self._items.append(Head(self._tape.offset, head))
+                self._items.append(Head(self._tape.offset, head, serial))
         elif serial == self._serial:
             self._take_segments(body, lacing, continued=bool(flags & _CONTINUED))
         elif self._serial is None:

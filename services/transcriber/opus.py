@@ -44,6 +44,7 @@ class Head:
 
     start_offset: int
     head: OpusHead
+    stream_id: int
 
 
 @dataclass(frozen=True, slots=True)

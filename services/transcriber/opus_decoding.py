@@ -142,7 +142,7 @@ class OpusDecoder:
                 self._hear(item)
             case Head():
                 self._release_audio()
-                self._gain, self._stream_id = item.head.gain, None
+                self._gain, self._stream_id = item.head.gain, item.stream_id
                 self._voice = _Voice(item.head)
                 self._run_up_bytes = item.head.pre_skip_samples // FACTOR * SAMPLE_BYTES
                 self._marks.add(pb.EntryPoint(encoded_offset=item.start_offset, pcm_offset=self._pcm_offset))

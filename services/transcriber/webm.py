@@ -156,7 +156,7 @@ class WebmDemuxer:
         elif self._begun:
             for number, head in _opus_tracks(body):
                 self._track = number
-                self._items.append(Head(self._begun_at, head))
+                self._items.append(Head(self._begun_at, head, number))
                 break
             else:
                 self._refuse("Nothing in the WebM stream is Opus with one or two channels.")

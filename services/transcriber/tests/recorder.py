@@ -13,16 +13,19 @@ CONTAINERS: tuple[Container, ...] = ("webm", "ogg")
 LAYOUTS = {1: "mono", 2: "stereo"}
 
 
-def record(pcm: bytes, container: Container, *, channels: int = 1, bit_rate: int = 32_000) -> bytes:
-    """Return the file that a recorder makes of 16 kHz mono s16le, in both channels the same."""
+def record(
+    pcm: bytes, container: Container, *, channels: int = 1, bit_rate: int = 32_000, right: bytes | None = None
+) -> bytes:
+    """Return the file that a recorder makes of 16 kHz mono s16le, in both channels the same unless `right` is given."""
     file = io.BytesIO()
     options = {"live": "1", "cluster_time_limit": "1000"} if container == "webm" else {"page_duration": "200000"}
     with av.open(file, "w", format=container, options=options) as output:
         stream = output.add_stream("libopus", rate=48_000, layout=LAYOUTS[channels])
         stream.bit_rate = bit_rate
         resampler = av.AudioResampler(format="s16", layout=LAYOUTS[channels], rate=48_000, frame_size=960)
-        samples = np.frombuffer(pcm, dtype="<i2").reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        sides = [np.frombuffer(side, dtype="<i2") for side in (pcm, pcm if right is None else right)[:channels]]
+        samples = np.stack(sides, axis=1).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=LAYOUTS[channels])
         frame.sample_rate, frame.pts = SAMPLE_RATE_HZ, 0
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             output.mux(stream.encode(part))

@@ -96,6 +96,15 @@ def test_what_was_said_is_heard(container: Container, channels: int) -> None:
     assert likeness(heard(stretches), SPEECH) > 0.98
 
 
+@both
+def test_whoever_is_in_one_channel_only_is_heard(container: Container) -> None:
+    tone, silence = signals.tone(1.0, frequency_hz=1_000), signals.silence(1.0)
+    data = record(tone + silence, container, channels=2, right=silence + tone)
+    pcm = np.frombuffer(heard(decode(decoder(container), [data])), dtype="<i2").astype(np.float64)
+    levels = [float(np.sqrt((part**2).mean())) for part in (pcm[4_000:12_000], pcm[20_000:28_000])]
+    assert levels == pytest.approx([0.3 * 32_768 / 2**0.5 / 2] * 2, rel=0.05)
+
+
 @pytest.mark.req("R-WS-1")
 def test_chromium_that_was_started_twice_is_heard_as_one_time_line() -> None:
     """Recorded by Chromium 156 with its own settings: stereo, packets of 60 ms; the recorder was started anew."""
