@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.scripted import SETTINGS, SPEECH, ScriptedPlatform, session, spoken, token
 from verbatim_client import (
     Backoff,
     ConnectionGivenUpError,
@@ -18,6 +17,8 @@ from verbatim_client import (
 )
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
+
+from tests.scripted_platform import SETTINGS, SPEECH, ScriptedPlatform, session, spoken, token
 
 
 @pytest.fixture

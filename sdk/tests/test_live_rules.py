@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from tests.scripted import SETTINGS, SPEECH, ScriptedPlatform, session, spoken, token
 from verbatim_client import (
     ApiError,
     Backoff,
@@ -18,6 +17,8 @@ from verbatim_client import (
     StreamError,
 )
 from websockets.asyncio.server import ServerConnection
+
+from tests.scripted_platform import SETTINGS, SPEECH, ScriptedPlatform, session, spoken, token
 
 pytestmark = pytest.mark.req("R-WS-3")
 

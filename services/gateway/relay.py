@@ -21,7 +21,7 @@ from services.gateway import metrics
 log = telemetry.logger(__name__)
 
 # Above this many sessions frames are gathered for a moment: a millisecond of latency for most of the cost per frame.
-_GATHER_ABOVE = 200
+_GATHER_ABOVE = 20
 _GATHER_S = 0.0015
 _RECONNECT_S = (0.1, 0.5)
 _RESOLVE_S = 5.0

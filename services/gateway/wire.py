@@ -16,7 +16,15 @@ AUDIO_BYTES_MAX = 64 * 1024
 TEXT_BYTES_MAX = 16 * 1024
 SAMPLE_RATE = 16_000
 
-ENCODINGS: dict[str, pb.Encoding.ValueType] = {"pcm_s16le": pb.ENCODING_PCM_S16LE}
+ENCODINGS: dict[str, pb.Encoding.ValueType] = {
+    "pcm_s16le": pb.ENCODING_PCM_S16LE,
+    "webm_opus": pb.ENCODING_WEBM_OPUS,
+    "ogg_opus": pb.ENCODING_OGG_OPUS,
+}
+_ENCODING_NAMES = {number: name for name, number in ENCODINGS.items()}
+# An encoded stream says itself what it holds: what `start` says of it is accepted where it may be so.
+_RATES = {"pcm_s16le": (SAMPLE_RATE,), "webm_opus": (SAMPLE_RATE, 48_000), "ogg_opus": (SAMPLE_RATE, 48_000)}
+_CHANNELS = {"pcm_s16le": (1,), "webm_opus": (1, 2), "ogg_opus": (1, 2)}
 _STATES = {
     relay.STATE_OK: "ok",
     relay.STATE_DEGRADED: "degraded",
@@ -80,9 +88,10 @@ def parse_start(message: dict[str, Any]) -> StartMessage:
         raise AppError(Kind.VALIDATION_FAILED, "The start message is not valid.", details=details) from None
     if start.encoding not in ENCODINGS:
         raise AppError(Kind.UNSUPPORTED_MEDIA_TYPE, f"Supported encodings: {', '.join(ENCODINGS)}.")
-    for name, given, wanted in (("sample_rate", start.sample_rate, SAMPLE_RATE), ("channels", start.channels, 1)):
-        if given != wanted:
-            problem = Problem(name, f"must be {wanted}")
+    allowed = (("sample_rate", start.sample_rate, _RATES), ("channels", start.channels, _CHANNELS))
+    for name, given, table in allowed:
+        if given not in table[start.encoding]:
+            problem = Problem(name, f"must be {' or '.join(map(str, table[start.encoding]))}")
             raise AppError(Kind.VALIDATION_FAILED, "The start message is not valid.", details=(problem,))
     if any(len(word) > 80 for word in start.vocabulary):
         problem = Problem("vocabulary", "a word may have 80 characters")
@@ -223,7 +232,7 @@ def render_entry(entry: pb.TranscriptEntry) -> dict[str, Any]:
 
 def _settings(opened: pb.Opened) -> dict[str, Any]:
     return {
-        "encoding": "pcm_s16le",
+        "encoding": _ENCODING_NAMES[opened.encoding],
         "sample_rate": opened.sample_rate,
         "channels": opened.channels,
         "language": opened.language or None,

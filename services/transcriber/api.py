@@ -17,7 +17,7 @@ from services.transcriber.sessions import Sessions, problem_event
 log = telemetry.logger(__name__)
 
 # Above this many channels answers are gathered for a moment, which costs latency and saves most of the work per event.
-_GATHER_ABOVE = 200
+_GATHER_ABOVE = 20
 _GATHER_S = 0.0015
 
 

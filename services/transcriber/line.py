@@ -23,7 +23,9 @@ class Channel(Protocol):
 class ClientLine:
     """The session's end of the line to its client, if one is attached."""
 
-    def __init__(self, faults_max: int, tell_viewers: Callable[[relay.Status], None]) -> None:
+    def __init__(
+        self, faults_max: int, tell_viewers: Callable[[relay.Status], None], *, drafts_only: bool = False
+    ) -> None:
         self.channel: Channel | None = None
         self._tell_viewers = tell_viewers
         self._told: tuple[relay.State.ValueType, str] = (relay.STATE_OK, "")
@@ -31,6 +33,8 @@ class ClientLine:
         self._faults = 0
         self._holds: set[str] = set()
         self._state: tuple[relay.State.ValueType, str] = (relay.STATE_OK, "")
+        if drafts_only:
+            self._state = (relay.STATE_DEGRADED, "embedded_engine")
 
     def say(self, **kind: object) -> None:
         """Send one of the events of `ServerEvent`, by its name."""
@@ -52,11 +56,6 @@ class ClientLine:
         if reason in self._holds:
             self._holds.discard(reason)
             self.tell_state()
-
-    def set_state(self, state: relay.State.ValueType, reason: str) -> None:
-        """Note how well the session is served: ok or degraded."""
-        self._state = (state, reason)
-        self.tell_state()
 
     def status(self, lag_s: float = 0.0) -> relay.Status:
         """Return the worst that is the case: hold before degraded before ok."""

@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 AUDIO_BYTES = Counter(
     "audio_bytes_total",
-    "Bytes of audio by stage: received from clients, durable in the log, transcribed, silence, gap.",
+    "Bytes by stage: of the client's stream received and durable in the log, of PCM heard in it, transcribed, and gap.",
     ["stage"],
 )
 AUDIO_APPEND_FAILURES = Counter(
@@ -36,7 +36,7 @@ ENGINE_SECONDS = Histogram(
 PARTIALS = Counter("partials_total", "Partial texts sent.")
 CAPTIONS_DROPPED = Counter("captions_dropped_total", "Partial texts and states that viewers did not get.")
 
-for _stage in ("received", "durable", "transcribed", "silence", "gap"):
+for _stage in ("received", "durable", "heard", "transcribed", "silence", "gap"):
     AUDIO_BYTES.labels(_stage)
 for _attached in ("yes", "no"):
     SESSIONS.labels(_attached)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
@@ -18,29 +20,26 @@ def entry_kind(
     recognition: Recognition | None,
     *,
     pcm: bytes,
-    audio_sequence: int,
+    resumption: dict[str, Any],
     settings: FilterSettings,
 ) -> dict[str, pb.Segment | pb.Suppressed | pb.Gap]:
     """Return the entry's kind by name: a segment, text that was judged to be no speech, or a gap if there is no text.
 
-    `pcm` is the utterance's own audio, `audio_sequence` the newest message of the audio log.
+    `pcm` is the utterance's own audio, `resumption` what the entry says of where to go on after it.
     """
     start_s, end_s = seconds(utterance.start_byte), seconds(utterance.end_byte)
     start_offset, end_offset = utterance.start_byte, utterance.end_byte
     if recognition is None:
-        gap = pb.Gap(start_s=start_s, end_s=end_s, start_offset=start_offset, end_offset=end_offset)
-        gap.reason = pb.GAP_REASON_UNDECODABLE
-        return {"gap": gap}
+        return {"gap": gap_entry(start_offset, end_offset, pb.GAP_REASON_UNDECODABLE, resumption["entry_point"])}
     heard = recognition.transcription
     context_s = seconds(utterance.start_byte - utterance.context_start_byte)
     if context_s:
         heard = trim_overlap(ledger.tail.split(), heard, context_s=context_s)
     verdict = judge(heard, rms=rms(pcm), settings=settings)
     if verdict.reason is not None:
-        suppressed = pb.Suppressed(text=heard.text, reason=verdict.reason, engine=recognition.engine)
+        suppressed = pb.Suppressed(text=heard.text, reason=verdict.reason, engine=recognition.engine, **resumption)
         suppressed.start_s, suppressed.end_s = start_s, end_s
         suppressed.start_offset, suppressed.end_offset = start_offset, end_offset
-        suppressed.audio_sequence = audio_sequence
         return {"suppressed": suppressed}
     sent_from_s = seconds(utterance.context_start_byte)
     segment = pb.Segment(
@@ -56,7 +55,7 @@ def entry_kind(
         quality=pb.QUALITY_DRAFT if recognition.quality == "draft" else pb.QUALITY_FINAL,
         start_offset=start_offset,
         end_offset=end_offset,
-        audio_sequence=audio_sequence,
+        **resumption,
     )
     for word in heard.words:
         told = segment.words.add(text=word.text, start_s=sent_from_s + word.start_s, end_s=sent_from_s + word.end_s)
@@ -65,9 +64,11 @@ def entry_kind(
     return {"segment": segment}
 
 
-def client_gap(start_offset: int, end_offset: int) -> pb.Gap:
-    """Return the entry for audio that the client had to drop."""
-    gap = pb.Gap(start_s=seconds(start_offset), end_s=seconds(end_offset), reason=pb.GAP_REASON_CLIENT_MISSING)
+def gap_entry(
+    start_offset: int, end_offset: int, reason: pb.GapReason.ValueType, entry_point: pb.EntryPoint | None
+) -> pb.Gap:
+    """Return the entry for audio that is not there."""
+    gap = pb.Gap(start_s=seconds(start_offset), end_s=seconds(end_offset), reason=reason, entry_point=entry_point)
     gap.start_offset, gap.end_offset = start_offset, end_offset
     return gap
 

@@ -11,6 +11,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
@@ -21,20 +22,23 @@ from services.transcriber import filters, metrics
 from services.transcriber.audio import Window
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import Cutter, CuttingSettings, Utterance
+from services.transcriber.decoding import Decoder, Heard, Missing, Refused, Stretch
 from services.transcriber.filters import FilterSettings
 from services.transcriber.line import Channel, ClientLine
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog
+from services.transcriber.opus_decoding import decoder_of
+from services.transcriber.pace import Pace
 from services.transcriber.partials import Partials
 from services.transcriber.recognition import Recogniser, Recognition
-from services.transcriber.segments import client_gap, entry_kind
+from services.transcriber.segments import entry_kind, gap_entry
 from services.transcriber.speech import SpeechError
 from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, newest, seconds, token_hash
 
 log = telemetry.logger(__name__)
 
-SAMPLE_BYTES = 2
 TAKEN_OVER = 4409
 _INTERNAL = 1011
+_ENCODED_SHARE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class SessionSettings:
     gap_bytes_max: int = 24 * 3600 * BYTES_PER_SECOND
     stored_wait_s: float = 3.0
     faults_max: int = 100
+    decoding_share: float = 0.1
+    decoding_burst_s: float = 2.0
     cutting: CuttingSettings = field(default_factory=CuttingSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
 
@@ -86,10 +92,14 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Hole:
-    """Audio that the client had to drop, in its place among the utterances."""
+    """Audio that is not there, in its place among the utterances."""
 
     start_byte: int
-    end_byte: int
+    missing: Missing
+
+    @property
+    def end_byte(self) -> int:
+        return self.start_byte + self.missing.pcm_bytes
 
 
 @dataclass(slots=True)
@@ -115,10 +125,15 @@ class LiveSession:
         self._ports = ports
         self._settings = settings
         self._last_sequence = last_sequence
-        self._line = ClientLine(settings.faults_max, self._tell_viewers)
+        self._drafts_only = ports.recogniser.primary.quality == "draft"
+        self._line = ClientLine(settings.faults_max, self._tell_viewers, drafts_only=self._drafts_only)
         self._window = Window(ledger.accounted_offset, bytearray())
         self._cutter = Cutter(settings.cutting, ledger.accounted_offset)
-        self._writer = ports.audio.writer(self.id, ledger.accounted_offset, self._on_durable, self._on_stall)
+        self._decoder: Decoder = decoder_of(ledger)
+        self._undecoded = asyncio.Event()
+        self._decoding: asyncio.Task[None] | None = None
+        self._flush_due = False
+        self._writer = ports.audio.writer(self.id, ledger.source_offset, self._on_durable, self._on_stall)
         self._work: deque[_Work | _Hole] = deque()
         self._queued_bytes = 0
         self._attaches: deque[Attach] = deque()
@@ -126,6 +141,7 @@ class LiveSession:
         self._stored = asyncio.Event()
         self._progress = asyncio.Event()
         self._stored_offset = 0
+        self._stored_pcm_offset = 0
         self._stored_event = 0
         self._finish_reason: pb.CloseReason.ValueType | None = None
         self._finish_offset: int | None = None
@@ -146,7 +162,7 @@ class LiveSession:
             return  # never acknowledged: the client sends it again where it resumes
         if self._finish_reason is not None:
             self._complain(Kind.CONFLICT, "The session is finishing.")
-        elif len(data) % SAMPLE_BYTES or offset % SAMPLE_BYTES:
+        elif len(data) % self._decoder.unit_bytes or offset % self._decoder.unit_bytes:
             self._complain(Kind.VALIDATION_FAILED, "PCM audio must come in whole samples of two bytes.")
         elif offset > held:
             self._complain(Kind.CONFLICT, "Audio is missing before this frame.", code="offset_gap", expected=held)
@@ -155,25 +171,100 @@ class LiveSession:
 
     def _accept(self, data: bytes) -> None:
         unacknowledged = self._writer.held_offset + len(data) - self._writer.durable_offset
-        if unacknowledged > 2 * self._settings.window_bytes or self.buffered_bytes > self._settings.buffer_bytes_max:
+        behind = max(unacknowledged, self._decoder.waiting_bytes)
+        if behind > 2 * self._window_bytes or self.buffered_bytes > self._settings.buffer_bytes_max:
             self._complain(Kind.RATE_LIMIT_EXCEEDED, "Audio comes faster than it can be taken.", fatal=True)
             return
         self.last_activity_at = self._ports.clock()
         metrics.AUDIO_BYTES.labels("received").inc(len(data))
         self._ports.audio.append(self._writer, data)
         self._hear(data)
-        if unacknowledged > self._settings.window_bytes:
+        if behind > self._window_bytes:
             self._line.hold("window")
 
+    @property
+    def _window_bytes(self) -> int:
+        """What the client may send beyond the last ack: encoded audio is smaller for its time."""
+        return self._settings.window_bytes // (1 if self._decoder.instant else _ENCODED_SHARE)
+
     def _hear(self, data: bytes) -> None:
-        """Let the cutter find utterances in the next bytes."""
-        self._window.append(data)
-        if cut := self._cutter.feed(data):
+        """Take the next bytes of the stream to be decoded."""
+        self._decoder.feed(data)
+        self._go_on_decoding()
+
+    def _go_on_decoding(self) -> None:
+        if self._decoder.instant:
+            self._take(self._decoder.decode())
+            self._flush_when_due()
+        else:
+            self._undecoded.set()
+
+    async def _decode(self) -> None:
+        """Decode what came, a slice at a time, so that no session keeps the others waiting."""
+        settings, clock = self._settings, self._ports.clock
+        pace = Pace(share=settings.decoding_share, burst_s=settings.decoding_burst_s, clock=clock)
+        while True:
+            await self._undecoded.wait()
+            self._undecoded.clear()
+            while self._decoder.pending:
+                with pace.work():
+                    self._take(self._decoder.decode())
+                await asyncio.sleep(pace.rest_s())
+                while self._work and self.buffered_bytes > settings.buffer_bytes_max // 2:
+                    self._progress.clear()
+                    await self._progress.wait()
+            self._flush_when_due()
+            self._relax_window()
+
+    def _take(self, stretches: list[Stretch]) -> None:
+        """Let the cutter find utterances in what is heard."""
+        for stretch in stretches:
+            match stretch:
+                case Heard():
+                    self._listen(stretch.pcm)
+                case Missing():
+                    self._pass_over(stretch)
+                case Refused():
+                    self._complain(Kind.UNSUPPORTED_MEDIA_TYPE, stretch.reason, fatal=True)
+                    self.abandon()
+
+    def _listen(self, pcm: bytes) -> None:
+        metrics.AUDIO_BYTES.labels("heard").inc(len(pcm))
+        self._window.append(pcm)
+        if cut := self._cutter.feed(pcm):
             self._enqueue(cut)
         elif not self._work and self._cutter.silent_until_byte - self.ledger.accounted_offset > (
             self._settings.checkpoint_every_s * BYTES_PER_SECOND
         ):
             self._wake.set()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Free the audio that no later utterance can want."""
+        context_bytes = self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000
+        self._window.forget_below(self._cutter.silent_until_byte - context_bytes)
+
+    def _pass_over(self, missing: Missing) -> None:
+        """Go on behind audio that is not there."""
+        self._enqueue(self._cutter.flush())
+        hole = _Hole(self._cutter.position_byte, missing)
+        self._work.append(hole)
+        self._window = Window(hole.end_byte, bytearray())
+        self._cutter = Cutter(self._settings.cutting, hole.end_byte)
+        metrics.AUDIO_BYTES.labels("gap").inc(missing.pcm_bytes)
+        if missing.reason == pb.GAP_REASON_UNDECODABLE:
+            self._complain(Kind.UNSUPPORTED_MEDIA_TYPE, "A part of the audio could not be decoded: see the gap.")
+        self._wake.set()
+
+    def _flush(self) -> None:
+        """End the utterance that is being spoken, once all that came is decoded."""
+        self._flush_due = True
+        self._go_on_decoding()
+
+    def _flush_when_due(self) -> None:
+        if self._flush_due:
+            self._flush_due = False
+            self._enqueue(self._cutter.flush())
 
     def _enqueue(self, cut: list[Utterance]) -> None:
         now = self._ports.clock()
@@ -182,8 +273,7 @@ class LiveSession:
             pcm = self._window.slice(utterance.context_start_byte, utterance.end_byte)
             self._work.append(_Work(utterance, pcm, segment_id, now, self._cutter.position_byte))
             self._queued_bytes += len(pcm)
-        context_bytes = self._settings.cutting.context_ms * BYTES_PER_SECOND // 1000
-        self._window.forget_below(self._cutter.silent_until_byte - context_bytes)
+        self._forget()
         if self._backlog_s() > self._settings.backlog_hold_s:
             self._line.hold("backlog")
         self._wake.set()
@@ -193,27 +283,23 @@ class LiveSession:
 
     def declare_gap(self, start: int, end: int) -> None:
         """Take note that the client dropped bytes [start, end): recorded in the transcript, never silent."""
-        held = self._writer.held_offset
+        held, unit = self._writer.held_offset, self._decoder.unit_bytes
         if self._finish_reason is not None:
             self._complain(Kind.CONFLICT, "The session is finishing.")
-        elif start % SAMPLE_BYTES or end % SAMPLE_BYTES or not start < end < held + self._settings.gap_bytes_max:
+        elif start % unit or end % unit or not start < end < held + self._settings.gap_bytes_max:
             self._complain(Kind.VALIDATION_FAILED, "A gap is from one whole sample to a later one.")
         elif start > held:
             self._complain(Kind.CONFLICT, "Audio is missing before the gap.", code="offset_gap", expected=held)
         elif end > held:
             self.last_activity_at = self._ports.clock()
-            self._enqueue(self._cutter.flush())
-            self._work.append(_Hole(held, end))
             self._ports.audio.skip(self._writer, end)
-            self._window = Window(end, bytearray())
-            self._cutter = Cutter(self._settings.cutting, end)
-            metrics.AUDIO_BYTES.labels("gap").inc(end - held)
-            self._wake.set()
+            self._decoder.skip(end - held)
+            self._go_on_decoding()
 
     def finalize(self) -> None:
         """End the utterance that is being spoken."""
         self.last_activity_at = self._ports.clock()
-        self._enqueue(self._cutter.flush())
+        self._flush()
 
     def pause(self, paused: bool) -> None:
         """Hold the idle timer: silence on purpose."""
@@ -240,7 +326,8 @@ class LiveSession:
             self._finish_reason = reason
             self._finish_offset = self._writer.held_offset
             self._ports.audio.append(self._writer, b"", urgent=True)
-            self._enqueue(self._cutter.flush())
+            self._decoder.end()
+            self._flush()
 
     def attach(self, guest: Attach) -> None:
         """Give the session to a client that came back. The one before, if any, is told that it was taken over."""
@@ -261,6 +348,7 @@ class LiveSession:
 
     @property
     def buffered_bytes(self) -> int:
+        """PCM that waits to be cut or recognised; what waits to be decoded is bounded by the window."""
         return len(self._window.data) + self._queued_bytes
 
     @property
@@ -277,9 +365,10 @@ class LiveSession:
 
     def note_stored(self, end_offset: int, event: int) -> None:
         """The database holds the segments below `end_offset` and the events up to `event`."""
-        if event > self._stored_event or end_offset > self._stored_offset:
+        if event > self._stored_event or end_offset > self._stored_pcm_offset:
             self._stored_event = max(event, self._stored_event)
-            self._stored_offset = max(end_offset, self._stored_offset)
+            self._stored_pcm_offset = max(end_offset, self._stored_pcm_offset)
+            self._stored_offset = max(self._decoder.source_below(self._stored_pcm_offset), self._stored_offset)
             self._stored.set()
             self._acknowledge()
 
@@ -287,7 +376,7 @@ class LiveSession:
         """Take the audio that the log holds behind the checkpoint, read from message `sequence` on: an adoption."""
         self._writer.held_offset += len(data)
         self._writer.durable_offset = self._writer.held_offset
-        self._writer.mark(self.ledger.accounted_offset, sequence)
+        self._writer.mark(self.ledger.source_offset, sequence)
         self._hear(data)
 
     def step_down(self) -> None:
@@ -333,6 +422,7 @@ class LiveSession:
         entry = self.ledger.draft(self._ports.replica, opened=opened)
         self._last_sequence = await self._ports.transcripts.append(entry, 0)
         self.ledger.apply(entry)
+        self._decoder = decoder_of(self.ledger)
         self._line.channel = channel
         self._line.say(
             started=relay.Started(
@@ -340,20 +430,22 @@ class LiveSession:
                 meeting_id=opened.meeting_id,
                 resume_token=token,
                 event=entry.event,
-                window_bytes=self._settings.window_bytes,
+                window_bytes=self._window_bytes,
                 resume_window_s=self._settings.idle_s,
                 engine=self._ports.recogniser.primary.name,
                 settings=opened,
             )
         )
-        if self._ports.recogniser.primary.quality == "draft":
-            self._line.set_state(relay.STATE_DEGRADED, "embedded_engine")
+        if self._drafts_only:
+            self._line.tell_state()
 
     async def run(self) -> None:
         """Own the session until it is over. An `open` or `attach` comes before."""
         with telemetry.bound(ids.new_request_id(), session=self.id):
             try:
                 async with asyncio.TaskGroup() as self._tasks:
+                    if not self._decoder.instant:
+                        self._decoding = self._tasks.create_task(self._decode())
                     while not self.over:
                         await self._step()
                         if not self.over:
@@ -362,8 +454,9 @@ class LiveSession:
                     for work in self._work:
                         if isinstance(work, _Work) and work.task is not None:
                             work.task.cancel()
-                    if self._partial is not None:
-                        self._partial.cancel()
+                    for task in (self._partial, self._decoding):
+                        if task is not None:
+                            task.cancel()
             except* Fenced:
                 log.info("fenced")
                 self.step_down()
@@ -389,16 +482,16 @@ class LiveSession:
         if self._line.holds("backlog") and self._backlog_s() < self._settings.backlog_hold_s / 2:
             self._line.release("backlog")
         if not self._work:
-            if self._finish_reason is not None:
+            if self._finish_reason is not None and not self._flush_due:
                 await self._close()
-            else:
+            elif self._finish_reason is None:
                 await self._checkpoint()
 
     def _committable(self, work: _Work | _Hole) -> bool:
         if isinstance(work, _Hole):
-            return work.start_byte <= self._writer.durable_offset
+            return work.missing.durable_with <= self._writer.durable_offset
         done = work.task is not None and work.task.done()
-        return done and work.utterance.end_byte <= self._writer.durable_offset
+        return done and work.utterance.end_byte <= self._decoder.heard_below(self._writer.durable_offset)
 
     def _start_recognitions(self) -> None:
         """Keep a few utterances under way; they are committed in order."""
@@ -432,8 +525,9 @@ class LiveSession:
 
     async def _commit(self, work: _Work | _Hole) -> None:
         if isinstance(work, _Hole):
-            await self._append(gap=client_gap(work.start_byte, work.end_byte))
-            self._ports.audio.bridge(self._writer, work.end_byte)
+            entry_point = self._decoder.entry_point(work.end_byte)
+            await self._append(gap=gap_entry(work.start_byte, work.end_byte, work.missing.reason, entry_point))
+            self._ports.audio.bridge(self._writer, work.missing.source_end)
             return
         assert work.task is not None
         recognition = work.task.result()
@@ -444,7 +538,7 @@ class LiveSession:
             work.segment_id,
             recognition,
             pcm=work.pcm[utterance.start_byte - utterance.context_start_byte :],
-            audio_sequence=self._writer.sequence_of(utterance.end_byte),
+            resumption=self._resumption(utterance.end_byte),
             settings=self._settings.filters,
         )
         entry = await self._append(**kind)
@@ -484,18 +578,22 @@ class LiveSession:
             self._line.say(entry=entry)
         return entry
 
+    def _resumption(self, pcm_offset: int) -> dict[str, Any]:
+        """Return what an entry says of where to read and decode again to hear what comes from `pcm_offset` on."""
+        entry_point = self._decoder.entry_point(pcm_offset)
+        source_offset = pcm_offset if entry_point is None else entry_point.encoded_offset
+        return {"audio_sequence": self._writer.sequence_of(source_offset), "entry_point": entry_point}
+
     async def _checkpoint(self) -> None:
         """Account for long silence, so that a restart does not replay it; show that the session has an owner."""
-        silent_until = min(self._cutter.silent_until_byte, self._writer.durable_offset)
+        durable = self._decoder.heard_below(self._writer.durable_offset)
+        silent_until = max(min(self._cutter.silent_until_byte, durable), self.ledger.accounted_offset)
         silent_bytes = silent_until - self.ledger.accounted_offset
         quiet_s = self._ports.clock() - self._appended_at
         if silent_bytes > self._settings.checkpoint_every_s * BYTES_PER_SECOND or (
             self.attached and quiet_s > self._settings.sign_of_life_s
         ):
-            await self._append(
-                checkpoint=pb.Checkpoint(end_offset=silent_until, audio_sequence=self._writer.sequence_of(silent_until))
-            )
-            self._window.forget_below(silent_until)
+            await self._append(checkpoint=pb.Checkpoint(end_offset=silent_until, **self._resumption(silent_until)))
 
     async def _close(self) -> None:
         """Write the accounts when every byte is durable, and tell them when they are stored."""
@@ -503,7 +601,8 @@ class LiveSession:
         if self._writer.durable_offset < self._finish_offset:
             return
         if self.ledger.closed is None:
-            await self._append(closed=self.ledger.accounts(self._finish_reason, self._finish_offset))
+            heard = self._cutter.position_byte
+            await self._append(closed=self.ledger.accounts(self._finish_reason, self._finish_offset, heard))
         try:
             async with asyncio.timeout(self._settings.stored_wait_s):
                 while self._stored_event < self.ledger.event:
@@ -544,7 +643,7 @@ class LiveSession:
                 event=self.ledger.event,
                 offset=self._writer.held_offset,
                 stored_offset=self._stored_offset,
-                window_bytes=self._settings.window_bytes,
+                window_bytes=self._window_bytes,
                 resume_window_s=self._settings.idle_s,
                 entries=missed,
                 settings=self.ledger.opened,
@@ -555,7 +654,7 @@ class LiveSession:
             self._end()
             return
         self._acknowledge()
-        self._line.tell_state(seconds(self._writer.held_offset - self.ledger.accounted_offset))
+        self._line.tell_state(seconds(self._cutter.position_byte - self.ledger.accounted_offset))
 
     async def _missed(self, last_event: int) -> list[pb.TranscriptEntry]:
         rows = self.ledger.since(last_event)
@@ -592,10 +691,14 @@ class LiveSession:
     def _on_durable(self) -> None:
         self._acknowledge()
         self._progress.set()
-        if self._writer.held_offset - self._writer.durable_offset < self._settings.window_bytes // 2:
-            self._line.release("window")
+        self._relax_window()
         if self._finish_reason is not None or self._work:
             self._wake.set()
+
+    def _relax_window(self) -> None:
+        behind = max(self._writer.held_offset - self._writer.durable_offset, self._decoder.waiting_bytes)
+        if behind < self._window_bytes // 2:
+            self._line.release("window")
 
     def _on_stall(self, stalled: bool) -> None:
         if stalled:

@@ -126,7 +126,7 @@ class Sessions:
             metrics.ADOPTIONS.labels("refused").inc()
             raise AppError(Kind.NOT_FOUND, "Session expired")
         if ledger.closed is None:
-            data, sequence = await self._ports.audio.read(session_id, ledger.accounted_offset, ledger.audio_sequence)
+            data, sequence = await self._ports.audio.read(session_id, ledger.source_offset, ledger.audio_sequence)
             session.replay(data, sequence)
         return session
 

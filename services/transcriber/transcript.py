@@ -19,6 +19,10 @@ VISIBLE = frozenset({"opened", "resumed", "segment", "gap", "closed"})
 """Kinds of entry that a client sees as an event."""
 
 
+_ENCODED = frozenset({pb.ENCODING_WEBM_OPUS, pb.ENCODING_OGG_OPUS})
+_ENTERED = frozenset({"segment", "gap", "suppressed", "checkpoint"})
+
+
 def seconds(offset_bytes: int) -> float:
     """Return the time of a byte offset, in seconds."""
     return offset_bytes / BYTES_PER_SECOND
@@ -41,6 +45,8 @@ class Ledger:
     accounted_offset: int = 0
     """Every byte below is text, suppressed, silence or a gap: the checkpoint."""
     audio_sequence: int = 0
+    entry_point: pb.EntryPoint | None = None
+    """Where decoding begins again; None before the first entry that says it, and for PCM always."""
     transcribed_bytes: int = 0
     silence_bytes: int = 0
     gap_bytes: int = 0
@@ -73,7 +79,10 @@ class Ledger:
         if entry.event:
             self.event = entry.event
             self.recent.append(entry)
-        match entry.WhichOneof("kind"):
+        kind = entry.WhichOneof("kind")
+        if kind in _ENTERED and getattr(entry, kind).HasField("entry_point"):
+            self._enter_at(getattr(entry, kind).entry_point)
+        match kind:
             case "opened":
                 self.opened = entry.opened
                 self.resume_hashes = (entry.opened.resume_token_hash,)
@@ -93,6 +102,17 @@ class Ledger:
                 self.audio_sequence = max(self.audio_sequence, entry.checkpoint.audio_sequence)
             case "closed":
                 self.closed = entry.closed
+
+    def _enter_at(self, entry_point: pb.EntryPoint) -> None:
+        if self.entry_point is None or entry_point.encoded_offset > self.entry_point.encoded_offset:
+            self.entry_point = entry_point
+
+    @property
+    def source_offset(self) -> int:
+        """Where in the client's stream, and so in the audio log, reading begins again."""
+        if self.entry_point is not None:
+            return self.entry_point.encoded_offset
+        return 0 if self.opened.encoding in _ENCODED else self.accounted_offset
 
     def _apply_segment(self, segment: pb.Segment) -> None:
         if segment.quality == pb.QUALITY_DRAFT:
@@ -117,20 +137,23 @@ class Ledger:
         self.silence_bytes += start - self.accounted_offset
         self.accounted_offset = end
 
-    def accounts(self, reason: pb.CloseReason.ValueType, received_bytes: int) -> pb.Closed:
-        """Return the accounts at the end: received = transcribed + silence + gaps, or coverage tells the difference."""
-        silence = self.silence_bytes + max(0, received_bytes - self.accounted_offset)
+    def accounts(self, reason: pb.CloseReason.ValueType, received_bytes: int, heard_offset: int) -> pb.Closed:
+        """Return the accounts at the end: heard = transcribed + silence + gaps, or coverage tells the difference.
+
+        `received_bytes` counts the client's stream, `heard_offset` is the end of the PCM in it.
+        """
+        silence = self.silence_bytes + max(0, heard_offset - self.accounted_offset)
         covered = self.transcribed_bytes + silence
         return pb.Closed(
             reason=reason,
             received_bytes=received_bytes,
-            audio_s=seconds(received_bytes),
+            audio_s=seconds(heard_offset),
             gap_s=seconds(self.gap_bytes),
             transcribed_s=seconds(self.transcribed_bytes),
             silence_s=seconds(silence),
             segments=len(self.revisions),
             draft_segments=len(self.drafts),
-            coverage=covered / received_bytes if received_bytes else 1.0,
+            coverage=covered / heard_offset if heard_offset else 1.0,
         )
 
     def since(self, event: int) -> list[pb.TranscriptEntry] | None:

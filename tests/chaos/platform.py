@@ -28,8 +28,8 @@ from tests.chaos.proxy import Proxy
 
 PASSWORD = "a password for the fault tests"
 REPLICAS = {"gateway": 2, "transcriber": 2, "meetings": 2, "janitor": 0}
-# Shorter than it ships (20 s), so that rows with half-open clients take seconds.
-GATEWAY_ENV = {"HEARTBEAT_S": "2"}
+# Shorter than it ships (20 s), so that rows with half-open clients take seconds; one account speaks for many people.
+GATEWAY_ENV = {"HEARTBEAT_S": "2", "SESSIONS_PER_ACCOUNT": "2000"}
 # Long utterances are cut early, so that cuts in running speech are common; gathering is as it ships.
 TRANSCRIBER_ENV = {
     "OPENAI_API_KEY": "numbers-only",

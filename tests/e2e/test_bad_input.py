@@ -63,6 +63,7 @@ async def test_bad_frame_gets_an_error_and_the_session_goes_on(
         ('{"type": "start", "token": "wrong"}', "unauthorized", 4401),
         ('{"type": "start", "sample_rate": 44100}', "validation_failed", 4400),
         ('{"type": "start", "encoding": "mp3"}', "unsupported_media_type", 4400),
+        ('{"type": "start", "encoding": "webm_opus", "channels": 6}', "validation_failed", 4400),
     ],
 )
 async def test_bad_first_message_is_answered_and_closed(

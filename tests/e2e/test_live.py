@@ -46,7 +46,15 @@ async def test_events_grow_by_one_and_indexes_have_no_holes(spoken: tuple[Verbat
     assert numbers == list(range(1, len(numbers) + 1))
     assert [event["index"] for event in of(events, "segment")] == list(range(len(of(events, "segment"))))
     assert all(not {"event"} & event.keys() for kind in ("ack", "partial", "status") for event in of(events, kind))
-    assert of(events, "partial")
+
+
+@pytest.mark.req("R-WS-1")
+async def test_partial_texts_come_while_somebody_speaks(client: VerbatimClient) -> None:
+    events = await speak(client, recording(8.0), speed=1.0)
+    partials = of(events, "partial")
+    assert partials
+    assert {partial["segment_id"] for partial in partials} <= {event["segment_id"] for event in of(events, "segment")}
+    assert all(0 <= partial["stable_chars"] <= len(partial["text"]) for partial in partials)
 
 
 @pytest.mark.req("R-WS-4")

@@ -172,8 +172,10 @@ async def test_partials_and_states_have_no_id_and_partials_end_with_their_segmen
             meeting.say("one")
             await stream.texts(1)
             meeting.say_partial(1, "late")
-            meeting.say_partial(2, "fresh")
-            assert (await stream.next("partial"))[1]["text"] == "fresh"
+            meeting.say("two")
+            assert (await stream.next())[1]["text"] == "two"
+            meeting.say_partial(3, "fresh")
+            assert (await stream.next())[1]["text"] == "fresh"
             async with viewing(gateway, meeting) as later:
                 assert (await later.next("status"))[1]["state"] == "degraded"
 

@@ -553,3 +553,18 @@ async def test_full_log_holds_the_client_and_goes_on_when_there_is_room(nats_ser
         await client.until(lambda c: c.of("finished"), within_s=20)
         check_accounts(await log_of(a, session.id), len(speech))
         assert client.acked_offset == len(speech)
+
+
+@pytest.mark.req("R-STT-4")
+async def test_client_of_an_adopted_session_is_told_that_captions_are_drafts(nats_server: NatsServer) -> None:
+    """An adopted session began as ok, whatever the engine."""
+    async with replica(nats_server, "b") as b:
+        b.engine.quality = "draft"
+        async with replica(nats_server, "a") as a:
+            client = Client()
+            session = await a.open(client)
+            await a.sessions.drain(1.0)
+        back = Client()
+        await b.resume(session.id, token_of(client), back)
+        await back.until(lambda c: c.of("status"))
+        assert back.of("status")[0].status.state == relay.STATE_DEGRADED

@@ -54,7 +54,7 @@ def test_events_count_what_clients_see_without_holes() -> None:
 
 def test_accounts_add_up_to_what_was_received() -> None:
     ledger, _ = a_session()
-    closed = ledger.accounts(pb.CLOSE_REASON_FINISHED, 10_000)
+    closed = ledger.accounts(pb.CLOSE_REASON_FINISHED, 10_000, 10_000)
     assert (ledger.transcribed_bytes, ledger.gap_bytes, ledger.silence_bytes) == (3500, 1000, 1000 + 500 + 1500 + 500)
     assert closed.transcribed_s + closed.silence_s + closed.gap_s == pytest.approx(closed.audio_s)
     assert closed.coverage == pytest.approx(0.9)
@@ -62,7 +62,7 @@ def test_accounts_add_up_to_what_was_received() -> None:
 
 
 def test_an_empty_session_is_fully_covered() -> None:
-    assert Ledger(SESSION).accounts(pb.CLOSE_REASON_FINISHED, 0).coverage == 1.0
+    assert Ledger(SESSION).accounts(pb.CLOSE_REASON_FINISHED, 0, 0).coverage == 1.0
 
 
 def test_entry_that_overlaps_the_checkpoint_is_refused() -> None:
