@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -55,8 +55,15 @@ EXIT_OF_CODE = {
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Do the work of a command. Raises typer.Exit with the code of what went wrong."""
-    try:
+    with answered():
         asyncio.run(work)
+
+
+@contextlib.contextmanager
+def answered() -> Iterator[None]:
+    """Turn what goes wrong inside into a line and an exit code. Raises typer.Exit."""
+    try:
+        yield
     except ApiError as error:
         code = EXIT_OF_CODE.get(error.code) or EXIT_OF_STATUS.get(error.status, Exit.FAILED)
         _fail(code, error.message or f"HTTP {error.status}", error.body, error.code, error.request_id)

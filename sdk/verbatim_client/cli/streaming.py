@@ -8,18 +8,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from verbatim_client.cli.audio import Audio
 from verbatim_client.cli.captions import Captions
-from verbatim_client.cli.edge import CliError, Exit, run
+from verbatim_client.cli.edge import CliError, Exit, answered, run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines
 from verbatim_client.cli.printing import note, print_json
-from verbatim_client.cli.settings import CliSettings
+from verbatim_client.client import VerbatimClient
 from verbatim_client.live import LiveSession
 from verbatim_client.settings import LiveSettings, buffering_at
 from verbatim_client.speaking import speak
@@ -49,31 +48,41 @@ def stream(  # noqa: PLR0913, PLR0917 - these are the command's options
     name = "stdin" if file == "-" else os.path.basename(file)  # noqa: PTH119
     if meeting is not None and title is not None:
         raise typer.BadParameter("a meeting that is there has its title", param_hint="--title")
+    with answered():
+        client = logged_in(ctx.obj)
+        # The end of the process closes it: until then a thread may be reading.
+        source = sys.stdin.fileno() if file == "-" else os.open(file, os.O_RDONLY)
+        audio = Audio(source, rate, channels)
     wanted = LiveSettings(
         meeting_id=meeting,
         title=None if meeting else title or name,
         language=language,
         speaker=speaker,
-        sample_rate=rate,
-        channels=channels,
+        sample_rate=audio.sample_rate,
+        channels=audio.channels,
     )
-    run(_stream(ctx.obj, file, wanted, speed or None, json_lines=json_lines))
+    show = _json_event if json_lines else Captions(sys.stdout, sys.stderr).show
+    run(
+        _stream(
+            client, audio, wanted, speed or None, show, source_can_wait=file != "-" or not 0.0 < speed <= LIVE_SPEED_MAX
+        )
+    )
 
 
 async def _stream(
-    settings: CliSettings, file: str, wanted: LiveSettings, speed: float | None, *, json_lines: bool
+    client: VerbatimClient,
+    audio: Audio,
+    wanted: LiveSettings,
+    speed: float | None,
+    show: Callable[[dict[str, Any]], None],
+    *,
+    source_can_wait: bool,
 ) -> None:
-    client = logged_in(settings)
-    # The end of the process closes it: until then a thread may be reading.
-    source = sys.stdin.fileno() if file == "-" else os.open(file, os.O_RDONLY)
-    audio = Audio(source, wanted.sample_rate, wanted.channels)
-    wanted = replace(wanted, sample_rate=audio.sample_rate, channels=audio.channels)
-    live_source = file == "-" and speed is not None and speed <= LIVE_SPEED_MAX
-    show = _json_event if json_lines else Captions(sys.stdout, sys.stderr).show
     async with client:
         # A platform that is not there, and a login that has ended, are told at once: a session would try for a while.
         await client.me()
-        await _speak(client.live(wanted, buffering=buffering_at(speed)), audio, speed, show, live_source)
+        session = client.live(wanted, buffering=buffering_at(speed))
+        await _speak(session, audio, speed, show, source_can_wait=source_can_wait)
 
 
 async def _speak(
@@ -81,7 +90,8 @@ async def _speak(
     audio: Audio,
     speed: float | None,
     show: Callable[[dict[str, Any]], None],
-    live_source: bool,
+    *,
+    source_can_wait: bool,
 ) -> None:
     stop = asyncio.Event()
     with _interruptible(session, stop) as left:
@@ -94,7 +104,7 @@ async def _speak(
                     audio.bytes_per_second,
                     speed=speed,
                     finish_within_s=FINISH_WITHIN_S,
-                    source_can_wait=not live_source,
+                    source_can_wait=source_can_wait,
                 )
             )
             # Without this, a fault in speaking would leave the iteration below waiting.
