@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -146,7 +147,10 @@ def test_what_was_said_cannot_steer_the_terminal() -> None:
 def test_minutes_and_tasks_read_as_lists() -> None:
     minutes = {"summary": "All well.", "quality": "draft", "engine": "extract", "decisions": [{"text": "Ship."}]}
     assert minutes_lines(minutes) == ["summary (draft, extract)", "  All well.", "", "decisions", "  - Ship."]
-    tasks = [{"title": "Write", "assignee": "Ada", "due": None, "status": "done"}, {"title": "Read", "status": "open"}]
+    tasks: list[dict[str, Any]] = [
+        {"title": "Write", "assignee": "Ada", "due": None, "status": "done"},
+        {"title": "Read", "status": "open"},
+    ]
     assert task_lines(tasks) == ["  [x] Write (assignee: Ada)", "  [ ] Read"]
 
 
@@ -191,7 +195,8 @@ def test_every_command_tells_what_it_does() -> None:
     runner, app = CliRunner(), application()
     top = runner.invoke(app, ["--help"])
     assert "Exit codes: 0 ok, 1 failed" in " ".join(top.output.split())
-    for command in "login logout whoami stream watch list search show export tasks insights".split():
+    commands = "login logout whoami stream watch list search show export tasks insights"
+    for command in commands.split():
         told = runner.invoke(app, [command, "--help"])
         assert told.exit_code == 0 and command in top.output, command
         assert ("--json" in told.output) == (command not in {"login", "logout", "export"}), command
