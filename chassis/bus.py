@@ -76,6 +76,15 @@ class Bus:
         except nats.js.errors.BadRequestError:
             await self.js.update_stream(config)
 
+    async def declared(self, stream: Stream) -> None:
+        """Declare the stream as soon as the broker can take it; once a second, for ever if need be."""
+        while True:
+            try:
+                return await self.declare(stream)
+            except FAULTS as fault:
+                log.warning("stream not declared yet", stream=stream.name, fault=repr(fault))
+                await asyncio.sleep(1.0)
+
     async def publish(
         self, subject: str, payload: bytes, *, message_id: str | None = None, timeout_s: float = 5.0
     ) -> PubAck:

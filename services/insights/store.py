@@ -14,6 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chassis import jobs, outbox
 from services.insights.minutes import ActionItem, Minutes, Point
 
+# The oldest schema that this code works on: numbers of migrations, which compare as text.
+REVISION = "0001"
+
 METADATA = sa.MetaData()
 OUTBOX = outbox.outbox_table(METADATA)
 INBOX = outbox.inbox_table(METADATA)

@@ -210,18 +210,6 @@ outbox_rows = outbox.outbox_table(METADATA)
 inbox_rows = outbox.inbox_table(METADATA)
 
 
-class SchemaMissing(RuntimeError):
-    """The database answers, but has not been migrated to what this code needs."""
-
-
-async def check_schema(connection: AsyncConnection) -> None:
-    """Raise SchemaMissing unless the schema is there, of our revision or a newer one (releases migrate first)."""
-    known = (await connection.execute(sa.text("SELECT to_regclass('alembic_version') IS NOT NULL"))).scalar_one()
-    found = (await connection.execute(sa.text("SELECT version_num FROM alembic_version"))).scalar() if known else None
-    if found is None or found < REVISION:
-        raise SchemaMissing(f"schema is at {found}, needs {REVISION}")
-
-
 async def version_conflict(connection: AsyncConnection, table: sa.Table, owner_id: str, row_id: str) -> AppError:
     """Say why a change by version met no row: it is not there (or another's), or has another version by now."""
     current = (

@@ -15,6 +15,7 @@ from verbatim.meetings.v1 import events_pb2, meetings_pb2_grpc
 
 from chassis import bus, ids, outbox, postgres, rpc
 from chassis.jobs import DLQ, JOBS, Queue
+from chassis.migrations import migrate
 from chassis.tests.servers import NatsServer
 from chassis.worker import Policy, Worker
 from services.insights import store
@@ -87,7 +88,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 15.
 
 @pytest.fixture
 async def house(database_url: str, nats_server: NatsServer) -> AsyncIterator[House]:
-    await asyncio.to_thread(postgres.migrate, database_url, MIGRATIONS)
+    await asyncio.to_thread(migrate, database_url, MIGRATIONS)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         database = await enter(postgres.database(database_url, production=False))

@@ -75,8 +75,8 @@ async def arrives(broker: Bus, entry: pb.TranscriptEntry) -> bool:
 
 
 @pytest.fixture
-def consumer(transcripts: TranscriptStore, broker: Bus, database_url: str) -> TranscriptConsumer:
-    return TranscriptConsumer(transcripts, broker, Leadership(database_url, TRANSCRIPT_LOCK))
+def consumer(transcripts: TranscriptStore, broker: Bus, database: Database) -> TranscriptConsumer:
+    return TranscriptConsumer(transcripts, broker, Leadership(database, TRANSCRIPT_LOCK))
 
 
 def status(meetings: MeetingsStore, owner: str, meeting_id: str, wanted: str) -> Callable[[], Awaitable[bool]]:
@@ -128,7 +128,6 @@ async def test_consumer_that_dies_with_a_batch_in_hand_loses_and_reorders_nothin
     transcripts: TranscriptStore,
     broker: Bus,
     database: Database,
-    database_url: str,
     meetings: MeetingsStore,
     owner: str,
 ) -> None:
@@ -136,14 +135,14 @@ async def test_consumer_that_dies_with_a_batch_in_hand_loses_and_reorders_nothin
     from our own progress the close of the session was applied first, and the meeting completed without its words."""
     await broker.declare(STREAM)
     log = meeting_log(owner)
-    dying = TranscriptConsumer(Dying(database), broker, Leadership(database_url, TRANSCRIPT_LOCK))
+    dying = TranscriptConsumer(Dying(database), broker, Leadership(database, TRANSCRIPT_LOCK))
     task = asyncio.ensure_future(dying.run())
     await publish(broker, log.entries[:4])
     async with asyncio.timeout(WITHIN_S):
         await asyncio.wait([task])
     assert isinstance(task.exception(), ZeroDivisionError)
     await publish(broker, log.entries[4:])
-    heir = TranscriptConsumer(transcripts, broker, Leadership(database_url, TRANSCRIPT_LOCK))
+    heir = TranscriptConsumer(transcripts, broker, Leadership(database, TRANSCRIPT_LOCK))
     started = time.monotonic()
     async with running(heir):
         await until(status(meetings, owner, log.meeting_id, "completed"))
@@ -165,14 +164,11 @@ async def test_second_replica_waits_and_takes_over(
     transcripts: TranscriptStore,
     broker: Bus,
     database: Database,
-    database_url: str,
     meetings: MeetingsStore,
     owner: str,
 ) -> None:
     await broker.declare(STREAM)
-    first, second = (
-        TranscriptConsumer(transcripts, broker, Leadership(database_url, TRANSCRIPT_LOCK)) for _ in range(2)
-    )
+    first, second = (TranscriptConsumer(transcripts, broker, Leadership(database, TRANSCRIPT_LOCK)) for _ in range(2))
     one, two = meeting_log(owner), meeting_log(owner)
     async with running(second):
         async with running(first):
