@@ -31,6 +31,7 @@ log = telemetry.logger(__name__)
 
 CONNECTED = Gauge("nats_connected", "1 while the broker is connected.")
 CONSUMED = Counter("messaging_consumed_messages_total", "Messages handled.", ["consumer", "result"])
+PENDING = Gauge("messaging_consumer_pending", "Messages that wait for a consumer, as it was told last.", ["consumer"])
 
 # RuntimeError: uvloop's word for a socket that the broker has just closed.
 FAULTS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError, RuntimeError)
@@ -192,8 +193,10 @@ class Bus:
                         )
                     messages = await subscription.fetch(batch, timeout=2.0)
                     idle = 0
+                    PENDING.labels(durable).set(messages[-1].metadata.num_pending or 0 if messages else 0)
                 except TimeoutError:
                     idle += 1
+                    PENDING.labels(durable).set(0)
                     # A deleted consumer looks like silence: ask now and then.
                     lost = idle % 15 == 0 and not await self._exists(stream, durable)
                 except (nats.errors.Error, nats.js.errors.Error, OSError, AppError) as fault:

@@ -30,7 +30,8 @@ class NatsServer:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.url = f"nats://127.0.0.1:{port}"
-        self._folder = folder
+        self._folder = folder / "data"
+        self._saved = folder / "saved"
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -39,6 +40,16 @@ class NatsServer:
         arguments = ["-js", "-sd", str(self._folder), "-a", "127.0.0.1", "-p", str(self._port)]
         self._process = _process([_program("nats-server"), *arguments], None)
         _until(lambda: _listens(self._port), self._process)
+
+    def save(self) -> None:
+        """Keep a copy of its data, while it does not run."""
+        shutil.rmtree(self._saved, ignore_errors=True)
+        shutil.copytree(self._folder, self._saved)
+
+    def restore(self) -> None:
+        """Put the copy back, while it does not run: what came after it is forgotten."""
+        shutil.rmtree(self._folder)
+        shutil.copytree(self._saved, self._folder)
 
     def kill(self) -> None:
         """Kill it as a power cut would."""

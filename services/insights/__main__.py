@@ -13,6 +13,7 @@ from chassis import bus, lifecycle, outbox, postgres, rpc
 from chassis.jobs import DLQ, JOBS, Queue
 from chassis.migrations import Schema, migrate
 from chassis.pool import Limits
+from chassis.relay import Relay
 from chassis.settings import load
 from chassis.worker import Policy, Worker
 from services.insights import store
@@ -91,7 +92,7 @@ async def converse(
         workers.append(worker)
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
-            group.create_task(outbox.Relay(database, store.OUTBOX, broker).run())
+            group.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker, (outbox.EVENTS, JOBS, DLQ)).run())
             group.create_task(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run())
             await worker.run()
             await asyncio.Event().wait()  # the worker was told to stop; the rest goes on until the process ends

@@ -14,6 +14,7 @@ from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
 from chassis.migrations import Schema, migrate
 from chassis.pool import Limits
+from chassis.relay import Relay
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
 from services.meetings.entries_store import EntriesStore
@@ -25,7 +26,7 @@ from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
-from services.meetings.store import REVISION, outbox_rows
+from services.meetings.store import REVISION, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
 from services.meetings.tokens import AccessTokens
 from services.meetings.transcript_store import TranscriptStore
@@ -84,7 +85,7 @@ async def converse(settings: Settings, database: postgres.Database, schema: Sche
         transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
-            group.create_task(outbox.Relay(database, outbox_rows, broker).run())
+            group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, jobs.DLQ)).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
 

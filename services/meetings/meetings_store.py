@@ -154,7 +154,7 @@ class MeetingsStore:
             await bury(connection, "session", session_ids)
             await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
             fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
-            event = outbox.event("events.meeting.deleted", fact.SerializeToString())
+            event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)
             await outbox.put(connection, outbox_rows, [event], source=SOURCE)
 
         await self._database.once("delete meeting", work)

@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import outbox
+from chassis import outbox, relay
 from chassis.errors import AppError, Kind
 from services.meetings.checks import not_found
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0002"
+REVISION = "0003"
 SOURCE = "meetings"
 
 METADATA = sa.MetaData()
@@ -208,6 +208,7 @@ progress = sa.Table(
 
 outbox_rows = outbox.outbox_table(METADATA)
 inbox_rows = outbox.inbox_table(METADATA)
+streams_seen = relay.streams_table(METADATA)
 
 
 async def version_conflict(connection: AsyncConnection, table: sa.Table, owner_id: str, row_id: str) -> AppError:

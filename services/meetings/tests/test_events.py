@@ -17,6 +17,7 @@ from chassis import bus, ids, jobs, outbox
 from chassis.bus import Bus, Stream
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database
+from chassis.relay import Relay
 from chassis.tests.servers import NatsServer
 from services.meetings import store
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
@@ -48,7 +49,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def running(*consumers: TranscriptConsumer | InsightsConsumer | outbox.Relay) -> AsyncIterator[None]:
+async def running(*consumers: TranscriptConsumer | InsightsConsumer | Relay) -> AsyncIterator[None]:
     tasks = [asyncio.ensure_future(consumer.run()) for consumer in consumers]
     try:
         yield
@@ -106,7 +107,7 @@ async def test_stream_that_appears_later_is_stored_and_told(
     await broker.client.subscribe("stored.*", cb=hear)
     await broker.client.subscribe("events.meeting.completed", cb=hear_event)
     log = meeting_log(owner)
-    async with running(consumer, outbox.Relay(database, store.outbox_rows, broker)):
+    async with running(consumer, Relay(database, store.outbox_rows, store.streams_seen, broker)):
         await asyncio.sleep(0)
         await broker.declare(STREAM)
         await publish(broker, log.entries)
@@ -221,7 +222,7 @@ async def test_bad_entries_reach_the_dead_letters_with_their_reason_and_block_no
 ) -> None:
     await broker.declare(STREAM)
     log = meeting_log(owner)
-    async with running(consumer, outbox.Relay(database, store.outbox_rows, broker)):
+    async with running(consumer, Relay(database, store.outbox_rows, store.streams_seen, broker)):
         await broker.publish(f"transcript.{log.session_id}", b"\xff nonsense")
         orphan = Logbook(owner)
         orphan.say("nobody opened this")
