@@ -249,15 +249,19 @@ class _Edge(grpc.aio.ServerInterceptor):
         if inner is None:
             raise AssertionError("client-streaming calls are not used")
 
-        async def stream(messages: Any, context: Any) -> AsyncIterator[Any]:
+        # Not a generator: one that is cancelled while gRPC sends what it has yielded is left to the collector, which
+        # ends it late and in another context. Cancelled here, everything inside is over at once.
+        async def stream(messages: Any, context: Any) -> None:
             with telemetry.bound(request):
                 await self._admit(token, context)
                 try:
                     _deadline.set(_until(context))
-                    # Closed here and now when the caller goes away, not when it is collected.
                     async with aclosing(inner(messages, context)) as answers:
                         async for answer in answers:
-                            yield answer
+                            try:
+                                await context.write(answer)
+                            except grpc.aio.InternalError:
+                                return  # the caller has left
                 except AppError as error:
                     await _abort(context, error)
                 except Exception:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextvars import copy_context
 
 import grpc
 import pytest
@@ -20,9 +22,21 @@ class Accounts(accounts_pb2_grpc.AccountsServiceServicer):
 
 
 class Meetings(meetings_pb2_grpc.MeetingsServiceServicer):
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+        self.left_in_its_own_context = False
+
     async def ExportMeeting(  # noqa: N802
         self, request: meetings_pb2.ExportMeetingRequest, __: object
     ) -> AsyncIterator[meetings_pb2.ExportMeetingResponse]:
+        if request.meeting_id == "endless":
+            mine = dict(copy_context().items())
+            try:
+                while True:
+                    yield meetings_pb2.ExportMeetingResponse(piece=bytes(64 * 1024))
+            finally:
+                self.left_in_its_own_context = dict(copy_context().items()) == mine
+                self.left.set()
         yield meetings_pb2.ExportMeetingResponse(piece=b"one")
         if request.meeting_id == "broken":
             raise AppError(Kind.UNAVAILABLE, "The database does not answer.")
@@ -30,10 +44,15 @@ class Meetings(meetings_pb2_grpc.MeetingsServiceServicer):
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
+def meetings() -> Meetings:
+    return Meetings()  # type: ignore[abstract]  # only what is tested
+
+
+@pytest.fixture
+async def server(meetings: Meetings) -> AsyncIterator[Server]:
     server = Server("127.0.0.1", 0, Identity("meetings", KEY))
     server.add(accounts_pb2_grpc.add_AccountsServiceServicer_to_server, Accounts())  # type: ignore[abstract]  # only what is tested
-    server.add(meetings_pb2_grpc.add_MeetingsServiceServicer_to_server, Meetings())  # type: ignore[abstract]
+    server.add(meetings_pb2_grpc.add_MeetingsServiceServicer_to_server, meetings)
     await server.start()
     yield server
     await server.stop(0)
@@ -75,6 +94,33 @@ async def test_a_stream_yields_its_messages_and_then_the_peers_own_error(server:
     with pytest.raises(AppError) as caught:
         await pieces("broken")
     assert caught.value.kind is Kind.UNAVAILABLE
+    await door.close()
+
+
+@pytest.mark.req("R-WS-8", "R-SVC-6")
+@pytest.mark.parametrize("read", [0, 1, 40])
+async def test_a_stream_whose_caller_leaves_is_over_at_once_and_where_it_began(
+    server: Server, meetings: Meetings, read: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Left while its last message was being sent, the handler was ended by the garbage collector: late, in another
+    context (`ValueError: <Token …> was created in a different Context`), and the session kept its client meanwhile."""
+    mishaps: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, mishap: mishaps.append(mishap))
+    door = Peer(f"127.0.0.1:{server.port}", Identity("gateway", KEY))
+    stub = meetings_pb2_grpc.MeetingsServiceStub(door.channel)
+    call = stub.ExportMeeting(
+        meetings_pb2.ExportMeetingRequest(meeting_id="endless"), timeout=30, metadata=door.metadata()
+    )
+    await call.wait_for_connection()
+    for _ in range(read):
+        await call.read()
+    await asyncio.sleep(0.05)  # until the caller's window is full, and the handler waits in the midst of sending
+    call.cancel()
+    async with asyncio.timeout(2):
+        await meetings.left.wait()
+    assert meetings.left_in_its_own_context
+    assert mishaps == []
+    assert "stream failed" not in capsys.readouterr().out
     await door.close()
 
 
