@@ -12,9 +12,7 @@ import promql_parser
 
 ROOT = Path(__file__).parents[2]
 # Of exporters that are not ours, and what our own rules record.
-FOREIGN = re.compile(
-    r"^(up|ALERTS|process_\w+|python_\w+|container_\w+|kube_\w+|certmanager_\w+|probe_\w+|service:\w+)$"
-)
+FOREIGN = re.compile(r"^(up|ALERTS|(process|python|container|kube|certmanager|probe)_\w+|service:[\w:]+)$")
 _PARTS = ("lhs", "rhs", "expr", "args", "vector_selector", "param")
 
 

@@ -115,3 +115,11 @@ def test_every_runbook_is_of_an_alert() -> None:
 @pytest.mark.parametrize("alert", sorted(ALERTS))
 def test_every_metric_that_an_alert_asks_for_is_declared(alert: str) -> None:
     assert unknown(ALERTS[alert]["expr"]) == set()
+
+
+@pytest.mark.parametrize("alert", sorted(ALERTS))
+def test_every_query_of_a_runbook_can_be_asked(alert: str) -> None:
+    text = (RUNBOOKS / f"{alert}.md").read_text()
+    queries = [line for block in re.findall(r"```promql\n(.*?)```", text, re.S) for line in block.splitlines()]
+    for query in queries:
+        assert unknown(query) == set(), query
