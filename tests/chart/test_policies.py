@@ -190,7 +190,8 @@ def test_names_fit(rendered: Release) -> None:
 def edges(rendered: Release) -> set[tuple[str, str, int]]:
     """Return (from, to, port) that both sides' policies allow between pods of the release."""
     component = "app.kubernetes.io/component"
-    out, into = set(), set()
+    out: set[tuple[str, str, int]] = set()
+    into: set[tuple[str, str, int]] = set()
     for found in rendered.of("NetworkPolicy"):
         here = found["spec"]["podSelector"]["matchLabels"].get(component)
         for rule, others, seen in (("egress", "to", out), ("ingress", "from", into)):
