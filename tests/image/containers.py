@@ -9,7 +9,6 @@ import time
 
 from dev import probes
 from dev.plan import SERVICES
-from dev.runner import wait_until
 from dev.stack import Stack
 
 SETTINGS_OF_THE_HOST = {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VERBATIM_DATA_DIR"}
@@ -69,7 +68,9 @@ class ContainerStack(Stack):
             began = time.monotonic()
             await self.run(service, f"services.{service}", detached=True, env=self.env(service))
             ready = probes.http(self.plan.ports.of(f"{service} internal"), "/readyz")
-            await wait_until(ready, READY_WITHIN_S)
+            async with asyncio.timeout(READY_WITHIN_S):
+                while not await ready():
+                    await asyncio.sleep(0.1)
             self.started_within_s[service] = time.monotonic() - began
 
     async def stop(self) -> None:
