@@ -6,7 +6,9 @@ import asyncio
 from functools import partial
 
 from chassis import lifecycle
+from chassis.cache import Cache
 from chassis.lifecycle import HttpServer, Lifecycle
+from chassis.limits import Limiter
 from chassis.rpc import Identity, peer
 from chassis.settings import load
 from services.gateway.app import public_app
@@ -27,6 +29,15 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
     access_tokens = AccessTokens(settings.auth_public_key)
 
+    cache = Cache(
+        settings.redis_url.get_secret_value(),
+        service="gateway",
+        replica=life.replica,
+        replicas_min=settings.gateway_replicas,
+    )
+    limiter = Limiter(cache)
+    life.spawn(cache.run(), "redis")
+
     fleet = Fleet(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
     live = LiveEndpoint(fleet, meetings, access_tokens, _limits(settings))
@@ -43,6 +54,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         insights_peer=insights,
         live=live,
         viewers=viewers,
+        limiter=limiter,
         readiness=life.readiness,
     )
     server = HttpServer(

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from services.gateway import errors
+from services.gateway.addresses import Proxies
 from services.gateway.metrics import ACTIVE_REQUESTS, REQUESTS
 
 log = telemetry.logger(__name__)
@@ -38,14 +39,24 @@ class Edge:
     """
 
     def __init__(
-        self, rest: ASGIApp, sockets: Mapping[str, ASGIApp], *, body_bytes_max: int, origins: Sequence[str]
+        self,
+        rest: ASGIApp,
+        sockets: Mapping[str, ASGIApp],
+        *,
+        body_bytes_max: int,
+        origins: Sequence[str],
+        proxies: Proxies,
     ) -> None:
         self._rest = rest
         self._sockets = dict(sockets)
         self._body_bytes_max = body_bytes_max
         self._origins = frozenset(origin.encode() for origin in origins)
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"}:
+            # From here on `client` is whom the request comes from, whoever brought it.
+            scope["client"] = (self._proxies.client(scope), 0)
         if scope["type"] == "http":
             await self._request(scope, receive, send)
         elif scope["type"] == "websocket":

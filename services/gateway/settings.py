@@ -6,10 +6,11 @@ from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from chassis.settings import ServiceSettings
+from services.gateway.addresses import Proxies
 
 # From an environment variable: parts between commas, not JSON.
 Listed = Annotated[tuple[str, ...], NoDecode]
@@ -36,6 +37,18 @@ class Settings(ServiceSettings):
     )
     export_timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest export of a transcript, end to end.")
     body_bytes_max: int = Field(256 * 1024, ge=1024, le=16 * 1024 * 1024, description="Longest body of a request.")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis that replicas share limits through; empty: each keeps its share in memory.",
+    )
+    gateway_replicas: int = Field(
+        1, ge=1, le=1000, description="Replicas that share the limits, until Redis has told how many there are."
+    )
+    trusted_proxies: Listed = Field(
+        (),
+        description="Addresses or networks (CIDR) of proxies in front of us, comma-separated. Only from these is "
+        "X-Forwarded-For believed.",
+    )
     request_drain_s: int = Field(
         10, ge=1, le=3600, description="What requests under way get to finish after SIGTERM; less than DRAIN_S."
     )
@@ -79,11 +92,20 @@ class Settings(ServiceSettings):
         description="Longest life of a viewer's stream: who may watch is checked at its beginning.",
     )
 
-    @field_validator("transcriber_targets", "allowed_origins", mode="before")
+    @field_validator("transcriber_targets", "allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _be_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            Proxies(value)
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
         return value
 
     @field_validator("allowed_origins")

@@ -22,7 +22,9 @@ from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_t
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 
 from chassis import ids
+from chassis.cache import Cache
 from chassis.lifecycle import HttpServer
+from chassis.limits import Limiter
 from chassis.rpc import Identity, Server, peer
 from services.gateway import errors
 from services.gateway.app import public_app
@@ -148,6 +150,7 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             insights_peer=insights_peer,
             live=_live,
             viewers=gateway.viewers,
+            limiter=Limiter(Cache("", service="gateway", replica="test")),
             readiness=gateway.readiness,
         )
         server = HttpServer(app, "127.0.0.1", 0, http="httptools", ws="websockets-sansio", timeout_graceful_shutdown=1)
