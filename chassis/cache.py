@@ -133,6 +133,10 @@ class Cache:
         """How many replicas share the limits: as many as were last seen in Redis, and at least `replicas_min`."""
         return max(self._replicas, self._replicas_min)
 
+    def wake(self) -> None:
+        """Have the background task look now: a twin has something to give back."""
+        self._wake.set()
+
     def statistics(self) -> Statistics:
         """Return the figures that operators look at."""
         asked = self._total - (self._fallback - self._failed)

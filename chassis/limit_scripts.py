@@ -34,7 +34,7 @@ local allowed, counts, reply, i = 1, {}, {}, 0
 for limit, window, cost in string.gmatch(ARGV[2], '(%d+) (%d+) (%d+)') do
   i, limit, window, cost = i + 1, tonumber(limit), tonumber(window), tonumber(cost)
   local start, before, count = read(stored[i], window)
-  if before * (1 - (now - start) / window) + count + cost > limit then allowed = 0 end
+  if math.floor(before * (1 - (now - start) / window)) + count + cost > limit then allowed = 0 end
   counts[i] = {start, before, count, window, cost}
 end
 reply[1] = allowed

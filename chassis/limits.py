@@ -1,7 +1,7 @@
 """Limits that all replicas of a service share: so much within a window, counted in Redis, or in memory without it.
 
-The window slides: what the window before counted weighs as much as it still overlaps. A window begins with the first
-charge of its subject, so that a burst meets exactly the limit.
+The window slides: what the window before counted weighs as much as it still overlaps, rounded down. A window begins
+with the first charge of its subject, so that a burst meets exactly the limit.
 """
 
 from __future__ import annotations
@@ -278,14 +278,13 @@ class _Count:
 
     def room(self, limit: int, now: float, replicas: int) -> int:
         """Return what this replica may still give out: its share of what was left, less what it gave out."""
-        left = limit - self.known - self.before_everywhere * (1 - (now - self.start) / self.window_s)
-        return math.ceil(max(0, math.floor(left)) / replicas) - self.own
+        faded = math.floor(self.before_everywhere * (1 - (now - self.start) / self.window_s))
+        return math.ceil(max(0, limit - self.known - faded) / replicas) - self.own
 
 
 def _standing(charge: Charge, elapsed_s: float, before: int, count: int, *, denied: bool) -> Standing:
     limit, window_s = charge.quota.limit, charge.quota.window_s
-    overlap = 1 - elapsed_s / window_s
-    remaining = max(0, math.floor(limit - count - before * overlap))
+    remaining = max(0, limit - count - math.floor(before * (1 - elapsed_s / window_s)))
     wait_s = _wait_s(charge, elapsed_s, before, count) if denied else 0.0
     return Standing(charge.quota, remaining, max(0.0, window_s - elapsed_s), wait_s)
 
@@ -293,9 +292,13 @@ def _standing(charge: Charge, elapsed_s: float, before: int, count: int, *, deni
 def _wait_s(charge: Charge, elapsed_s: float, before: int, count: int) -> float:
     """Return when the charge would fit if nobody else charged: in this window as the one before fades, or the next."""
     window_s, allowed = charge.quota.window_s, charge.quota.limit - charge.cost
-    if count <= allowed:
-        fades_at_s = window_s * (1 - (allowed - count) / before) if before else 0.0
-        return max(0.0, fades_at_s - elapsed_s)
     if allowed < 0:
         return 2 * window_s  # never; this is when it may be worth asking whether the limit is still the same
-    return window_s - elapsed_s + max(0.0, window_s * (1 - allowed / count))
+    if count <= allowed:
+        return max(0.0, _fades_at_s(window_s, before, allowed - count) - elapsed_s)
+    return window_s - elapsed_s + _fades_at_s(window_s, count, allowed)
+
+
+def _fades_at_s(window_s: float, before: int, room: int) -> float:
+    """Return how far into a window the one before weighs at most `room`."""
+    return max(0.0, window_s * (1 - (room + 1) / before)) + 0.001 if before > room else 0.0

@@ -12,14 +12,15 @@ from starlette.types import ASGIApp
 
 from chassis import telemetry
 from chassis.errors import AppError, Kind
-from chassis.limits import Limiter
 from chassis.rpc import Peer
 from services.gateway import errors, pages
 from services.gateway.addresses import Proxies
 from services.gateway.api import accounts, insights, meetings, tasks, transcripts
 from services.gateway.api import viewers as viewers_api
 from services.gateway.auth import AccessTokens
-from services.gateway.edge import Edge
+from services.gateway.edge import Edge, Guard
+from services.gateway.limits import RateLimits
+from services.gateway.load import Load
 from services.gateway.settings import Settings
 from services.gateway.viewers import Viewers
 
@@ -47,7 +48,7 @@ def public_app(
     insights_peer: Peer,
     live: ASGIApp,
     viewers: Viewers,
-    limiter: Limiter,
+    rates: RateLimits,
     readiness: Readiness,
 ) -> Edge:
     """Return the ASGI callable of the public port."""
@@ -63,7 +64,6 @@ def public_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.access_tokens = access_tokens
-    app.state.limiter = limiter
     errors.install(app)
     call_s, login_s, export_s = settings.call_timeout_s, settings.login_timeout_s, settings.export_timeout_s
     app.include_router(accounts.routes(meetings_peer, timeout_s=call_s, login_timeout_s=login_s))
@@ -74,13 +74,17 @@ def public_app(
     app.include_router(insights.routes(insights_peer, timeout_s=call_s))
     _add_health(app, readiness)
     _add_pages(app)
-    return Edge(
-        app,
-        {"/transcribe": live},
-        body_bytes_max=settings.body_bytes_max,
-        origins=settings.allowed_origins,
+    guard = Guard(
         proxies=Proxies(settings.trusted_proxies),
+        load=Load(settings.load_max),
+        rates=rates,
+        account_of=access_tokens.account_of,
+        origins=settings.allowed_origins,
+        hosts=settings.allowed_hosts,
+        body_bytes_max=settings.body_bytes_max,
+        request_s=settings.request_timeout_s,
     )
+    return Edge(app, {"/transcribe": live}, guard)
 
 
 def _add_health(app: FastAPI, readiness: Readiness) -> None:

@@ -111,8 +111,8 @@ class Edge:
         except asyncio.CancelledError:
             # The process ends and this took too long.
             if request.status == 0:
-                error = AppError(Kind.UNAVAILABLE, "The service is restarting.")
-                await errors.answer(error, scope["path"])(scope, request.receive, request.send)
+                restarting = AppError(Kind.UNAVAILABLE, "The service is restarting.")
+                await errors.answer(restarting, scope["path"])(scope, request.receive, request.send)
             raise
         except Exception:
             log.exception("request failed")
@@ -128,7 +128,8 @@ class Edge:
         if request.is_preflight:
             await request.send_preflight()
             return
-        with guard.load.carry(work_of(method, path)), rpc.within(guard.request_s):
+        work = work_of(method, path)
+        with guard.load.carry(work), rpc.within(None if work.lasting else guard.request_s):
             if path not in _FREE_PATHS and not path.startswith(_FREE_FOLDER):
                 account = guard.account_of(request.fields.get(b"authorization", b"").decode("latin-1"))
                 request.verdict = await guard.rates.charge(method, path, scope["client"][0], account)

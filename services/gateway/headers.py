@@ -42,7 +42,7 @@ def for_answer(request_id: str, *, page: bool) -> Headers:
 
 
 def for_origin(origin: bytes) -> Headers:
-    """Return the fields that let the page of an allowed origin read an answer. Cookies are never among what it sends."""
+    """Return the fields that let the page of an allowed origin read an answer. It never sends cookies."""
     return [
         (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", _EXPOSED),

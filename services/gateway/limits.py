@@ -53,7 +53,7 @@ def rates(text: str, scope: str) -> tuple[Quota, ...]:
 
 
 def route_rates(text: str) -> tuple[tuple[str, re.Pattern[str], tuple[Quota, ...]], ...]:
-    """Return the quotas of routes: `POST /api/uploads=30/h; GET /api/meetings/{id}/export=10/min`. Raises ValueError."""
+    """Return the quotas of routes, as in `POST /api/uploads=30/h; GET /api/meetings/{id}=9/min`. Raises ValueError."""
     found = []
     for rule in filter(None, map(str.strip, text.split(";"))):
         route, _, wanted = rule.partition("=")
@@ -125,5 +125,3 @@ def fields(verdict: Verdict) -> Headers:
 def _scope(quota: Quota) -> str:
     first = quota.name.partition("-")[0]
     return first if first in {"ip", "account", "starts"} else "route"
-
-

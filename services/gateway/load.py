@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chassis.errors import AppError, Kind
-from services.gateway.metrics import LOAD, LOAD_SHED
+from services.gateway.metrics import LOAD, LOAD_MAX, LOAD_SHED
 
 
 class Priority(StrEnum):
@@ -23,31 +23,32 @@ class Priority(StrEnum):
 
 
 # The part of the capacity up to which each is let in.
-_UP_TO = {Priority.VITAL: float("inf"), Priority.RUNNING: 1.2, Priority.NORMAL: 1.0, Priority.HEAVY: 0.6}
+UP_TO = {Priority.VITAL: float("inf"), Priority.RUNNING: 1.2, Priority.NORMAL: 1.0, Priority.HEAVY: 0.6}
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one request costs (a small read is 1), and how urgent it is."""
+    """What one request costs (a small read is 1), how urgent it is, and whether it lasts as long as it lasts."""
 
     cost: int
     priority: Priority
+    lasting: bool = False
 
 
 _READ, _WRITE = Work(1, Priority.NORMAL), Work(2, Priority.NORMAL)
 _VITAL = frozenset({"/healthz", "/readyz"})
 _KNOWN = [
-    (re.compile(pattern), Work(cost, priority))
-    for pattern, cost, priority in (
-        (r"POST /api/auth/(refresh|logout|ticket)", 2, Priority.RUNNING),
-        (r"POST /api/auth/(login|register)", 4, Priority.NORMAL),
-        (r"GET /api/meetings/[^/]+/live", 1, Priority.RUNNING),
-        (r"GET /api/meetings/[^/]+/export", 8, Priority.HEAVY),
-        (r"POST /api/insights/.*", 4, Priority.HEAVY),
-        (r"(POST|PUT|PATCH) /api/uploads.*", 8, Priority.HEAVY),
-        (r"POST /v1/.*", 8, Priority.HEAVY),
-        (r"GET /api/analytics", 4, Priority.HEAVY),
-        (r"(GET|PUT|POST|DELETE) /api/admin/.*", 1, Priority.RUNNING),
+    (re.compile(pattern), work)
+    for pattern, work in (
+        (r"POST /api/auth/(refresh|logout|ticket)", Work(2, Priority.RUNNING)),
+        (r"POST /api/auth/(login|register)", Work(4, Priority.NORMAL)),
+        (r"GET /api/meetings/[^/]+/live", Work(0, Priority.RUNNING, lasting=True)),  # viewers have limits of their own
+        (r"GET /api/meetings/[^/]+/export", Work(8, Priority.HEAVY, lasting=True)),
+        (r"POST /api/insights/.*", Work(4, Priority.HEAVY)),
+        (r"[A-Z]+ /api/uploads.*", Work(8, Priority.HEAVY, lasting=True)),
+        (r"POST /v1/.*", Work(8, Priority.HEAVY, lasting=True)),
+        (r"GET /api/analytics", Work(4, Priority.HEAVY)),
+        (r"[A-Z]+ /api/admin/.*", Work(1, Priority.RUNNING)),
     )
 ]
 
@@ -68,13 +69,14 @@ class Load:
 
     def __init__(self, capacity: int) -> None:
         """`capacity`: most that may be under way at once, in small reads."""
+        LOAD_MAX.set(capacity)
         self._capacity = capacity
         self._taken = 0
 
     @contextmanager
     def carry(self, work: Work) -> Iterator[None]:
         """Count a piece of work while it lasts. Raises AppError(UNAVAILABLE) if there is too much of it already."""
-        if self._taken + work.cost > self._capacity * _UP_TO[work.priority]:
+        if self._taken + work.cost > self._capacity * UP_TO[work.priority]:
             LOAD_SHED.labels(work.priority.value).inc()
             # Not all at the same moment again.
             retry_after_s = random.uniform(1.0, 3.0)

@@ -32,7 +32,8 @@ FEED_FAILURES = Counter("feed_failures_total", "Feeds that ended by a failure of
 WS_CLOSED = Counter("ws_closed_total", "Live sockets closed by us, by close code.", ["code"])
 
 RATE_LIMITED = Counter("rate_limited_total", "Requests and sessions denied because of a quota.", ["scope"])
-LOAD = Gauge("load", "Cost of the requests under way, in small reads; LOAD_MAX is the capacity.")
+LOAD = Gauge("load", "Cost of the requests under way, in small reads.")
+LOAD_MAX = Gauge("load_max", "Cost of the requests that may be under way at once.")
 LOAD_SHED = Counter("load_shed_total", "Requests and sessions put off because there was too much to do.", ["priority"])
 CONNECTIONS = Gauge("http_server_connections", "Open connections on the public port.")
 CONNECTIONS_REFUSED = Counter(
@@ -40,7 +41,8 @@ CONNECTIONS_REFUSED = Counter(
     "Connections that we ended: `crowd` too many of one address, `full` too many of all, `head`, `body`, `read`: slow.",
     ["reason"],
 )
-for _scope in ("ip", "account", "starts", "route"):
+AUDIO_CHARGED = Counter("audio_charged_seconds_total", "Live audio that was charged to accounts.")
+for _scope in ("ip", "account", "starts", "route", "sessions", "audio"):
     RATE_LIMITED.labels(_scope)
 for _priority in ("running", "normal", "heavy"):
     LOAD_SHED.labels(_priority)

@@ -24,8 +24,6 @@ from services.gateway import errors, headers
 from services.gateway.addresses import UNKNOWN, Proxies, network_of
 from services.gateway.metrics import CONNECTIONS, CONNECTIONS_REFUSED
 
-_LOOK_S = 5.0
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -35,6 +33,7 @@ class Patience:
     head_bytes_max: int = 32 * 1024
     headers_max: int = 100
     body_bytes_per_s: int = 512
+    look_s: float = 5.0
     read_s: float = 30.0
 
 
@@ -142,6 +141,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
+        self._disarm()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._patience.head_bytes_max or len(self.headers) > self._patience.headers_max:
             # The parser stops, and `send_400_response` answers.
@@ -181,7 +181,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def _wait_for_body(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(_LOOK_S, self._look_at_body, self._body_bytes)
+            self._timer = self.loop.call_later(self._patience.look_s, self._look_at_body, self._body_bytes)
 
     def _look_at_body(self, before: int) -> None:
         self._timer = None
@@ -189,7 +189,7 @@ class PatientHttp(HttpToolsProtocol):
             return
         # When we do not read, for want of a reader or of a word to go on, it is not the client who is slow.
         ours = self.flow.read_paused or self.cycle.waiting_for_100_continue
-        if not ours and self._body_bytes - before < self._patience.body_bytes_per_s * _LOOK_S:
+        if not ours and self._body_bytes - before < self._patience.body_bytes_per_s * self._patience.look_s:
             CONNECTIONS_REFUSED.labels("body").inc()
             self._refuse(AppError(Kind.BAD_REQUEST, "The body comes too slowly."))
         else:
