@@ -1,7 +1,7 @@
 """Redis that may go away at any moment: who asks gets an answer from it or, within a moment, from memory.
 
 One background task keeps the connection; no request ever waits for a connect, a probe or a retry. What was counted in
-memory meanwhile is given back before Redis is asked again (docs/adr/0010-counting-without-redis.md).
+memory meanwhile is given back before Redis is asked again (docs/adr/0020-counting-without-redis.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """HTTP/1.1 with slow and too many clients in mind: uvicorn's protocol waits for a request as long as it takes.
 
 What cannot be read is answered in our shape; who sends or reads too slowly is cut off; and one address gets so many
-connections and no more (docs/adr/0012-slow-clients-in-the-process.md).
+connections and no more (docs/adr/0021-slow-clients-in-the-process.md).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -112,7 +113,7 @@ def test_rates_are_read_as_people_write_them() -> None:
 
 @pytest.mark.parametrize("wrong", ["100", "0/min", "-1/min", "5/week", "5 / min", "many"])
 def test_nonsense_is_refused_at_the_start(wrong: str) -> None:
-    known = {
+    known: dict[str, Any] = {
         "service_auth_key": SERVICE_KEY,
         "auth_public_key": Signer().public_pem,
         "transcriber_targets": "a:1",
@@ -121,6 +122,6 @@ def test_nonsense_is_refused_at_the_start(wrong: str) -> None:
     }
     for name in ("rate_limits_ip", "rate_limits_account", "rate_limits_starts"):
         with pytest.raises(ValidationError, match="must be rates"):
-            Settings(**known, **{name: wrong})
+            Settings(**{**known, name: wrong})
     with pytest.raises(ValidationError, match="must be"):
         Settings(**known, rate_limits_routes=f"GET /api={wrong}")
