@@ -41,7 +41,7 @@ async def test_hardened_containers_transcribe(stack: ContainerStack) -> None:
     told = await stack.run("doctor", "verbatim_client", "--url", stack.url, "doctor", "--throwaway", "--json")
     verdicts = {finding["check"]: finding["verdict"] for finding in map(json.loads, told.splitlines())}
     assert verdicts["transcription"] == verdicts["storage"] == "ok"
-    assert set(verdicts.values()) <= {"ok", "skipped"}
+    assert set(verdicts.values()) <= {"ok", "warn", "skipped"}
 
 
 async def test_containers_are_as_hard_as_the_chart_says(stack: ContainerStack) -> None:

@@ -17,17 +17,17 @@
 {{/* Who calls whom over gRPC: caller -> called. The network policies are made of this. */}}
 {{- define "verbatim.calls" -}}
 gateway: [transcriber, meetings, insights]
-transcriber: [meetings]
+transcriber: []
 meetings: []
 insights: [meetings]
-janitor: [transcriber, meetings, insights]
+janitor: [transcriber]
 {{- end -}}
 
 {{/* Which stores each service speaks to, and whether it reaches out of the cluster. */}}
 {{- define "verbatim.stores" -}}
 gateway: [nats, redis]
 transcriber: [nats, outside]
-meetings: [nats, redis, postgres, outside]
+meetings: [nats, postgres, outside]
 insights: [nats, postgres, outside]
 janitor: [nats]
 migrate: [postgres]
