@@ -206,7 +206,7 @@ CASES: dict[str, Case] = {
     "BackupTooOld": Case(
         {'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "0x470"},
         {'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "3600x470"},
-        at="2166m",
+        at="2180m",
         recovers={'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "0x435 130500x50"},
         over="2200m",
         step_s=300,
