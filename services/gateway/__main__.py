@@ -14,20 +14,30 @@ from services.gateway.auth import AccessTokens
 from services.gateway.captions import NatsCaptions
 from services.gateway.connection import LiveLimits
 from services.gateway.entries import StoredEntries
+from services.gateway.frames import BoundedWebSocket
 from services.gateway.live import LiveEndpoint
 from services.gateway.relay import Fleet
 from services.gateway.settings import Settings
 from services.gateway.viewers import ViewerLimits, Viewers
 
 
-async def start(settings: Settings, life: Lifecycle) -> None:
-    """Connect, serve, and on SIGTERM stop without cutting anybody off."""
+async def start(
+    settings: Settings,
+    life: Lifecycle,
+    *,
+    fleet_type: type[Fleet] = Fleet,
+    socket_protocol: type[asyncio.Protocol] = BoundedWebSocket,
+) -> None:
+    """Connect, serve, and on SIGTERM stop without cutting anybody off.
+
+    The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
+    """
     identity = Identity("gateway", settings.service_auth_key.get_secret_value())
     meetings = await life.exits.enter_async_context(peer(settings.meetings_target, identity))
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
     access_tokens = AccessTokens(settings.auth_public_key)
 
-    fleet = Fleet(settings.transcriber_targets, identity)
+    fleet = fleet_type(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
     live = LiveEndpoint(fleet, meetings, access_tokens, _limits(settings))
 
@@ -50,7 +60,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         settings.host,
         settings.port,
         http="httptools",
-        ws="websockets-sansio",
+        ws=socket_protocol,
         ws_per_message_deflate=False,
         ws_max_size=262_144,
         ws_ping_interval=settings.heartbeat_s,
