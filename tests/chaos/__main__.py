@@ -56,7 +56,7 @@ class Run:
         found: dict[str, Figures] = {}
         pending = list(rows)
         while pending:
-            async with self._stage(f"shared-{len(pending)}", WHOLE) as stage:
+            async with self._stage(f"shared-{len(pending)}", pending[0]) as stage:
                 whole = True
                 while pending and whole:
                     row = pending.pop(0)
@@ -70,23 +70,31 @@ class Run:
             print(f"{row.key:>4} {row.fault}: not played: {reason}", flush=True)
             return entry_of(row, self.seed, skipped=reason)
         if figures is None:
-            async with self._stage(f"row-{row.key}", WHOLE, broker_disk=row.broker_disk) as stage:
-                figures, _ = await self._play(stage, row)
+            figures = await self._play_alone(row)
         if row.control is None or not self.with_controls:
             return entry_of(row, self.seed, figures=figures)
         # A session that one row has broken must not trouble the next one: each control has a platform of its own.
-        async with self._stage(f"without-{row.key}", row.control, broker_disk=row.broker_disk) as stage:
-            control, _ = await self._play(stage, row, row.control)
+        control = await self._play_alone(row, row.control)
         return entry_of(row, self.seed, figures=figures, lacks=row.control.lacks, control=control)
 
+    async def _play_alone(self, row: Row, control: Control | None = None) -> Figures:
+        try:
+            async with self._stage(f"{'without' if control else 'row'}-{row.key}", row, control) as stage:
+                return (await self._play(stage, row, control))[0]
+        except Exception as fault:  # noqa: BLE001 - a platform that does not start, or not stop, is a result too
+            return broken(fault)
+
     @asynccontextmanager
-    async def _stage(self, name: str, control: Control, *, broker_disk: bool = False) -> AsyncIterator[Stage]:
-        folder = self.folder / name
+    async def _stage(self, name: str, row: Row, control: Control | None = None) -> AsyncIterator[Stage]:
         async with Platform(
-            folder, control=control, nats_server=self.nats_server, broker_disk=broker_disk
-        ) as platform:  # fmt: skip
+            self.folder / name,
+            control=control or WHOLE,
+            nats_server=self.nats_server,
+            broker_disk=row.broker_disk,
+            env=row.env,
+        ) as platform:
             stage = Stage(platform, Logs(platform.plan.log_folder))
-            if control is WHOLE:
+            if control is None:
                 await play(stage, warm_up, sessions=10, speed=6.0, seed=self.seed)
                 stage.baseline = Baseline.from_holdings(await holdings(platform))
             yield stage

@@ -17,6 +17,8 @@ from tests.chaos.scene import Scene
 ATTACKERS = 6
 MEMORY_MAX_BYTES = 10 * 1024 * 1024
 """What one connection may cost a gateway, whatever is sent on it."""
+RESET, OPEN, COMPRESSED = 0, 1, 2
+"""In the place of a close code: none came, nobody closed, the platform agreed to compression."""
 _LOOK_EVERY_S = 0.05
 _FLOOD_BYTES = 4 * 1024 * 1024
 _FLOODS_WITHIN_S = 15.0
@@ -84,26 +86,28 @@ async def hostile_frames(scene: Scene) -> None:
             await asyncio.wait([attacks], timeout=_LOOK_EVERY_S)
             grown = max(grown, _memory_bytes(scene.platform) - before)
         codes = await attacks
-        if attack.closes is not None and any(code != attack.closes for code in codes):
-            scene.breaches.append(f"{attack.name}: closed with {sorted(set(map(str, codes)))}, not {attack.closes}")
+        # A flood that is still under way when the other side closes meets a reset, which may overtake the code.
+        if attack.closes is not None and not {attack.closes} <= set(codes) <= {attack.closes, RESET}:
+            scene.breaches.append(f"{attack.name}: closed with {sorted(set(codes))}, not {attack.closes}")
         if grown > MEMORY_MAX_BYTES * ATTACKERS:
             scene.breaches.append(f"{attack.name}: {grown / ATTACKERS / 2**20:.0f} MiB for each connection")
         scene.notes.append(f"{attack.name}: {grown / ATTACKERS / 2**20:.1f} MiB")
     await scene.flowing()
 
 
-async def _attack(platform: Platform, attack: Attack, token: str) -> int | None:
+async def _attack(platform: Platform, attack: Attack, token: str) -> int:
+    """Attack once; give the code that it was closed with."""
     async with RawSocket(HOST, platform.clients.port, token, headers=attack.headers) as socket:
         if "permessage-deflate" in socket.answer.lower():
-            return -1
+            return COMPRESSED
         if attack.closes is None:
             await attack.send(socket)
-            return None
+            return OPEN
         sending = asyncio.create_task(attack.send(socket))
         try:
-            return await socket.closed(_FLOODS_WITHIN_S)
+            return await socket.closed(_FLOODS_WITHIN_S) or RESET
         except TimeoutError:
-            return None
+            return OPEN
         finally:
             sending.cancel()
             await asyncio.wait([sending])

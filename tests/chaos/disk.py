@@ -8,12 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_LARGE = "4g"
+_LARGE = "64g"
 _WITHIN_S = 20.0
 
 
 class Disk:
-    """A tmpfs at a folder; a context manager. It takes memory only for what is in it."""
+    """A tmpfs at a folder; a context manager. It takes memory only for what is in it, whatever its size; it is as large
+    as the broker wants its disk to be to reserve all streams."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

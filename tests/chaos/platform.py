@@ -64,8 +64,12 @@ class Platform:
         nats_server: str | None = None,
         through_proxies: bool = True,
         broker_disk: bool = False,
+        env: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        """`control` says which defence is left out; with `broker_disk` NATS has a file system of its own (`disk`)."""
+        """`control` says which defence is left out; with `broker_disk` NATS has a file system of its own (`disk`).
+
+        `env` are settings by service.
+        """
         self._env: dict[str, dict[str, str]] = {}
         self.plan = Plan(
             folder,
@@ -79,7 +83,7 @@ class Platform:
         self.broker: dict[str, Proxy] = {}
         self.relays: dict[str, Proxy] = {}
         self.disk = Disk(folder / "nats") if broker_disk else None
-        self._control = control
+        self._changes = (env or {}, control.env)
         self._oracle_runner = Runner(self.plan.log_folder)
         self._through_proxies = through_proxies
         self._exits = AsyncExitStack()
@@ -99,7 +103,7 @@ class Platform:
             self._env["transcriber"] = TRANSCRIBER_ENV | {"OPENAI_BASE_URL": f"{self.oracle_url}/v1"}
             if self._through_proxies:
                 await self._rewire()
-            for service, changes in self._control.env.items():
+            for service, changes in itertools.chain.from_iterable(one.items() for one in self._changes):
                 self._env[service] = self._env.get(service, {}) | dict(changes)
             await self.stack.start()
             self._exits.push_async_callback(self.stack.stop)

@@ -15,7 +15,6 @@ from dev.settings import ROOT
 from tests.chaos.rows import ROWS, Row
 from tests.chaos.scene import Result
 
-
 # Acknowledgements come every 200 ms; on a busy machine some come late without any fault.
 UNNOTICED_S = 1.5
 

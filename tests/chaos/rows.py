@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from tests.chaos import controls
 from tests.chaos.bad_clients import bad_frames, hostile_frames
@@ -45,7 +45,8 @@ class Row:
     Besides the invariants of all rows: `pause_s_max` is the longest that a session may go without an acknowledgement,
     `rest_perfect` says that no call may fail, `unnoticed` that no client may see anything at all. `control` is the
     defence whose absence must be noticed; its script is `control_script` where that can be shorter. `own_platform` rows
-    share theirs with nobody; `limit_s` bounds a play; `impossible` says why a row cannot be played here.
+    share theirs with nobody, so that it may have settings (`env`, by service) and a `broker_disk`; `limit_s` bounds
+    a play; `impossible` says why a row cannot be played here.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Row:
     rest_perfect: bool = False
     unnoticed: bool = False
     own_platform: bool = False
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     broker_disk: bool = False
     control_script: Script | None = None
     limit_s: float = 300.0
@@ -107,7 +109,10 @@ ROWS = (
         own_platform=True,
     ),
     Row("30", "Postgres crash, 4 times", database_crashes, controls.BATCH),
-    Row("34", "oversize, fragmented, compressed frames, floods of pings", hostile_frames, controls.BOUNDS),
+    Row(
+        "34", "oversize, fragmented, compressed frames, floods of pings", hostile_frames, controls.BOUNDS,
+        own_platform=True, env={"transcriber": {"SESSION_IDLE_S": "5"}},  # so that what attackers leave behind ends
+    ),
     Row("35", "half-open clients, one way and the other", half_open_clients, controls.HEARTBEAT, pause_s_max=15.0),
     Row("44", "slow, narrow, sliced, cut-off network", bad_network, controls.BUFFER),
     Row(
