@@ -14,6 +14,7 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 
 from chassis.errors import TABLE, AppError, Kind
 from services.gateway import metrics, wire
+from services.gateway.admission import Meter
 from services.gateway.bucket import Bucket
 from services.gateway.relay import Link
 
@@ -40,7 +41,6 @@ class LiveLimits:
     faults_max: int = 100
     controls_per_s: float = 20.0
     controls_at_once: float = 100.0
-    sessions_per_account: int = 50
     token_grace_s: float = 30.0
 
 
@@ -50,6 +50,7 @@ class Connection:
     def __init__(self, receive: Receive, send: Send, request_id: str, limits: LiveLimits) -> None:
         self.request_id = request_id
         self.session_id = ""
+        self.meter = Meter()
         self._receive = receive
         self._send = send
         self._limits = limits
@@ -165,6 +166,7 @@ class Connection:
     def on_event(self, event: relay.ServerEvent) -> None:
         """Pass an event on to the client."""
         kind = event.WhichOneof("kind")
+        self.meter.on_event(event)
         if kind == "problem":
             self._on_problem(event.problem)
             return

@@ -28,13 +28,14 @@ from dev.stack import Stack
 from tests.chaos.controls import WHOLE, Control
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
+from tests.limits import RAISED
 
 PASSWORD = "a password for the fault tests"
 REPLICAS = {"gateway": 2, "transcriber": 2, "meetings": 2, "janitor": 0}
 # Heartbeats are quicker than they ship (20 s), so that rows with half-open clients take seconds; one account speaks for
 # many people.
 HEARTBEAT_S = 2.0
-GATEWAY_ENV = {"HEARTBEAT_S": str(HEARTBEAT_S), "SESSIONS_PER_ACCOUNT": "2000", "NOTICE_S": "2"}
+GATEWAY_ENV = RAISED | {"HEARTBEAT_S": str(HEARTBEAT_S), "SESSIONS_PER_ACCOUNT": "2000", "NOTICE_S": "2"}
 BALANCER_LOOKS_S = 0.25
 # Long utterances are cut early, so that cuts in running speech are common; gathering is as it ships.
 TRANSCRIBER_ENV = {
