@@ -7,9 +7,9 @@ import base64
 import json
 import secrets
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-TEXT, BINARY, CONT, CLOSE, PING = 0x1, 0x2, 0x0, 0x8, 0x9
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _WITHIN_S = 10.0
 
 
@@ -26,6 +26,26 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = F
     return head + bytes(4) + payload
 
 
+async def shake_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, headers: str = "") -> str:
+    """Become a WebSocket; give the head of the answer. Raises TimeoutError."""
+    key = base64.b64encode(secrets.token_bytes(16)).decode()
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: raw\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
+    )
+    async with asyncio.timeout(_WITHIN_S):
+        return (await reader.readuntil(b"\r\n\r\n")).decode()
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Return opcode and payload of the next frame."""
+    first, second = await reader.readexactly(2)
+    size = second & 0x7F
+    if size >= 126:
+        size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8), "big")
+    return first & 0x0F, await reader.readexactly(size)
+
+
 class RawSocket:
     """A socket to `/transcribe`; a context manager that connects, starts a session, and aborts at the end."""
 
@@ -39,15 +59,10 @@ class RawSocket:
     async def __aenter__(self) -> Self:
         """Connect and start a session."""
         self.reader, self.writer = await asyncio.open_connection(*self._address)
-        key = base64.b64encode(secrets.token_bytes(16)).decode()
-        self.writer.write(
-            f"GET /transcribe HTTP/1.1\r\nHost: raw\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{self._headers}\r\n".encode()
-        )
+        self.answer = await shake_hands(self.reader, self.writer, "/transcribe", self._headers)
+        start = {"type": "start", "token": self._token, "title": "raw", "interim": False}
+        self.writer.write(frame(TEXT, json.dumps(start).encode()))
         async with asyncio.timeout(_WITHIN_S):
-            self.answer = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            start = {"type": "start", "token": self._token, "title": "raw", "interim": False}
-            self.writer.write(frame(TEXT, json.dumps(start).encode()))
             await self._frame()
         return self
 
@@ -75,12 +90,7 @@ class RawSocket:
                 pass
         return self.close_code
 
-    async def _frame(self) -> Any:
-        first, second = await self.reader.readexactly(2)
-        size = second & 0x7F
-        if size >= 126:
-            size = int.from_bytes(await self.reader.readexactly(2 if size == 126 else 8), "big")
-        payload = await self.reader.readexactly(size)
-        if first & 0x0F == CLOSE:
+    async def _frame(self) -> None:
+        opcode, payload = await read_frame(self.reader)
+        if opcode == CLOSE:
             self.close_code = int.from_bytes(payload[:2], "big")
-        return payload
