@@ -1,33 +1,45 @@
-"""Start the meetings service, or bring its database to the newest schema (`migrate`)."""
+"""Start the meetings service, or do one of its commands (`commands.py`)."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
+from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
+from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
 from chassis.errors import AppError
+from services.meetings import commands
+from services.meetings.accounts_api import AccountsApi, ApiKeysApi, LoginsApi
 from services.meetings.accounts_store import AccountsStore
-from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
+from services.meetings.api import MeetingsApi, TasksApi
+from services.meetings.api_keys_store import ApiKeysStore
+from services.meetings.departures import DepartureConsumer
+from services.meetings.devices import Devices
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
+from services.meetings.guards import Rules, Slowing, Window
+from services.meetings.guards_store import Guards
+from services.meetings.housekeeping import Housekeeping
 from services.meetings.leadership import Leadership
-from services.meetings.login import Login
+from services.meetings.login import Login, utc_now
+from services.meetings.logins_store import Lives, LoginsStore
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
-from services.meetings.passwords import passwords
+from services.meetings.passwords import Passwords, passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
 from services.meetings.store import SchemaMissing, check_schema, outbox_rows
 from services.meetings.tasks_store import TasksStore
-from services.meetings.tokens import AccessTokens
+from services.meetings.tokens import AccessTokens, RefreshTokens, derived
 from services.meetings.transcript_store import TranscriptStore
 
 SERVICE = "meetings"
@@ -46,24 +58,22 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     hashing = life.exits.enter_context(
         passwords(workers=settings.password_workers, queue_max=settings.password_queue_max)
     )
-    signing = AccessTokens(settings.auth_private_key.get_secret_value(), settings.access_token_life_s)
     cursors = Cursors(key)
-    accounts = AccountsStore(database)
-    tasks = TasksStore(database, cursors)
-    login = Login(accounts, hashing, signing, refresh_life_s=settings.refresh_token_life_s)
+    meetings, tasks = MeetingsStore(database, cursors), TasksStore(database, cursors)
 
     server = rpc.Server(settings.grpc_host, settings.grpc_port, rpc.Identity(SERVICE, key))
-    server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
+    _serve_accounts(server, settings, database, cursors, hashing)
     server.add(
         add_MeetingsServiceServicer_to_server,
-        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
+        MeetingsApi(meetings, SegmentsStore(database, cursors), EntriesStore(database)),
     )
     server.add(add_TasksServiceServicer_to_server, TasksApi(tasks))
     await server.start()
 
     life.require("database", lambda: database.run("check schema", check_schema))
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
-    life.spawn(converse(settings, database, tasks, url), "events")
+    life.spawn(converse(settings, database, meetings, tasks), "events")
+    life.spawn(Housekeeping(database, utc_now).run(), "housekeeping")
     life.ready()
     await life.until_stop()
 
@@ -72,8 +82,48 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     await server.stop(settings.drain_s / 2)
 
 
-async def converse(settings: Settings, database: postgres.Database, tasks: TasksStore, url: str) -> None:
+def _serve_accounts(
+    server: rpc.Server, settings: Settings, database: postgres.Database, cursors: Cursors, hashing: Passwords
+) -> None:
+    key = settings.service_auth_key.get_secret_value()
+    accounts = AccountsStore(database, cursors)
+    logins = LoginsStore(
+        database,
+        Lives(
+            refresh=dt.timedelta(seconds=settings.refresh_token_life_s),
+            login=dt.timedelta(seconds=settings.login_life_s),
+            grace=dt.timedelta(seconds=settings.refresh_grace_s),
+        ),
+    )
+    devices = Devices(derived(key, "devices"), utc_now)
+    guards = Guards(database, _rules(settings), derived(key, "tries"), devices, utc_now)
+    signing = AccessTokens(settings.auth_private_key.get_secret_value(), settings.access_token_life_s)
+    renewing = RefreshTokens(derived(key, "refresh tokens"))
+    login = Login(accounts, logins, hashing, guards, signing, renewing, registration_open=settings.registration_open)
+    server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts, utc_now))
+    server.add(add_ApiKeysServiceServicer_to_server, ApiKeysApi(ApiKeysStore(database, cursors), accounts, utc_now))
+    server.add(add_LoginsServiceServicer_to_server, LoginsApi(logins, database, utc_now))
+
+
+def _rules(settings: Settings) -> Rules:
+    quarter, hour = dt.timedelta(minutes=15), dt.timedelta(hours=1)
+    return Rules(
+        address=Window(settings.login_tries, quarter),
+        pair=Slowing(
+            settings.login_tries,
+            first=dt.timedelta(seconds=settings.login_pause_s),
+            longest=dt.timedelta(seconds=settings.login_pause_max_s),
+        ),
+        account=Window(settings.login_tries_of_account, quarter),
+        device=Window(settings.login_tries, quarter),
+        registration=Window(settings.registrations_per_hour, hour),
+        guess=Window(settings.login_tries, quarter),
+    )
+
+
+async def converse(settings: Settings, database: postgres.Database, meetings: MeetingsStore, tasks: TasksStore) -> None:
     """Exchange facts with the broker for the life of the process."""
+    url = settings.database_url_meetings.get_secret_value()
     await until(lambda: database.run("check schema", check_schema), "schema")
     async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
         await until(lambda: broker.declare(outbox.EVENTS), "stream of events")
@@ -84,6 +134,7 @@ async def converse(settings: Settings, database: postgres.Database, tasks: Tasks
             group.create_task(outbox.Relay(database, outbox_rows, broker).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(tasks, broker).run())
+            group.create_task(DepartureConsumer(meetings, tasks, broker).run())
 
 
 async def until(succeeds: Callable[[], Awaitable[None]], what: str) -> None:
@@ -100,11 +151,12 @@ async def until(succeeds: Callable[[], Awaitable[None]], what: str) -> None:
 
 def main() -> None:
     """Do what the command line says."""
+    said = commands.parse(sys.argv[1:])
     settings = environment.load(Settings)
-    if sys.argv[1:] == ["migrate"]:
+    if said.command == "migrate":
         postgres.migrate(settings.database_url_meetings.get_secret_value(), MIGRATIONS)
-    elif sys.argv[1:]:
-        raise SystemExit("usage: python -m services.meetings [migrate]")
+    elif said.command is not None:
+        commands.change_account(settings, said)
     else:
         lifecycle.run(SERVICE, settings, lambda life: start(life, settings))
 

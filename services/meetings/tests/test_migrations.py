@@ -16,7 +16,8 @@ from chassis.errors import AppError
 from chassis.postgres import Database
 from chassis.tests.servers import PostgresServer
 from services.meetings.__main__ import MIGRATIONS
-from services.meetings.store import METADATA, REVISION, SchemaMissing, check_schema
+from services.meetings.columns import METADATA
+from services.meetings.store import REVISION, SchemaMissing, check_schema
 
 
 def downgrade(url: str) -> None:
