@@ -30,3 +30,8 @@ FEEDS = Gauge("feeds", "Meetings that somebody follows through this gateway.")
 FEED_POLLS = Counter("feed_polls_total", "Looks into the store that nobody had asked for.")
 FEED_FAILURES = Counter("feed_failures_total", "Feeds that ended by a failure of ours; their viewers connect again.")
 WS_CLOSED = Counter("ws_closed_total", "Live sockets closed by us, by close code.", ["code"])
+REVOKED_CLOSED = Counter("revoked_closed_total", "Live sockets and viewers closed by a revocation.")
+REVOCATION_LOOKS = Counter("revocation_looks_total", "Times that we asked what is revoked.", ["result"])
+STALE_CREDENTIALS = Counter(
+    "stale_credentials_total", "Credentials taken as last known, because they could not be checked.", ["kind"]
+)
