@@ -56,7 +56,7 @@ class AccountsStore:
                 raise AppError(Kind.CONFLICT, "The e-mail address or the user name is taken.")
             return account_of(row)
 
-        return await self._database.run("add account", work)
+        return await self._database.once("add account", work)
 
     async def get(self, account_id: str) -> Account:
         """Return an account. Raises AppError(NOT_FOUND)."""
@@ -133,7 +133,7 @@ class AccountsStore:
                 await revoke_logins(connection, logins.c.account_id == account_id, now)
             return after
 
-        return await self._database.run("update account", work)
+        return await self._database.once("update account", work)
 
     async def set_password(
         self, account_id: str, password_hash: str, now: dt.datetime, *, keep_login: str | None = None
@@ -149,7 +149,7 @@ class AccountsStore:
                 raise not_found("account")
             await revoke_logins(connection, others, now)
 
-        await self._database.run("set password", work)
+        await self._database.once("set password", work)
 
     async def rehash(self, account_id: str, kept: str, better: str) -> None:
         """Keep another hash of the same password, unless the password was changed meanwhile."""
@@ -168,11 +168,11 @@ class AccountsStore:
             await _require_an_admin(connection, account, None)
             await bury(connection, "account", [account_id])
             await revoke(connection, Revoked.ACCOUNT, [account_id], now)
-            event = outbox.event(DELETED, AccountDeleted(account_id=account_id).SerializeToString())
+            event = outbox.event(DELETED, AccountDeleted(account_id=account_id).SerializeToString(), account_id)
             await outbox.put(connection, outbox_rows, [event], source=SOURCE)
             return account
 
-        return await self._database.run("delete account", work)
+        return await self._database.once("delete account", work)
 
     async def resolve(self, who: Identity, new_id: str) -> Account:
         """Return the account of somebody whom another issuer knows, made at the first sight of them."""
@@ -186,7 +186,7 @@ class AccountsStore:
             row = (await connection.execute(known)).one_or_none()
             return account_of(row) if row is not None else await _admit(connection, who, new_id)
 
-        return await self._database.run("resolve identity", work)
+        return await self._database.once("resolve identity", work)
 
 
 async def _admit(connection: AsyncConnection, who: Identity, new_id: str) -> Account:

@@ -49,7 +49,7 @@ class ApiKeysStore:
             )  # fmt: skip
             return _api_key((await connection.execute(made.returning(*_KEY))).one())
 
-        return await self._database.run("add api key", work)
+        return await self._database.once("add api key", work)
 
     async def list(self, account_id: str, size: int, cursor: str) -> Page[ApiKey]:
         """Return the keys of an account, newest first. Raises AppError(VALIDATION_FAILED) for another list's cursor."""
@@ -78,7 +78,7 @@ class ApiKeysStore:
                 raise not_found("API key")
             await revoke(connection, Revoked.API_KEY, [key_id], now)
 
-        await self._database.run("delete api key", work)
+        await self._database.once("delete api key", work)
 
     async def find(self, key_hash: bytes, now: dt.datetime) -> tuple[ApiKey, Account] | None:
         """Return the key with this hash and its account, and note that it was used; None if there is none."""

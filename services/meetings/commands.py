@@ -51,7 +51,8 @@ def change_account(settings: Settings, said: argparse.Namespace) -> None:
 
 async def _change(settings: Settings, said: argparse.Namespace, password: str) -> str:
     url = settings.database_url_meetings.get_secret_value()
-    async with postgres.database(url, production=False) as database:
+    direct_url = settings.database_direct_url_meetings.get_secret_value()
+    async with postgres.database(url, direct_url=direct_url) as database:
         store = AccountsStore(database, Cursors(settings.service_auth_key.get_secret_value()))
         if said.command == "add-account":
             return await _add(store, said, password)

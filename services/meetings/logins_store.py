@@ -87,7 +87,7 @@ class LoginsStore:
             await connection.execute(token)
             await revoke_logins(connection, logins.c.id.in_(oldest), now)
 
-        await self._database.run("open login", work)
+        await self._database.once("open login", work)
 
     async def rotate(self, presented: bytes, successor: bytes, now: dt.datetime) -> Rotated:
         """Use up a refresh token and keep its successor. One that was used before ends its login.
@@ -107,7 +107,7 @@ class LoginsStore:
                 await self._use_up(connection, row, presented, successor, now)
             return Rotated(rotation, account_of(row), Login(row.family, row.login_created_at, now))
 
-        return await self._database.run("rotate token", work)
+        return await self._database.once("rotate token", work)
 
     async def _judge(self, connection: AsyncConnection, row: Any, successor: bytes, now: dt.datetime) -> Rotation:
         if row is None:
@@ -140,7 +140,7 @@ class LoginsStore:
         async def work(connection: AsyncConnection) -> None:
             await revoke_logins(connection, logins.c.id == family, now)
 
-        await self._database.run("close login", work)
+        await self._database.once("close login", work)
 
     async def list(self, account_id: str, now: dt.datetime) -> list[Login]:
         """Return the logins of an account that are open, the one used last first."""
@@ -161,12 +161,12 @@ class LoginsStore:
             if not await revoke_logins(connection, mine, now):
                 raise not_found("login")
 
-        await self._database.run("end login", work)
+        await self._database.once("end login", work)
 
     async def end_all(self, account_id: str, now: dt.datetime) -> None:
         """End every login of an account."""
         mine = logins.c.account_id == account_id
-        await self._database.run("end logins", lambda connection: revoke_logins(connection, mine, now))
+        await self._database.once("end logins", lambda connection: revoke_logins(connection, mine, now))
 
 
 async def _presented(connection: AsyncConnection, presented: bytes, new_login_ends_at: dt.datetime) -> Any:

@@ -57,7 +57,7 @@ async def revoke(connection: AsyncConnection, kind: Revoked, subjects: Iterable[
     upsert = insert(revocations)
     upsert = upsert.on_conflict_do_update(index_elements=["kind", "subject"], set_={"at": upsert.excluded.at})
     await connection.execute(upsert, rows)
-    events = [outbox.event(SUBJECT, one.message().SerializeToString()) for one in found]
+    events = [outbox.event(SUBJECT, one.message().SerializeToString(), one.subject) for one in found]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)
 
 

@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import outbox
+from chassis import outbox, relay
 from chassis.errors import AppError, Kind
 from services.meetings import account_tables  # noqa: F401 - its tables are part of METADATA
 from services.meetings.checks import not_found
 from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0003"
+REVISION = "0004"
 SOURCE = "meetings"
 
 
@@ -167,18 +167,7 @@ progress = sa.Table(
 
 outbox_rows = outbox.outbox_table(METADATA)
 inbox_rows = outbox.inbox_table(METADATA)
-
-
-class SchemaMissing(RuntimeError):
-    """The database answers, but has not been migrated to what this code needs."""
-
-
-async def check_schema(connection: AsyncConnection) -> None:
-    """Raise SchemaMissing unless the schema is there, of our revision or a newer one (releases migrate first)."""
-    known = (await connection.execute(sa.text("SELECT to_regclass('alembic_version') IS NOT NULL"))).scalar_one()
-    found = (await connection.execute(sa.text("SELECT version_num FROM alembic_version"))).scalar() if known else None
-    if found is None or found < REVISION:
-        raise SchemaMissing(f"schema is at {found}, needs {REVISION}")
+streams_seen = relay.streams_table(METADATA)
 
 
 async def version_conflict(connection: AsyncConnection, table: sa.Table, owner_id: str, row_id: str) -> AppError:

@@ -54,7 +54,7 @@ class TasksStore:
                 raise AppError(Kind.CONFLICT, "The id was used before.")
             return Task(**row._mapping)
 
-        return await self._database.run("create task", work)
+        return await self._database.once("create task", work)
 
     async def get(self, owner_id: str, task_id: str) -> Task:
         """Return a task. Raises AppError(NOT_FOUND)."""
@@ -114,7 +114,7 @@ class TasksStore:
                 raise await version_conflict(connection, tasks, owner_id, task_id)
             return Task(**row._mapping)
 
-        return await self._database.run("update task", work)
+        return await self._database.once("update task", work)
 
     async def delete(self, owner_id: str, task_id: str, expected_version: int) -> None:
         """Delete a task for good: insights that find it again do not bring it back.
@@ -128,7 +128,7 @@ class TasksStore:
                 raise await version_conflict(connection, tasks, owner_id, task_id)
             await bury(connection, "task", [task_id])
 
-        await self._database.run("delete task", work)
+        await self._database.once("delete task", work)
 
     async def delete_all(self, owner_id: str) -> None:
         """Delete every task of an owner whose meetings are gone."""

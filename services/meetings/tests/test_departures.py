@@ -12,11 +12,12 @@ from verbatim.meetings.v1.events_pb2 import MeetingDeleted
 from chassis import bus, ids, jobs, outbox
 from chassis.bus import Bus
 from chassis.postgres import Database
+from chassis.relay import Relay
 from chassis.tests.servers import NatsServer
 from services.meetings import store
 from services.meetings.accounts_store import DELETED, AccountsStore
 from services.meetings.departures import DepartureConsumer
-from services.meetings.meetings import MeetingFilter, new_meeting
+from services.meetings.meetings import new_meeting
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.tasks import new_task
 from services.meetings.tasks_store import TasksStore
@@ -24,7 +25,7 @@ from services.meetings.tests.conftest import Calendar
 from services.meetings.tests.logbook import meeting_log, numbered
 from services.meetings.transcript_store import TranscriptStore
 
-EVERYTHING = MeetingFilter("", None, None)
+STREAMS = (outbox.EVENTS, jobs.DLQ)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ async def test_meetings_and_tasks_go_with_their_account_and_each_is_told(
     consumer = DepartureConsumer(meetings, tasks, broker)
     running = [
         asyncio.create_task(consumer.run()),
-        asyncio.create_task(outbox.Relay(database, store.outbox_rows, broker).run()),
+        asyncio.create_task(Relay(database, store.outbox_rows, store.streams_seen, broker, STREAMS).run()),
     ]
     try:
         await until_empty(database, ann.id)
