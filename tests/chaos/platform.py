@@ -19,6 +19,7 @@ from verbatim_client import VerbatimClient
 from dev import probes
 from dev.environment import database_url, plain_environment
 from dev.keys import Keys
+from dev.people import OPEN_TO_MANY
 from dev.plan import Plan
 from dev.ports import HOST, Ports
 from dev.runner import Program, Runner
@@ -85,6 +86,7 @@ class Platform:
             self.oracle_url = f"http://{HOST}:{oracle_port}"
             self._env["gateway"] = dict(GATEWAY_ENV)
             self._env["transcriber"] = TRANSCRIBER_ENV | {"OPENAI_BASE_URL": f"{self.oracle_url}/v1"}
+            self._env["meetings"] = dict(OPEN_TO_MANY)
             if self._through_proxies:
                 await self._rewire()
             await self.stack.start()
@@ -154,7 +156,8 @@ class Platform:
         self._env["gateway"]["TRANSCRIBER_TARGETS"] = targets
         self.plan.data_folder.mkdir(parents=True, exist_ok=True)
         url = database_url(self.plan, Keys.kept_in(self.plan.key_folder), "meetings")
-        self._env["meetings"] = {"DATABASE_URL_MEETINGS": url.replace(f":{of('postgres')}/", f":{self.database.port}/")}
+        proxied = url.replace(f":{of('postgres')}/", f":{self.database.port}/")
+        self._env["meetings"]["DATABASE_URL_MEETINGS"] = proxied
 
 
 def _oracle(port: int) -> Program:
