@@ -24,9 +24,6 @@ class Person:
 DEMO = Person("demo@verbatim.example", "demo", "verbatim-demo-1")
 ADMIN = Person("admin@verbatim.example", "admin", "verbatim-admin-1", admin=True)
 
-# For stacks with many accounts that all come from one address: settings of the meetings service.
-OPEN_TO_MANY = {"REGISTRATIONS_PER_HOUR": "10000", "LOGIN_TRIES": "1000"}
-
 
 class NotOpenedError(Exception):
     """An account could not be opened. The message says why."""

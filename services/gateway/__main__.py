@@ -8,10 +8,15 @@ from functools import partial
 import httpx2
 
 from chassis import lifecycle
+from chassis.cache import Cache
 from chassis.lifecycle import HttpServer, Lifecycle
+from chassis.limits import Limiter
 from chassis.rpc import Identity, Peer, peer
+from chassis.seats import Seats
 from chassis.settings import load
 from services.gateway.access_tokens import AccessTokens
+from services.gateway.addresses import Proxies
+from services.gateway.admission import Admission
 from services.gateway.api_key_checks import ApiKeyChecks
 from services.gateway.app import public_app
 from services.gateway.broker import Broker
@@ -24,10 +29,13 @@ from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
 from services.gateway.external_tokens import ExternalTokens, NoExternalTokens, OidcTokens
 from services.gateway.issuer_keys import IssuerKeys
+from services.gateway.limits import RateLimits
 from services.gateway.live import LiveEndpoint
+from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
 from services.gateway.relay import Fleet
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
+from services.gateway.switches import Switches
 from services.gateway.tickets import Tickets
 from services.gateway.viewers import ViewerLimits, Viewers
 
@@ -43,9 +51,28 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     broker = Broker(settings.nats_url, life.replica, replicas=settings.nats_replicas)
     entrance = _entrance(settings, meetings, broker, outside, life)
 
+    cache = Cache(
+        settings.redis_url.get_secret_value(),
+        service="gateway",
+        replica=life.replica,
+        replicas_min=settings.gateway_replicas,
+    )
+    switches = Switches(settings.nats_url, life.replica, replicas=settings.nats_replicas)
+    life.spawn(switches.run(), "controls")
+    limiter = Limiter(cache)
+    rates = RateLimits(
+        limiter,
+        settings.rules,
+        aggressive_factor=settings.rate_limits_aggressive,
+        is_aggressive=lambda: switches.value("rate_limits") == "aggressive",
+    )
+    admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits)
+    life.spawn(cache.run(), "redis")
+    life.spawn(admission.run(), "sessions")
+
     fleet = Fleet(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
-    live = LiveEndpoint(fleet, entrance, _limits(settings))
+    live = LiveEndpoint(fleet, entrance, admission, _limits(settings))
 
     entries = StoredEntries(meetings, insights, timeout_s=settings.call_timeout_s)
     viewers = Viewers(entries, NatsCaptions(broker), _viewer_limits(settings))
@@ -59,19 +86,24 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         insights_peer=insights,
         live=live,
         viewers=viewers,
+        rates=rates,
         readiness=life.readiness,
+    )
+    crowd = Crowd(
+        most=settings.connections_max,
+        most_of_one=settings.connections_per_ip_max,
+        proxies=Proxies(settings.trusted_proxies),
     )
     server = HttpServer(
         app,
         settings.host,
         settings.port,
-        http="httptools",
-        ws="websockets-sansio",
+        http=partial(PatientHttp, crowd, _patience(settings)),
+        ws=partial(CountedSocket, crowd),
         ws_per_message_deflate=False,
         ws_max_size=262_144,
         ws_ping_interval=settings.heartbeat_s,
         ws_ping_timeout=settings.heartbeat_s,
-        proxy_headers=False,
         # Longer than the minute after which common proxies close their side first.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=settings.request_drain_s,
@@ -89,6 +121,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     await asyncio.gather(live.drain(settings.live_drain_s), viewers.drain(settings.live_drain_s))
     server.should_exit = True
     await serving
+    await admission.settle()
 
 
 def _entrance(
@@ -133,8 +166,16 @@ def _captcha(settings: Settings, outside: httpx2.AsyncClient) -> Captcha:
 def _limits(settings: Settings) -> LiveLimits:
     return LiveLimits(
         heartbeat_s=settings.heartbeat_s,
-        sessions_per_account=settings.sessions_per_account,
         token_grace_s=settings.token_grace_s,
+    )
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        head_s=settings.head_timeout_s,
+        head_bytes_max=settings.head_bytes_max,
+        body_bytes_per_s=settings.body_bytes_per_s_min,
+        read_s=settings.unread_timeout_s,
     )
 
 

@@ -56,7 +56,7 @@ class AccessTokens:
         self._clock = clock
         self._remembered: dict[str, tuple[float, Principal]] = {}
 
-    async def authenticate(self, token: str) -> Principal:
+    def authenticate(self, token: str) -> Principal:
         """Return whom the token stands for. Raises AppError(UNAUTHORIZED).
 
         A token that held once is remembered until it expires: a signature check costs about as much as the rest of a

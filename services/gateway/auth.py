@@ -50,6 +50,9 @@ class Recognises(Protocol):
         now. A good credential is never called wrong.
         """
 
+    def account_of(self, authorization: str) -> str | None:
+        """Return whom an Authorization header speaks for, as far as that is known without asking anybody."""
+
 
 def refusal(why: str) -> AppError:
     """Return the answer to a credential that is none: the same words whatever is wrong."""

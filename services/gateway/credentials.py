@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from chassis.errors import AppError
 from services.gateway.access_tokens import AccessTokens
 from services.gateway.api_key_checks import PREFIX, ApiKeyChecks
 from services.gateway.auth import Principal
 from services.gateway.external_tokens import ExternalTokens
 from services.gateway.revocations import Revocations
+
+_SEEN_MAX = 10_000
 
 
 class Credentials:
@@ -19,6 +22,7 @@ class Credentials:
         self._keys = keys
         self._external = external
         self._revocations = revocations
+        self._seen: dict[str, str] = {}
 
     async def authenticate(self, credential: str) -> Principal:
         """Return whom the credential stands for. Raises AppError as auth.Recognises says."""
@@ -27,6 +31,31 @@ class Credentials:
         elif self._external.issued(credential):
             who = await self._external.authenticate(credential)
         else:
-            who = await self._tokens.authenticate(credential)
+            who = self._tokens.authenticate(credential)
         self._revocations.check(who)
+        self._remember(credential, who)
         return who
+
+    def account_of(self, authorization: str) -> str | None:
+        """Return whom an Authorization header speaks for, as far as that is known without asking anybody.
+
+        For counting only: it may be revoked.
+        """
+        scheme, _, credential = authorization.partition(" ")
+        credential = credential.strip()
+        if scheme.lower() != "bearer":
+            return None
+        if (seen := self._seen.get(credential)) is not None:
+            return seen
+        if credential.startswith(PREFIX) or self._external.issued(credential):
+            return None
+        try:
+            return self._tokens.authenticate(credential).account_id
+        except AppError:
+            return None
+
+    def _remember(self, credential: str, who: Principal) -> None:
+        if credential not in self._seen:
+            if len(self._seen) >= _SEEN_MAX:
+                del self._seen[next(iter(self._seen))]
+            self._seen[credential] = who.account_id

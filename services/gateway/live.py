@@ -7,9 +7,6 @@ transcriber's logs: when this process dies, clients resume through another.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
@@ -18,6 +15,7 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from services.gateway import metrics, wire
+from services.gateway.admission import Admission, Overloaded
 from services.gateway.auth import STREAM, Principal
 from services.gateway.connection import RESTARTING, Connection, LiveLimits, Message, Receive, Send
 from services.gateway.entrance import Entrance
@@ -26,24 +24,20 @@ from services.gateway.relay import Fleet
 log = telemetry.logger(__name__)
 
 _INTERNAL = 1011
+_OVERLOADED = 1013
 
 
 class LiveEndpoint:
     """The ASGI application for `/transcribe`."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        entrance: Entrance,
-        limits: LiveLimits,
-    ) -> None:
+    def __init__(self, fleet: Fleet, entrance: Entrance, admission: Admission, limits: LiveLimits) -> None:
         self._fleet = fleet
         self._meetings = entrance.meetings
         self._stub = meetings_pb2_grpc.MeetingsServiceStub(entrance.meetings.channel)
         self._entrance = entrance
+        self._admission = admission
         self._limits = limits
         self._connections: set[Connection] = set()
-        self._seats: Counter[str] = Counter()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -70,6 +64,8 @@ class LiveEndpoint:
         writer = asyncio.create_task(connection.write())
         try:
             await self._converse(connection, scope, headers)
+        except Overloaded as error:
+            connection.fail(error, close_code=_OVERLOADED)
         except AppError as error:
             connection.fail(error)
         except Exception:
@@ -88,32 +84,25 @@ class LiveEndpoint:
             return
         principal = await self._authenticate(start, scope, headers)
         session_id = start.resume.session_id if start.resume else ids.new_id()
-        link = await self._fleet.choose(session_id, self._limits.transcriber_s)
-        if start.resume:
-            event = self._resume(start.resume, principal, connection.request_id)
-        else:
-            event = await self._open(session_id, start, principal, connection.request_id)
-        with (
-            self._seat(principal),
-            connection.until(principal.expires_at + self._limits.token_grace_s),
-            self._entrance.revocations.watched(principal, connection.fail),
-        ):
-            await connection.join(link, session_id, event)
-            await connection.read()
-
-    @contextmanager
-    def _seat(self, principal: Principal) -> Iterator[None]:
-        """Count the account's sessions on this replica. Raises AppError(RATE_LIMIT_EXCEEDED) when it has too many."""
-        taken = self._seats[principal.account_id]
-        if taken >= self._limits.sessions_per_account:
-            raise AppError(Kind.RATE_LIMIT_EXCEEDED, "Too many live sessions of this account.", retry_after_s=10.0)
-        self._seats[principal.account_id] += 1
-        try:
-            yield
-        finally:
-            self._seats[principal.account_id] -= 1
-            if not self._seats[principal.account_id]:
-                del self._seats[principal.account_id]
+        admitted = self._admission.session(
+            principal.account_id,
+            session_id,
+            connection.meter,
+            address=scope["client"][0],
+            resumed=start.resume is not None,
+        )
+        async with admitted:
+            link = await self._fleet.choose(session_id, self._limits.transcriber_s)
+            if start.resume:
+                event = self._resume(start.resume, principal, connection.request_id)
+            else:
+                event = await self._open(session_id, start, principal, connection.request_id)
+            with (
+                connection.until(principal.expires_at + self._limits.token_grace_s),
+                self._entrance.revocations.watched(principal, connection.fail),
+            ):
+                await connection.join(link, session_id, event)
+                await connection.read()
 
     async def _authenticate(self, start: wire.StartMessage, scope: Message, headers: dict[str, str]) -> Principal:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")

@@ -82,45 +82,45 @@ ATTACKS: dict[str, Callable[[Signer], str]] = {
 
 @pytest.mark.req("R-AUTH-1")
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_token_that_is_not_ours_is_refused_with_the_same_words(signer: Signer, attack: str) -> None:
+def test_a_token_that_is_not_ours_is_refused_with_the_same_words(signer: Signer, attack: str) -> None:
     tokens = AccessTokens(signer.public_pem)
     with pytest.raises(AppError) as caught:
-        await tokens.authenticate(ATTACKS[attack](signer))
+        tokens.authenticate(ATTACKS[attack](signer))
     assert caught.value.kind is Kind.UNAUTHORIZED
     assert caught.value.message == "The access token is missing, wrong or expired."
 
 
 @pytest.mark.req("R-AUTH-1")
-async def test_a_good_token_names_account_and_role(signer: Signer) -> None:
+def test_a_good_token_names_account_and_role(signer: Signer) -> None:
     account = ids.new_id()
     token = signer.token(sub=account, role="admin")
-    principal = await AccessTokens(signer.public_pem).authenticate(token)
+    principal = AccessTokens(signer.public_pem).authenticate(token)
     assert (principal.account_id, principal.role) == (account, "admin")
 
 
 @pytest.mark.req("R-AUTH-1")
-async def test_clocks_may_differ_by_some_seconds(signer: Signer) -> None:
+def test_clocks_may_differ_by_some_seconds(signer: Signer) -> None:
     now = int(time.time())
-    await AccessTokens(signer.public_pem).authenticate(signer.token(nbf=now + 20, iat=now + 20))
-    await AccessTokens(signer.public_pem).authenticate(signer.token(exp=now - 20))
+    AccessTokens(signer.public_pem).authenticate(signer.token(nbf=now + 20, iat=now + 20))
+    AccessTokens(signer.public_pem).authenticate(signer.token(exp=now - 20))
 
 
 @pytest.mark.req("R-AUTH-1")
-async def test_a_remembered_token_still_expires(signer: Signer) -> None:
+def test_a_remembered_token_still_expires(signer: Signer) -> None:
     clock = [time.time()]
     tokens = AccessTokens(signer.public_pem, clock=lambda: clock[0])
     token = signer.token()
-    await tokens.authenticate(token)
+    tokens.authenticate(token)
     clock[0] += 900 + 31
     with pytest.raises(AppError):
-        await tokens.authenticate(token)
+        tokens.authenticate(token)
 
 
 @pytest.mark.req("R-AUTH-1")
-async def test_the_memory_for_tokens_is_bounded(signer: Signer) -> None:
+def test_the_memory_for_tokens_is_bounded(signer: Signer) -> None:
     tokens = AccessTokens(signer.public_pem)
     principal = Principal(ids.new_id(), "user", 0.0)
     tokens._remembered.update({f"t{number}": (2e9, principal) for number in range(10_000)})
-    await tokens.authenticate(signer.token())
+    tokens.authenticate(signer.token())
     assert len(tokens._remembered) == 10_000
     assert "t0" not in tokens._remembered
