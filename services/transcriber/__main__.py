@@ -11,11 +11,14 @@ from nats.aio.msg import Msg
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import bus, lifecycle, rpc
+from chassis.jobs import JOBS
 from chassis.lifecycle import Lifecycle
 from chassis.settings import load
+from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
+from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser
 from services.transcriber.session import LiveSession, Ports, SessionSettings
@@ -46,15 +49,19 @@ async def start(
     broker = await life.exits.enter_async_context(
         bus.connect(settings.nats_url, name=life.replica, replicas=settings.nats_replicas)
     )
-    for stream in streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s):
+    for stream in (*streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s), JOBS):
         await broker.declare(stream)
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
     concurrency = settings.speech_concurrency if len(engines) > 1 else settings.embedded_workers
+    recogniser = Recogniser(engines, concurrency=concurrency, deadline_s_max=settings.speech_deadline_s)
+    transcripts = transcript_log(broker)
+    aftercare = Aftercare(transcripts, audio, recogniser, life.replica)
+    heal_jobs = HealJobs(broker, aftercare, HealJobSettings(concurrency=settings.heal_sessions))
     ports = Ports(
-        transcripts=transcript_log(broker),
+        transcripts=transcripts,
         audio=audio,
-        recogniser=Recogniser(engines, concurrency=concurrency, deadline_s_max=settings.speech_deadline_s),
+        recogniser=recogniser,
         announce=broker.client.publish,
         captions=captions,
         replica=life.replica,
@@ -69,12 +76,13 @@ async def start(
     life.spawn(audio.run(), "audio log")
     life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
+    life.spawn(heal_jobs.run(), "healing")
 
     server = rpc.Server(
         settings.grpc_host, settings.grpc_port,
         rpc.Identity("transcriber", settings.service_auth_key.get_secret_value()),
     )  # fmt: skip
-    service = TranscriberService(sessions)
+    service = TranscriberService(sessions, aftercare, heal_jobs)
     server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
     await server.start()
     life.require("nats", broker.ping)

@@ -14,6 +14,8 @@ from services.transcriber.transcription import Transcription
 
 log = telemetry.logger(__name__)
 
+_TRY_AGAIN_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
@@ -34,10 +36,40 @@ class Recogniser:
         self._concurrency = concurrency
         self._running = 0
         self._deadline_s_max = deadline_s_max
+        self._recovered = asyncio.Event()
+        self._recovered.set()
 
     @property
     def primary(self) -> SpeechEngine:
         return self.engines[0]
+
+    @property
+    def heals(self) -> bool:
+        """Whether drafts can be heard again: the best engine is better than the one that writes them."""
+        return self.primary.quality == "final"
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the best engine has failed the last time."""
+        return not self._recovered.is_set()
+
+    async def until_recovered(self) -> None:
+        """Wait until the best engine has answered, or for a few seconds: somebody must try."""
+        try:
+            async with asyncio.timeout(_TRY_AGAIN_S):
+                await self._recovered.wait()
+        except TimeoutError:
+            self._recovered.set()
+
+    async def again(self, pcm: bytes, *, session_id: str, language: str | None, prompt: str) -> Recognition:
+        """Recognise what only a lesser engine has heard, with the best one. Raises SpeechError."""
+        del session_id
+        async with self._slots:
+            self._running += 1
+            try:
+                return await self._attempt(self.primary, pcm, language, prompt, "heal")
+            finally:
+                self._running -= 1
 
     @property
     def has_spare(self) -> bool:
@@ -79,6 +111,12 @@ class Recogniser:
         try:
             transcription = await engine.transcribe(pcm, language=language, prompt=prompt, deadline_s=deadline_s)
             result = "ok"
+            if engine is self.primary:
+                self._recovered.set()
+        except SpeechError:
+            if engine is self.primary:
+                self._recovered.clear()
+            raise
         finally:
             took = time.monotonic() - started
             metrics.ENGINE_SECONDS.labels(engine.name, purpose, result).observe(took)

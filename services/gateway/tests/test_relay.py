@@ -44,7 +44,7 @@ async def serving(servicer: Transcriber) -> rpc.Server:
 
 @pytest.mark.req("R-SVC-7", "R-WS-3")
 async def test_nobody_is_brought_to_a_transcriber_that_retires() -> None:
-    staying, leaving = Transcriber(retires=False), Transcriber(retires=True)
+    staying, leaving = Transcriber(retires=False), Transcriber(retires=True)  # type: ignore[abstract]
     servers = [await serving(one) for one in (staying, leaving)]
     fleet = Fleet([f"127.0.0.1:{server.port}" for server in servers], IDENTITY)
     running = asyncio.create_task(fleet.run())
