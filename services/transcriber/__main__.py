@@ -66,6 +66,7 @@ async def start(
         captions=captions,
         replica=life.replica,
         clock=time.monotonic,
+        ask_to_heal=heal_jobs.ask,
     )
     sessions = Sessions(
         ports, _session_settings(settings), sessions_max=settings.sessions_max, live_session=live_session

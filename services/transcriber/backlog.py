@@ -143,7 +143,7 @@ class Backlog:
         opened, ledger = self._ledger.opened, self._ledger
         prompt = filters.next_prompt(
             [*opened.vocabulary, opened.prompt],
-            ledger.tail,
+            ledger.trusted_tail,
             silence_s=seconds(max(0, utterance.start_byte - ledger.tail_end_offset)),
             suppressed=self.last_suppressed,
         )

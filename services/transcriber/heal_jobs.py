@@ -63,6 +63,14 @@ class HealJobs:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
         return True
 
+    async def queued(self) -> int:
+        """Return how many sessions wait or are worked on. Raises AppError(UNAVAILABLE)."""
+        try:
+            info = await self._bus.js.stream_info(JOBS.name, subjects_filter=f"{_SUBJECT}*")
+        except bus.FAULTS as fault:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
+        return len(info.state.subjects or {})
+
     async def run(self) -> None:
         """Work for the life of the process. A session that is left off in the midst goes on elsewhere."""
         if not self._aftercare.engines.heals:

@@ -14,8 +14,6 @@ from services.transcriber.transcription import Transcription
 
 log = telemetry.logger(__name__)
 
-_TRY_AGAIN_S = 5.0
-
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
@@ -30,14 +28,16 @@ class Recognition:
 class Recogniser:
     """Bounded access to the engines, best one first. The last one is the embedded engine, which is always there."""
 
-    def __init__(self, engines: list[SpeechEngine], *, concurrency: int, deadline_s_max: float) -> None:
+    def __init__(
+        self, engines: list[SpeechEngine], *, concurrency: int, deadline_s_max: float, again_after_s: float = 5.0
+    ) -> None:
         self.engines = engines
         self._slots = asyncio.Semaphore(concurrency)
         self._concurrency = concurrency
         self._running = 0
         self._deadline_s_max = deadline_s_max
-        self._recovered = asyncio.Event()
-        self._recovered.set()
+        self._again_after_s = again_after_s
+        self._usable_at = 0.0
 
     @property
     def primary(self) -> SpeechEngine:
@@ -50,16 +50,12 @@ class Recogniser:
 
     @property
     def degraded(self) -> bool:
-        """Whether the best engine has failed the last time."""
-        return not self._recovered.is_set()
+        """Whether the best engine has just failed."""
+        return time.monotonic() < self._usable_at
 
     async def until_recovered(self) -> None:
-        """Wait until the best engine has answered, or for a few seconds: somebody must try."""
-        try:
-            async with asyncio.timeout(_TRY_AGAIN_S):
-                await self._recovered.wait()
-        except TimeoutError:
-            self._recovered.set()
+        """Wait until it is time to try the best engine again."""
+        await asyncio.sleep(max(0.0, self._usable_at - time.monotonic()))
 
     async def again(self, pcm: bytes, *, session_id: str, language: str | None, prompt: str) -> Recognition:
         """Recognise what only a lesser engine has heard, with the best one. Raises SpeechError."""
@@ -112,10 +108,10 @@ class Recogniser:
             transcription = await engine.transcribe(pcm, language=language, prompt=prompt, deadline_s=deadline_s)
             result = "ok"
             if engine is self.primary:
-                self._recovered.set()
+                self._usable_at = 0.0
         except SpeechError:
             if engine is self.primary:
-                self._recovered.clear()
+                self._usable_at = time.monotonic() + self._again_after_s
             raise
         finally:
             took = time.monotonic() - started

@@ -131,6 +131,11 @@ class Ledger:
             return self.entry_point.encoded_offset
         return 0 if self.opened.encoding in _ENCODED else self.accounted_offset
 
+    @property
+    def trusted_tail(self) -> str:
+        """The end of the text; nothing if that is a draft, which would lead a better engine astray."""
+        return "" if self.next_index - 1 in self.drafts else self.tail
+
     def _apply_segment(self, segment: pb.Segment, told_at: float) -> None:
         if segment.index in self.revisions:
             self._revise(segment)

@@ -49,10 +49,6 @@ class Ward:
     async def ledger(self, session_id: str) -> Ledger:
         return fold(session_id, await self.log(session_id))
 
-    async def queued(self) -> int:
-        info = await self.broker.js.stream_info(JOBS.name)
-        return info.state.messages
-
 
 @asynccontextmanager
 async def ward(
@@ -103,6 +99,18 @@ async def append(one: Ward, ledger: Ledger, sequence: int, **kind: object) -> in
     return await one.transcripts.append(entry, sequence)
 
 
+@asynccontextmanager
+async def at_work(jobs: HealJobs) -> AsyncIterator[None]:
+    """Have the jobs worked on inside."""
+    working = asyncio.create_task(jobs.run())
+    try:
+        yield
+    finally:
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+
+
 async def eventually(holds: Callable[[], object], within_s: float = 20.0) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
@@ -111,8 +119,7 @@ async def eventually(holds: Callable[[], object], within_s: float = 20.0) -> Non
 
 
 def check_healed(entries: list[pb.TranscriptEntry], drafts: int = DRAFTS) -> None:
-    """Each draft was revised once, in order; positions and events have no holes; the last entry says that all is done.
-    """
+    """Each draft was revised once, in order; nothing was numbered twice; the last entry says that all is done."""
     assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
     events = [entry.event for entry in entries if entry.event]
     assert events == list(range(1, len(events) + 1))
@@ -176,15 +183,11 @@ async def test_job_comes_back_until_it_is_done_and_is_there_once(nats_server: Na
         session_id = await closed_session(a)
         for one in (a, b, a):
             assert await one.jobs.ask(session_id)
-        assert await a.queued() == 1
+        assert await a.jobs.queued() == 1
         a.engine.failures += [DOWN] * 3
-        working = asyncio.create_task(a.jobs.run())
-        try:
-            async with asyncio.timeout(30):
-                while await a.queued():
-                    await asyncio.sleep(0.05)
-        finally:
-            working.cancel()
+        async with at_work(a.jobs), asyncio.timeout(30):
+            while await a.jobs.queued():
+                await asyncio.sleep(0.05)
         check_healed(await a.log(session_id))
 
 
@@ -198,13 +201,9 @@ async def test_job_of_a_killed_healer_is_taken_by_another(nats_server: NatsServe
         first.cancel()
         with suppress(asyncio.CancelledError):
             await first
-        second = asyncio.create_task(b.jobs.run())
-        try:
-            async with asyncio.timeout(30):
-                while await b.queued():
-                    await asyncio.sleep(0.05)
-        finally:
-            second.cancel()
+        async with at_work(b.jobs), asyncio.timeout(30):
+            while await b.jobs.queued():
+                await asyncio.sleep(0.05)
         check_healed(await b.log(session_id))
 
 
@@ -259,5 +258,5 @@ async def test_without_a_better_engine_nobody_asks(nats_server: NatsServer) -> N
     async with ward(nats_server, "a", embedded_only=True) as a:
         session_id = await closed_session(a)
         assert not await a.jobs.ask(session_id)
-        assert await a.queued() == 0
+        assert await a.jobs.queued() == 0
         assert not await a.aftercare.heal(session_id)

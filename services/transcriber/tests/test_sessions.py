@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-import wave
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
@@ -18,40 +16,40 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import bus, ids
 from chassis.errors import AppError, Kind
+from chassis.jobs import JOBS
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
+from services.transcriber.aftercare import Aftercare
 from services.transcriber.captions import Captions
+from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
-from services.transcriber.speech import SpeechError
+from services.transcriber.speech import SpeechEngine, SpeechError
 from services.transcriber.tests.fakes import Client, CountingSpeech
 
 OWNER = "01930000-0000-7000-8000-00000000000a"
 SETTINGS = SessionSettings(stored_wait_s=0.05)
-RECORDING = Path(__file__).parents[3] / "dev/assets/meeting.wav"
 FRAME_BYTES = 3200
-
-
-@pytest.fixture(scope="module")
-def speech() -> bytes:
-    """The first 20 s of the bundled meeting: six utterances or so."""
-    with wave.open(str(RECORDING)) as recording:
-        return bytes(recording.readframes(20 * 16_000))
 
 
 class Replica:
     """One transcriber without its gRPC edge."""
 
-    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings) -> None:
-        self.engine = CountingSpeech()
+    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings, *, api: bool = True) -> None:
+        self.embedded = CountingSpeech("embedded", "draft")
+        self.engine = CountingSpeech() if api else self.embedded
+        engines: list[SpeechEngine] = [self.engine, self.embedded] if api else [self.embedded]
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
         self.captions = Captions(broker.client.publish)
-        recogniser = Recogniser([self.engine], concurrency=4, deadline_s_max=5.0)
+        recogniser = Recogniser(engines, concurrency=4, deadline_s_max=5.0, again_after_s=0.1)
+        self.aftercare = Aftercare(self.transcripts, self.audio, recogniser, name)
+        self.heal_jobs = HealJobs(broker, self.aftercare, HealJobSettings(again_s=0.1))
         self.ports = Ports(
-            self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic
+            self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic,
+            self.heal_jobs.ask,
         )  # fmt: skip
         self.sessions = Sessions(self.ports, settings, sessions_max=50)
         self.broker = broker
@@ -69,12 +67,14 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica(server: NatsServer, name: str, settings: SessionSettings = SETTINGS) -> AsyncIterator[Replica]:
+async def replica(
+    server: NatsServer, name: str, settings: SessionSettings = SETTINGS, *, api: bool = True
+) -> AsyncIterator[Replica]:
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(bus.connect(server.url, name=name, replicas=1))
-        for stream in streams(64 * 1024**2, 16 * 1024**2, 86_400.0):
+        for stream in (*streams(64 * 1024**2, 16 * 1024**2, 86_400.0), JOBS):
             await broker.declare(stream)
-        one = Replica(broker, name, settings)
+        one = Replica(broker, name, settings, api=api)
 
         async def note(message: Msg) -> None:
             one.sessions.note_adopted(message.data)
@@ -379,7 +379,7 @@ async def test_long_silence_moves_the_checkpoint(nats_server: NatsServer) -> Non
 async def test_failing_engine_is_asked_again_and_what_nobody_hears_is_a_gap(
     nats_server: NatsServer, speech: bytes
 ) -> None:
-    async with replica(nats_server, "a") as a:
+    async with replica(nats_server, "a", api=False) as a:
         client = Client()
         session = await a.open(client)
         a.engine.failures = [
