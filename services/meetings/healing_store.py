@@ -58,7 +58,7 @@ async def tell_healed(connection: AsyncConnection, meeting_ids: Collection[str])
         MeetingHealed(meeting_id=row.id, owner_id=row.owner_id, language=row.language, day=f"{row.started_at:%Y-%m-%d}")
         for row in await connection.execute(query)
     ]
-    events = [outbox.event("events.meeting.healed", fact.SerializeToString()) for fact in facts]
+    events = [outbox.event("events.meeting.healed", fact.SerializeToString(), fact.meeting_id) for fact in facts]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)
 
 

@@ -88,9 +88,6 @@ class Drafts:
     def tell(self, segment: pb.Segment, *, told_at: float, before: str, before_offset: int) -> None:
         """Take a segment that is told for the first time, before the checkpoint moves behind it."""
         previous = self._waiting.get(segment.index - 1)
-        cut = segment.HasField("context_offset") and segment.context_offset < segment.start_offset
-        if previous is not None and cut and previous.segment.end_offset == segment.start_offset:
-            previous.after = tuple(segment.text.split()[:_HEAD_WORDS])
         if segment.quality == pb.QUALITY_DRAFT:
             kept = pb.Segment()
             kept.CopyFrom(segment)
@@ -100,6 +97,8 @@ class Drafts:
             earlier = (place for place in reversed(self._places) if place.pcm_offset <= draft.context_offset)
             draft.place = next(earlier, draft.place)
             self._waiting[segment.index] = draft
+        else:
+            self._tell_the_one_before(segment)
 
     def revise(self, segment: pb.Segment) -> None:
         """Take a segment that replaces an earlier revision."""
@@ -112,6 +111,14 @@ class Drafts:
         del self._waiting[segment.index]
         if (behind := self._waiting.get(segment.index + 1)) is not None:
             behind.before, behind.trusted = joined(known.before, segment.text), True
+        self._tell_the_one_before(segment)
+
+    def _tell_the_one_before(self, segment: pb.Segment) -> None:
+        """Where speech was cut in two, what follows may begin with words that the draft before will end with."""
+        previous = self._waiting.get(segment.index - 1)
+        cut = segment.HasField("context_offset") and segment.context_offset < segment.start_offset
+        if previous is not None and cut and previous.segment.end_offset == segment.start_offset:
+            previous.after = tuple(segment.text.split()[:_HEAD_WORDS])
 
     def give_up(self, indexes: Iterable[int]) -> None:
         """Wait for these no more."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,11 +36,11 @@ class SecondHearing(Protocol):
         """Whether there is an engine that is better than the one that writes drafts."""
 
     @property
-    def degraded(self) -> bool:
-        """Whether that engine cannot be used now."""
+    def available(self) -> bool:
+        """Whether that engine may be called now."""
 
     async def until_recovered(self) -> None:
-        """Wait while it is degraded."""
+        """Wait until it may be."""
 
     async def again(self, pcm: bytes, *, session_id: str, language: str | None, prompt: str) -> Recognition:
         """Recognise with that engine only, after all that is live. Raises SpeechError."""
@@ -69,6 +68,7 @@ _Outcome = _Heard | AudioGone | SpeechError | AppError
 class _Attempt:
     draft: Draft
     task: asyncio.Task[_Outcome]
+    late: bool = False
 
 
 class Healing:
@@ -102,7 +102,7 @@ class Healing:
         self._filters = filter_settings
         self._clock = clock
         self._news = news
-        self._attempts: deque[_Attempt] = deque()
+        self._attempts: list[_Attempt] = []
         self._pause_s = 0.0
         self._resumes_at = 0.0
 
@@ -115,8 +115,14 @@ class Healing:
         while (draft := self._next()) is not None:
             task = tasks.create_task(self._hear(draft))
             task.add_done_callback(lambda _: self._news.set())
-            self._attempts.append(_Attempt(draft, task))
+            self._add(_Attempt(draft, task))
         return bool(self._attempts)
+
+    def expect(self, index: int, pcm: bytes, late: asyncio.Task[Recognition], tasks: asyncio.TaskGroup) -> None:
+        """Take note of a draft behind which the better engine still listens: it need not be asked again."""
+        task = tasks.create_task(_until_heard(pcm, late))
+        task.add_done_callback(lambda _: self._news.set())
+        self._add(_Attempt(self._ledger.drafts[index], task, late=True))
 
     def cancel(self) -> None:
         """Leave off."""
@@ -127,7 +133,7 @@ class Healing:
     def revised(self) -> pb.Segment | None:
         """Return the revision of the oldest draft under way, if it is heard; None if there is nothing to append yet."""
         while self._attempts and self._attempts[0].task.done():
-            attempt = self._attempts.popleft()
+            attempt = self._attempts.pop(0)
             draft, outcome = attempt.draft, attempt.task.result()
             if draft.index not in self._ledger.drafts:
                 continue
@@ -147,11 +153,19 @@ class Healing:
                     return None
         return None
 
+    def _add(self, attempt: _Attempt) -> None:
+        self._attempts.append(attempt)
+        self._attempts.sort(key=lambda attempt: attempt.draft.index)
+
     def _next(self) -> Draft | None:
         settings = self._settings
-        if len(self._attempts) >= settings.parallel or not self._ledger.drafts or not self._engines.heals:
+        if (
+            sum(not attempt.late for attempt in self._attempts) >= settings.parallel
+            or not self._ledger.drafts
+            or not self._engines.heals
+        ):
             return None
-        if self._engines.degraded or self._clock() < self._resumes_at:
+        if not self._engines.available or self._clock() < self._resumes_at:
             return None
         taken = {attempt.draft.index for attempt in self._attempts} | self.refused | self.gone
         return self._ledger.drafts.oldest_but(taken)
@@ -179,9 +193,24 @@ class Healing:
 
     def _give_way(self, failure: SpeechError | AppError) -> None:
         """Leave off for a while: what has failed for one would fail for the next."""
-        self.cancel()
+        for attempt in self._attempts:
+            if not attempt.late:
+                attempt.task.cancel()
+        self._attempts = [attempt for attempt in self._attempts if attempt.late]
         self.failure = failure
         settings = self._settings
         self._pause_s = min(max(settings.pause_s, self._pause_s * 2), settings.pause_s_max)
         self._resumes_at = self._clock() + self._pause_s
         log.info("healing waits", pause_s=self._pause_s, fault=str(failure))
+
+
+async def _until_heard(pcm: bytes, late: asyncio.Task[Recognition]) -> _Outcome:
+    try:
+        # It ends by itself: who goes away in between leaves it alone.
+        return _Heard(pcm, await asyncio.shield(late))
+    except SpeechError as fault:
+        return fault
+    except asyncio.CancelledError:
+        if late.cancelled():
+            return SpeechError("the call was ended", retryable=True, reason="closed")
+        raise

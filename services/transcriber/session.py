@@ -206,6 +206,7 @@ class LiveSession:
             self.abandon()
         if self.attached and now - self._journal.appended_at > self._settings.sign_of_life_s:
             self._wake.set()
+        self._line.served(self._ports.recogniser.degraded)
         if self._finish_reason is None and self._healing.due():
             self._wake.set()
         if self._tasks is not None and self.attached:
@@ -252,13 +253,12 @@ class LiveSession:
                 self._end()
         self._backlog.recognise(tasks)
         while not self.over and (work := self._backlog.head) is not None and self._committable(work):
-            await self._commit(work)
+            await self._commit(work, tasks)
             self._backlog.pop()
             self._progress.set()
             self._backlog.recognise(tasks)
         self._backlog.relax()
-        if self._finish_reason is None:
-            await self._heal(tasks)
+        await self._heal(tasks)
         if not self._backlog:
             if self._finish_reason is None:
                 await self._checkpoint()
@@ -270,17 +270,18 @@ class LiveSession:
             return work.missing.durable_with <= self._intake.durable_offset
         return work.recognised and work.utterance.end_byte <= self._intake.heard_durably
 
-    async def _commit(self, work: Work | Hole) -> None:
+    async def _commit(self, work: Work | Hole, tasks: asyncio.TaskGroup) -> None:
         if isinstance(work, Hole):
             entry_point = self._hearing.decoder.entry_point(work.end_byte)
             await self._journal.append(gap=gap_entry(work.start_byte, work.end_byte, work.missing.reason, entry_point))
             self._intake.bridge(work.missing.source_end)
             return
+        recognition = work.recognition
         kind = entry_kind(
             self.ledger,
             work.utterance,
             work.segment_id,
-            work.recognition,
+            recognition,
             pcm=work.own_pcm,
             resumption=self._intake.resumption(work.utterance.end_byte),
             settings=self._settings.filters,
@@ -288,8 +289,10 @@ class LiveSession:
         )
         entry = await self._journal.append(**kind)
         self._backlog.last_suppressed = not entry.segment.text
-        if work.recognition is not None:
-            self._observe(work, work.recognition, entry)
+        if recognition is not None:
+            self._observe(work, recognition, entry)
+            if recognition.late is not None and entry.segment.index in self.ledger.drafts:
+                self._healing.expect(entry.segment.index, work.pcm, recognition.late, tasks)
 
     def _observe(self, work: Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
         now = self._ports.clock()
@@ -306,8 +309,9 @@ class LiveSession:
 
     async def _heal(self, tasks: asyncio.TaskGroup) -> None:
         """Have drafts heard again; what is left of them when the session is closed becomes a job."""
-        self._healing.listens(tasks)
-        if not self.over and (segment := self._healing.revised()) is not None:
+        if self._finish_reason is None:
+            self._healing.listens(tasks)
+        if not self.over and self.ledger.closed is None and (segment := self._healing.revised()) is not None:
             await self._journal.append(segment=segment)
             metrics.HEALED.labels("live").inc()
             self._wake.set()  # there may be more, but what is said now comes first

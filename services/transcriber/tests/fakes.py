@@ -58,8 +58,8 @@ class OneEngine:
         return self.engine.quality == "final"
 
     @property
-    def degraded(self) -> bool:
-        return not self.usable.is_set()
+    def available(self) -> bool:
+        return self.usable.is_set()
 
     async def until_recovered(self) -> None:
         """Wait for the switch."""

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
+from chassis.breaker import BreakerSettings
+from chassis.retry import RetrySettings
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
 from services.transcriber.healing import HealingSettings
 from services.transcriber.limits import SessionSettings
 from services.transcriber.speech import SpeechError
-from services.transcriber.tests.fakes import Client
+from services.transcriber.tests.fakes import Client, CountingSpeech
 from services.transcriber.tests.test_aftercare import at_work
 from services.transcriber.tests.test_sessions import Replica, log_of, replica, speak, token_of
+from services.transcriber.vendor import Vendor, VendorSettings
 
 pytestmark = pytest.mark.req("R-STT-5", "R-STT-4")
 
 QUICK = SessionSettings(stored_wait_s=0.05, healing=HealingSettings(pause_s=0.1, pause_s_max=0.1))
-OUTAGE = [SpeechError("scripted", retryable=True, reason="server")] * 1000
+DOWN = SpeechError("scripted", retryable=True, reason="server")
+
+
+@asynccontextmanager
+async def healer(server: NatsServer, name: str) -> AsyncIterator[tuple[Replica, CountingSpeech]]:
+    """A replica with a speech API before its embedded engine."""
+    api = CountingSpeech("api")
+    settings = VendorSettings(
+        retry=RetrySettings(attempts=1),
+        breaker=BreakerSettings(failures_in_row=2, open_s=0.2, probes=1, probes_needed=1, ramp_s=0.0),
+    )
+    vendor = Vendor(api, settings, chance=lambda: 0.5)
+    async with replica(server, name, QUICK, vendor) as one:
+        yield one, api
 
 
 def revised(client: Client) -> list[int]:
@@ -71,13 +87,13 @@ async def test_drafts_heal_while_the_session_goes_on_and_its_client_is_told(
     nats_server: NatsServer, speech: bytes
 ) -> None:
     half = len(speech) // 2
-    async with replica(nats_server, "a", QUICK) as a:
+    async with healer(nats_server, "a") as (a, api):
         client = Client()
         session = await a.open(client)
-        a.engine.failures = list(OUTAGE)
+        api.failures = [DOWN] * 1000
         speak(session, speech, end=half)
         await client.until(has_drafts(2))
-        a.engine.failures.clear()
+        api.failures.clear()
         await client.until(lambda c: revised(c)[:2] == [0, 1], within_s=30)
         speak(session, speech, start=half)
         await client.until(lambda c: not session.ledger.drafts and c.acked_offset == len(speech), within_s=30)
@@ -91,10 +107,10 @@ async def test_drafts_heal_while_the_session_goes_on_and_its_client_is_told(
 
 
 async def test_what_is_left_when_the_session_closes_heals_afterwards(nats_server: NatsServer, speech: bytes) -> None:
-    async with replica(nats_server, "a", QUICK) as a:
+    async with healer(nats_server, "a") as (a, api):
         client = Client()
         session = await a.open(client)
-        a.engine.failures = list(OUTAGE)
+        api.failures = [DOWN] * 1000
         speak(session, speech)
         session.finish(len(speech))
         await client.until(lambda c: c.of("finished"))
@@ -102,7 +118,7 @@ async def test_what_is_left_when_the_session_closes_heals_afterwards(nats_server
         assert accounts.heals
         assert accounts.draft_segments == accounts.segments > 3
         assert await a.heal_jobs.queued() == 1
-        a.engine.failures.clear()
+        api.failures.clear()
         async with at_work(a.heal_jobs):
             check(await healed(a, session.id), len(speech))
         back = Client()
@@ -112,14 +128,14 @@ async def test_what_is_left_when_the_session_closes_heals_afterwards(nats_server
 
 
 async def test_owner_killed_while_it_heals_changes_nothing_in_the_end(nats_server: NatsServer, speech: bytes) -> None:
-    async with replica(nats_server, "b", QUICK) as b:
+    async with healer(nats_server, "b") as (b, _):
         client = Client()
-        async with replica(nats_server, "a", QUICK) as a:
+        async with healer(nats_server, "a") as (a, api):
             session = await a.open(client)
-            a.engine.failures = list(OUTAGE)
+            api.failures = [DOWN] * 1000
             speak(session, speech)
             await client.until(lambda c: has_drafts(4)(c) and c.acked_offset == len(speech))
-            a.engine.failures.clear()
+            api.failures.clear()
             await client.until(revised, within_s=30)
             await killed(session.id)
         seen = max(event.entry.event for event in client.of("entry"))
@@ -132,15 +148,15 @@ async def test_owner_killed_while_it_heals_changes_nothing_in_the_end(nats_serve
 
 
 async def test_client_that_was_away_gets_the_revisions_it_missed(nats_server: NatsServer, speech: bytes) -> None:
-    async with replica(nats_server, "a", QUICK) as a:
+    async with healer(nats_server, "a") as (a, api):
         client = Client()
         session = await a.open(client)
-        a.engine.failures = list(OUTAGE)
+        api.failures = [DOWN] * 1000
         speak(session, speech)
         await client.until(has_drafts(4))
         seen = max(event.entry.event for event in client.of("entry"))
         session.detach(client)
-        a.engine.failures.clear()
+        api.failures.clear()
         async with asyncio.timeout(30):
             while session.ledger.drafts:
                 await asyncio.sleep(0.02)
@@ -152,18 +168,41 @@ async def test_client_that_was_away_gets_the_revisions_it_missed(nats_server: Na
 
 
 async def test_words_before_a_draft_are_asked_with_and_drafts_are_not(nats_server: NatsServer, speech: bytes) -> None:
-    async with replica(nats_server, "a", QUICK) as a:
+    async with healer(nats_server, "a") as (a, api):
         client = Client()
         session = await a.open(client)
-        a.engine.failures = list(OUTAGE)
+        api.failures = [DOWN] * 1000
         speak(session, speech)
         await client.until(has_drafts(4))
         assert session.ledger.tail
         assert session.ledger.trusted_tail == ""
 
 
+async def test_call_that_goes_on_behind_a_draft_heals_it_and_is_not_made_twice(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    async with healer(nats_server, "a") as (a, api):
+        client = Client()
+        session = await a.open(client)
+        api.gate.clear()
+        speak(session, speech)
+        session.finalize()
+        await client.until(has_drafts(2), within_s=20)
+        api.gate.set()
+        await client.until(lambda c: len(revised(c)) >= 2 and c.acked_offset == len(speech))
+        async with asyncio.timeout(20):
+            while session.ledger.drafts:
+                await asyncio.sleep(0.02)
+        session.finish(len(speech))
+        await client.until(lambda c: c.of("finished"))
+        entries = await log_of(a, session.id)
+        check(entries, len(speech))
+        assert api.asked == client.of("finished")[0].finished.accounts.segments
+
+
 async def test_without_a_better_engine_drafts_stay_and_nothing_is_asked(nats_server: NatsServer, speech: bytes) -> None:
-    async with replica(nats_server, "a", QUICK, api=False) as a:
+    async with replica(nats_server, "a", QUICK) as a:
+        a.engine.quality = "draft"
         client = Client()
         session = await a.open(client)
         speak(session, speech)

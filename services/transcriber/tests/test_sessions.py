@@ -23,11 +23,12 @@ from services.transcriber.aftercare import Aftercare
 from services.transcriber.captions import Captions
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
-from services.transcriber.recognition import Recogniser
+from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
-from services.transcriber.speech import SpeechEngine, SpeechError
+from services.transcriber.speech import SpeechError
 from services.transcriber.tests.fakes import Client, CountingSpeech
+from services.transcriber.vendor import Vendor
 
 OWNER = "01930000-0000-7000-8000-00000000000a"
 SETTINGS = SessionSettings(stored_wait_s=0.05)
@@ -37,14 +38,13 @@ FRAME_BYTES = 3200
 class Replica:
     """One transcriber without its gRPC edge."""
 
-    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings, *, api: bool = True) -> None:
-        self.embedded = CountingSpeech("embedded", "draft")
-        self.engine = CountingSpeech() if api else self.embedded
-        engines: list[SpeechEngine] = [self.engine, self.embedded] if api else [self.embedded]
+    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings, vendor: Vendor | None = None) -> None:
+        self.engine = CountingSpeech("embedded", "draft" if vendor else "final")
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
         self.captions = Captions(broker.client.publish)
-        recogniser = Recogniser(engines, concurrency=4, deadline_s_max=5.0, again_after_s=0.1)
+        recognition = RecognitionSettings(embedded_workers=4, embedded_s_max=5.0)
+        recogniser = Recogniser(self.engine, vendor, recognition)
         self.aftercare = Aftercare(self.transcripts, self.audio, recogniser, name)
         self.heal_jobs = HealJobs(broker, self.aftercare, HealJobSettings(again_s=0.1))
         self.ports = Ports(
@@ -68,13 +68,13 @@ class Replica:
 
 @asynccontextmanager
 async def replica(
-    server: NatsServer, name: str, settings: SessionSettings = SETTINGS, *, api: bool = True
+    server: NatsServer, name: str, settings: SessionSettings = SETTINGS, vendor: Vendor | None = None
 ) -> AsyncIterator[Replica]:
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(bus.connect(server.url, name=name, replicas=1))
         for stream in (*streams(64 * 1024**2, 16 * 1024**2, 86_400.0), JOBS):
             await broker.declare(stream)
-        one = Replica(broker, name, settings, api=api)
+        one = Replica(broker, name, settings, vendor)
 
         async def note(message: Msg) -> None:
             one.sessions.note_adopted(message.data)
@@ -379,7 +379,7 @@ async def test_long_silence_moves_the_checkpoint(nats_server: NatsServer) -> Non
 async def test_failing_engine_is_asked_again_and_what_nobody_hears_is_a_gap(
     nats_server: NatsServer, speech: bytes
 ) -> None:
-    async with replica(nats_server, "a", api=False) as a:
+    async with replica(nats_server, "a") as a:
         client = Client()
         session = await a.open(client)
         a.engine.failures = [
