@@ -46,17 +46,23 @@ def settled_meetings(batch: Batch, known: Mapping[str, Session]) -> set[str]:
 
 
 async def tell_healed(connection: AsyncConnection, meeting_ids: Collection[str]) -> None:
-    """Tell of each of these meetings that is completed and has no draft left that anybody waits for."""
+    """Tell of each of these meetings that is completed and has no draft left that anybody waits for.
+
+    It counts as completed anew: viewers wait for the minutes that are made of it now.
+    """
     if not meeting_ids:
         return
     m = meetings.c
     waiting = sa.exists().where(_S.meeting_id == m.id, draft, ~_S.given_up)
-    query = sa.select(m.id, m.owner_id, m.language, m.started_at).where(
-        m.id.in_(meeting_ids), m.status == Status.COMPLETED, ~waiting
+    complete = (
+        meetings.update()
+        .where(m.id.in_(meeting_ids), m.status == Status.COMPLETED, ~waiting)
+        .values(newest_entry=m.newest_entry + 1, completed_entry=m.newest_entry + 1, updated_at=sa.func.now())
+        .returning(m.id, m.owner_id, m.language, m.started_at)
     )
     facts = [
         MeetingHealed(meeting_id=row.id, owner_id=row.owner_id, language=row.language, day=f"{row.started_at:%Y-%m-%d}")
-        for row in await connection.execute(query)
+        for row in await connection.execute(complete)
     ]
     events = [outbox.event("events.meeting.healed", fact.SerializeToString(), fact.meeting_id) for fact in facts]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import bus, lifecycle, rpc
-from chassis.breaker import Breaker, BreakerSettings, Mode
+from chassis.breaker import BreakerSettings
 from chassis.controls import Controls
 from chassis.jobs import JOBS
 from chassis.lifecycle import Lifecycle
@@ -75,7 +75,7 @@ async def start(
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)
     if vendor is not None:
-        controls.watch(_override(vendor.breaker))
+        controls.watch(vendor.breaker.obey)
     life.spawn(controls.run(), "controls")
     life.spawn(broker.until_closed(), "broker")
     life.spawn(audio.run(), "audio log")
@@ -149,16 +149,6 @@ def _vendor_settings(settings: Settings) -> VendorSettings:
             ramp_s=settings.breaker_ramp_s,
         ),
     )
-
-
-def _override(breaker: Breaker) -> Callable[[str, str | None], None]:
-    """Return what obeys the control `breaker.<dependency>`: open, closed or auto."""
-
-    def seen(name: str, value: str | None) -> None:
-        if name == f"breaker.{breaker.dependency}":
-            breaker.force(Mode(value) if value in set(Mode) else Mode.AUTO)
-
-    return seen
 
 
 def _session_settings(settings: Settings) -> SessionSettings:
