@@ -18,8 +18,8 @@ from services.transcriber.healing import HealingSettings
 from services.transcriber.limits import SessionSettings
 from services.transcriber.speech import SpeechError
 from services.transcriber.tests.fakes import Client, CountingSpeech
+from services.transcriber.tests.replicas import Replica, log_of, replica, speak, token_of
 from services.transcriber.tests.test_aftercare import at_work
-from services.transcriber.tests.test_sessions import Replica, log_of, replica, speak, token_of
 from services.transcriber.vendor import Vendor, VendorSettings
 
 pytestmark = pytest.mark.req("R-STT-5", "R-STT-4")

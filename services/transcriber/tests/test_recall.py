@@ -13,8 +13,8 @@ from services.transcriber.drafts import Place
 from services.transcriber.recall import AudioGone, recall
 from services.transcriber.tests.fakes import Client
 from services.transcriber.tests.recorder import CONTAINERS, Container, record
+from services.transcriber.tests.replicas import replica
 from services.transcriber.tests.test_encoded_sessions import SPEECH, acked, begin, send
-from services.transcriber.tests.test_sessions import replica
 from services.transcriber.transcript import Ledger, fold
 
 pytestmark = pytest.mark.req("R-STT-5")
