@@ -41,6 +41,7 @@ async def start(
     transcript_log: type[TranscriptLog] = TranscriptLog,
     audio_log: type[AudioLog] = AudioLog,
     live_session: type[LiveSession] = LiveSession,
+    aftercare_type: type[Aftercare] = Aftercare,
 ) -> None:
     """Connect, serve until told to stop, hand the sessions over.
 
@@ -56,7 +57,7 @@ async def start(
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
     transcripts = transcript_log(broker)
-    aftercare = Aftercare(transcripts, audio, recogniser, life.replica)
+    aftercare = aftercare_type(transcripts, audio, recogniser, life.replica)
     heal_jobs = HealJobs(broker, aftercare, HealJobSettings(concurrency=settings.heal_sessions))
     ports = Ports(
         transcripts=transcripts,

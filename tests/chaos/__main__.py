@@ -38,8 +38,9 @@ async def run(rows: list[Row], seed: int, folder: Path, nats_server: str | None)
 
 async def _play(platform: Platform, row: Row, seed: int) -> Result:
     return await play(
-        platform, row.script, sessions=row.sessions, speed=row.speed, seed=seed, workload_type=row.workload
-    )
+        platform, row.script, sessions=row.sessions, speed=row.speed, seed=seed, workload_type=row.workload,
+        healed=row.heals,
+    )  # fmt: skip
 
 
 def main() -> int:

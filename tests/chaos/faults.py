@@ -24,6 +24,7 @@ class Row:
     sessions: int = 10
     speed: float = 6.0
     unnoticed: bool = False
+    heals: bool = False
 
 
 async def client_resets(scene: Scene) -> None:
@@ -186,6 +187,32 @@ async def half_open_clients(scene: Scene) -> None:
         await scene.flowing()
 
 
+async def speech_outage(scene: Scene) -> None:
+    """Let the speech API fail for a while; people go on talking, and drafts heal while they do."""
+    scene.mark()
+    await scene.platform.script(status=503)
+    await scene.wait(15.0)
+    await scene.platform.script(status=200)
+    await scene.wait(8.0)
+
+
+async def healers_killed(scene: Scene) -> None:
+    """Let half of the drafts heal while people talk and half after they have left; kill whoever heals, twice each."""
+    platform = scene.platform
+    for ends in (False, True):
+        await platform.script(status=503)
+        await scene.wait(10.0)
+        if ends:
+            await scene.workload.finish()
+        # Slow enough that there is always somebody in the midst of it.
+        await platform.script(status=200, latency_s=1.0)
+        for name in platform.plan.names("transcriber"):
+            await scene.wait(scene.draw.uniform(2.0, 4.0))
+            scene.kill(name)
+            await scene.restart(name)
+    await platform.script(latency_s=0.1)
+
+
 async def bad_network(scene: Scene) -> None:
     """Slow, jittery, narrow, sliced; and connections that end after so many bytes, anywhere in a frame."""
     clients = scene.platform.clients
@@ -236,6 +263,15 @@ _BOTH = (("gateway", "transcriber"), ("gateway-2", "transcriber-2"))
 
 ROWS = (
     Row("1", "meetings cut off from Postgres: refused 4 s, silent 5 s", database_unreachable),
+    Row("6", "speech API fails for 15 s", speech_outage, "healing", sessions=4, speed=2.0, heals=True),
+    Row(
+        "6k",
+        "transcribers SIGKILL while drafts heal, live and closed",
+        healers_killed,
+        sessions=4,
+        speed=2.0,
+        heals=True,
+    ),
     Row("8", "clients' connections reset, 12 times half of them", client_resets),
     Row("8b", "clients' network gone for 0.7 s, 6 times", client_flaps),
     Row("9", "frames repeated, overlapping, reordered, with holes", bad_frames, "trim", FuzzedWorkload),

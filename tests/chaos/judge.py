@@ -17,7 +17,8 @@ Segment = dict[str, Any]
 @dataclass
 class Verdict:
     """Chunks, summed over sessions. `drafted` were transcribed by an engine that hears no numbers, and are covered;
-    `disordered` is how often a number is followed by a smaller one; `failed` counts sessions without accounts."""
+    `disordered` is how often a number is followed by a smaller one; `failed` counts sessions without accounts;
+    `unhealed` are those drafted that should have been heard again."""
 
     acknowledged: int = 0
     lost: int = 0
@@ -26,10 +27,12 @@ class Verdict:
     disordered: int = 0
     drafted: int = 0
     failed: int = 0
+    unhealed: int = 0
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.duplicated or self.leaked or self.disordered or self.failed)
+        wrong = (self.lost, self.duplicated, self.leaked, self.disordered, self.failed, self.unhealed)
+        return not any(wrong)
 
     def add(self, other: Verdict) -> None:
         """Sum up."""
@@ -37,8 +40,11 @@ class Verdict:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def judge(ledger: Ledger, stored: Sequence[Segment]) -> Verdict:
+def judge(ledger: Ledger, stored: Sequence[Segment], *, healed: bool = False) -> Verdict:
     """Return the worse of both views of a session: the events that its client saw, and what the database holds.
+
+    Where drafts were given time to heal (`healed`), those that the database still holds are what counts as drafted, and
+    as a failure: every chunk must be in a final segment. Its client may have left before that.
 
     `stored` are the segments of its meeting, in the database's order. A segment event that repeats an index with the
     same revision is a duplicate, also when its text is the same.
@@ -51,6 +57,8 @@ def judge(ledger: Ledger, stored: Sequence[Segment]) -> Verdict:
         **{one.name: max(getattr(told, one.name), getattr(kept, one.name)) for one in fields(Verdict)},
     )
     worse.failed = int(ledger.finished is None)
+    if healed:
+        worse.drafted = worse.unhealed = kept.drafted
     return worse
 
 

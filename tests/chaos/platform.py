@@ -35,6 +35,9 @@ TRANSCRIBER_ENV = {
     "OPENAI_API_KEY": "numbers-only",
     "EMBEDDED_WORKERS": "1",
     "SPEECH_CONCURRENCY": "32",
+    # The same in seconds instead of a minute; healing that failed tries again as soon.
+    "BREAKER_OPEN_S": "3",
+    "BREAKER_RAMP_S": "2",
     "SOFT_CAP_MS": "5000",
     "HARD_CAP_MS": "7000",
 }

@@ -20,6 +20,7 @@ from tests.chaos.platform import Platform, until
 from tests.chaos.workload import Ledger, Workload
 
 STORED_WITHIN_S = 30.0
+HEALED_WITHIN_S = 90.0
 SETTLE_S = 30.0
 # What a client notices anyway: acknowledgements come every 200 ms.
 NOTICEABLE_S = 0.5
@@ -107,8 +108,12 @@ async def play(
     seed: int,
     workload_type: type[Workload] = Workload,
     rest_hz: float = 5.0,
+    healed: bool = False,
 ) -> Result:
-    """Run a workload, inject the faults of the script, heal, let everybody finish, judge."""
+    """Run a workload, inject the faults of the script, heal, let everybody finish, judge.
+
+    With `healed` drafts are given time to be heard again, and none may be left.
+    """
     began = time.monotonic()
     clients = [await platform.new_client() for _ in range(2)]
     try:
@@ -127,11 +132,14 @@ async def play(
             await workload.finish()
         verdict = Verdict()
         kept = await asyncio.gather(
-            *(_stored(client, ledger) for client, ledger in zip(cycle(clients), workload.ledgers, strict=False))
+            *(
+                _stored(client, ledger, healed=healed)
+                for client, ledger in zip(cycle(clients), workload.ledgers, strict=False)
+            )
         )
         verdict.failed += bool(scene.stuck)
         for ledger, rows in zip(workload.ledgers, kept, strict=True):
-            verdict.add(judge(ledger, rows))
+            verdict.add(judge(ledger, rows, healed=healed))
     finally:
         for client in clients:
             await client.__aexit__(None, None, None)
@@ -172,17 +180,19 @@ async def _call(scene: Scene, client: VerbatimClient, hz: float) -> None:
         await asyncio.sleep(1.0 / hz)
 
 
-async def _stored(client: VerbatimClient, ledger: Ledger) -> list[dict[str, object]]:
-    """Return the meeting's segments when there are as many as the accounts say, or what is there after a while."""
+async def _stored(client: VerbatimClient, ledger: Ledger, *, healed: bool) -> list[dict[str, object]]:
+    """Return the meeting's segments when there are as many as the accounts say (and no drafts, if they should have
+    healed), or what is there after a while."""
     wanted = ledger.finished["segments"] if ledger.finished else None
-    deadline = time.monotonic() + (STORED_WITHIN_S if ledger.finished else 5.0)
+    patience_s = HEALED_WITHIN_S if healed else STORED_WITHIN_S
+    deadline = time.monotonic() + (patience_s if ledger.finished else 5.0)
     rows: list[dict[str, object]] = []
     while time.monotonic() < deadline:
         try:
             rows = await client.segments(ledger.meeting_id)
         except (ApiError, httpx2.TransportError):
             rows = []
-        if len(rows) == wanted:
+        if len(rows) == wanted and not (healed and any(row["quality"] == "draft" for row in rows)):
             break
         await asyncio.sleep(0.2)
     return rows

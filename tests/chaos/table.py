@@ -19,8 +19,8 @@ through the public API and the client of `sdk/`, several times faster than real 
 its session and number, and the speech engine is a server that hears exactly those (`tests/chaos/numbered.py`), so the
 accounts are comparisons of sets: *lost* was acknowledged and is in no final segment, *doubled* is in two, *leaked* is
 in another session's. Both what the clients were told and what the database holds is judged; the worse counts. *Drafted*
-was transcribed by the embedded engine, which hears no numbers: covered, not lost. *Failed* sessions ended without
-accounts.
+was transcribed by the embedded engine, which hears no numbers: covered, not lost; where drafts heal, what is drafted in
+the end. *Failed* sessions ended without accounts.
 
 *Pause* is the longest time between two advances of a session's acknowledged offset around a fault, reconnects and the
 fault's own length included; p50 and max are over the sessions and faults where it was above 0.5 s. *REST* counts calls
@@ -116,5 +116,6 @@ def _control(outcome: Outcome) -> str:
         "leaked": verdict.leaked,
         "disordered": verdict.disordered,
         "failed sessions": verdict.failed,
+        "not healed": verdict.unhealed,
     }
     return f"without {outcome.row.without}: " + ", ".join(f"{count} {name}" for name, count in found.items() if count)
