@@ -44,13 +44,13 @@ class House:
     transcripts: MeetingsTranscripts
     _tasks: asyncio.TaskGroup
 
-    def work(self, model: LanguageModel | None = None) -> None:
+    def work(self, model: LanguageModel | None = None, *, heals: bool = False) -> None:
         writer = Writer(
             self.transcripts, model or NoLanguageModel(), NoLanguageModel(),
             database=self.database, queue=self.queue, heal_attempts_max=50,
         )  # fmt: skip
         policy = Policy(delays_s=(0.1, 0.2), jitter=0.0, deadline_s=10.0)
-        for kind, handle in ((KIND, writer.handle), (HEAL, writer.heal)):
+        for kind, handle in ((KIND, writer.handle), (HEAL, writer.heal))[: 2 if heals else 1]:
             worker = Worker(kind, handle, database=self.database, queue=self.queue, broker=self.bus, policy=policy)
             self._tasks.create_task(worker.run())
 

@@ -44,7 +44,7 @@ def guarded(server: FakeOpenAI, **settings: Any) -> GuardedLanguageModel:
 
 async def test_minutes_of_drafts_are_made_again_when_the_transcript_has_healed(house: House) -> None:
     async with FakeOpenAI([GOOD]).running() as server:
-        house.work(model(server))
+        house.work(model(server), heals=True)
         house.meetings.healing = 2
         owner_id, meeting_id = house.meetings.add(["we shipped the cat", *LINES])
         await house.completed(owner_id, meeting_id)
@@ -68,7 +68,7 @@ async def test_minutes_of_drafts_are_made_again_when_the_transcript_has_healed(h
 
 async def test_draft_is_replaced_when_the_language_model_is_back(house: House) -> None:
     async with FakeOpenAI([DOWN] * 6 + [GOOD]).running() as server:
-        house.work(model(server))
+        house.work(model(server), heals=True)
         owner_id, meeting_id = house.meetings.add(LINES)
         await house.completed(owner_id, meeting_id)
         draft = await ready(house, owner_id, meeting_id)
@@ -82,7 +82,7 @@ async def test_draft_is_replaced_when_the_language_model_is_back(house: House) -
 
 async def test_refused_key_heals_when_somebody_has_mended_it(house: House) -> None:
     async with FakeOpenAI([(401, {}, b"{}")]).running() as server:
-        house.work(guarded(server, open_s=60.0))
+        house.work(guarded(server, open_s=60.0), heals=True)
         owner_id, meeting_id = house.meetings.add(LINES)
         await house.completed(owner_id, meeting_id)
         await ready(house, owner_id, meeting_id)
@@ -103,7 +103,7 @@ async def test_draft_that_somebody_asked_to_make_again_meanwhile_is_left_alone(h
             await house.queue.put(
                 connection, HEAL, meeting_id, owner_id=owner_id, payload=b'{"language":"","day":""}', attempts_max=5
             )
-        house.work(model(server))
+        house.work(model(server), heals=True)
         await eventually(lambda: is_version(house, owner_id, meeting_id, 1))
 
         async def done() -> bool:
@@ -116,7 +116,7 @@ async def test_draft_that_somebody_asked_to_make_again_meanwhile_is_left_alone(h
 
 async def test_transcript_too_long_for_the_model_is_not_asked_about_again(house: House) -> None:
     async with FakeOpenAI([GOOD]).running() as server:
-        house.work(model(server))
+        house.work(model(server), heals=True)
         owner_id, meeting_id = house.meetings.add(["word " * 3000])
         await house.completed(owner_id, meeting_id)
         assert (await ready(house, owner_id, meeting_id)).quality == "draft"
@@ -125,7 +125,7 @@ async def test_transcript_too_long_for_the_model_is_not_asked_about_again(house:
 
 async def test_deleted_meeting_is_not_healed(house: House) -> None:
     async with FakeOpenAI([DOWN]).running() as server:
-        house.work(model(server))
+        house.work(model(server), heals=True)
         owner_id, meeting_id = house.meetings.add(LINES)
         await house.completed(owner_id, meeting_id)
         await ready(house, owner_id, meeting_id)
@@ -140,7 +140,7 @@ async def test_deleted_meeting_is_not_healed(house: House) -> None:
 async def test_breaker_leaves_the_model_alone_and_drafts_come_at_once(house: House) -> None:
     async with FakeOpenAI([DOWN]).running() as server:
         wall = guarded(server, failures_in_row=2, open_s=60.0)
-        house.work(wall)
+        house.work(wall, heals=True)
         for _ in range(3):
             owner_id, meeting_id = house.meetings.add(LINES)
             await house.completed(owner_id, meeting_id)
