@@ -19,9 +19,10 @@ from verbatim.transcript.v1.transcript_pb2 import TranscriptEntry
 from chassis.errors import AppError, Kind, Problem
 from chassis.postgres import Database
 from services.meetings.checks import not_found
+from services.meetings.columns import Id
 from services.meetings.healing_store import count_healing
 from services.meetings.meetings import Gap, Segment, Status
-from services.meetings.store import Id, gaps, meetings, segments, sessions
+from services.meetings.store import gaps, meetings, segments, sessions
 
 _SESSIONS_MOST = 200
 

@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from verbatim.meetings.v1.events_pb2 import MeetingHealed
 
 from chassis import outbox
+from services.meetings.columns import Id
 from services.meetings.meetings import Status
 from services.meetings.sessions_store import Session
-from services.meetings.store import SOURCE, Id, meetings, outbox_rows, segments, sessions
+from services.meetings.store import SOURCE, meetings, outbox_rows, segments, sessions
 from services.meetings.transcript import Batch
 
 _S = segments.c

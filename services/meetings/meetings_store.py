@@ -49,6 +49,8 @@ class MeetingsStore:
         async def work(connection: AsyncConnection) -> Meeting:
             if await is_deleted(connection, new.id):
                 raise AppError(Kind.CONFLICT, "The id was used before.")
+            if await is_deleted(connection, new.owner_id):
+                raise not_found("account")
             await connection.execute(
                 insert(meetings)
                 .values(
@@ -149,16 +151,34 @@ class MeetingsStore:
             locked = await connection.execute(sa.select(meetings.c.id).where(*mine).with_for_update())
             if locked.one_or_none() is None:
                 raise await version_conflict(connection, meetings, owner_id, meeting_id)
-            query = sa.select(sessions.c.id).where(sessions.c.meeting_id == meeting_id).order_by(sessions.c.id)
-            session_ids = list((await connection.execute(query)).scalars())
-            await bury(connection, "meeting", [meeting_id])
-            await bury(connection, "session", session_ids)
-            await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
-            fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
-            event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)
-            await outbox.put(connection, outbox_rows, [event], source=SOURCE)
+            await _delete(connection, owner_id, meeting_id)
 
         await self._database.once("delete meeting", work)
+
+    async def delete_some(self, owner_id: str, most: int) -> int:
+        """Delete some meetings of an owner, whatever their version. Returns how many; 0 when none is left."""
+        some = sa.select(meetings.c.id).where(meetings.c.owner_id == owner_id).order_by(meetings.c.id)
+        some = some.limit(most).with_for_update()
+
+        async def work(connection: AsyncConnection) -> int:
+            found = list((await connection.execute(some)).scalars())
+            for meeting_id in found:
+                await _delete(connection, owner_id, meeting_id)
+            return len(found)
+
+        return await self._database.once("delete meetings of owner", work)
+
+
+async def _delete(connection: AsyncConnection, owner_id: str, meeting_id: str) -> None:
+    """Delete a meeting that the caller has locked, with all that belongs to it, and tell of it."""
+    query = sa.select(sessions.c.id).where(sessions.c.meeting_id == meeting_id).order_by(sessions.c.id)
+    session_ids = list((await connection.execute(query)).scalars())
+    await bury(connection, "meeting", [meeting_id])
+    await bury(connection, "session", session_ids)
+    await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
+    fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
+    event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)
+    await outbox.put(connection, outbox_rows, [event], source=SOURCE)
 
 
 def _conditions(owner_id: str, wanted: MeetingFilter) -> list[sa.ColumnElement[bool]]:

@@ -43,6 +43,8 @@ class TasksStore:
                 raise not_found("meeting")
             if await is_deleted(connection, new.id):
                 raise AppError(Kind.CONFLICT, "The id was used before.")
+            if await is_deleted(connection, new.owner_id):
+                raise not_found("account")
             await connection.execute(
                 insert(tasks).values(**_row(new, Origin.PERSON)).on_conflict_do_nothing(index_elements=["id"])
             )
@@ -131,6 +133,14 @@ class TasksStore:
             await bury(connection, "task", [task_id], **origin)
 
         await self._database.once("delete task", work)
+
+    async def delete_all(self, owner_id: str) -> None:
+        """Delete every task of an owner whose meetings are gone."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(tasks.delete().where(tasks.c.owner_id == owner_id))
+
+        await self._database.run("delete tasks of owner", work)
 
     async def store_found(
         self, message_id: str, owner_id: str, meeting_id: str, found: Sequence[NewTask], *, version: int = 0

@@ -17,8 +17,7 @@ Segment = dict[str, Any]
 @dataclass
 class Verdict:
     """Chunks, summed over sessions. `drafted` were transcribed by an engine that hears no numbers, and are covered;
-    `disordered` is how often a number is followed by a smaller one; `failed` counts sessions without accounts;
-    `unhealed` are those drafted that should have been heard again."""
+    `disordered` is how often a number is followed by a smaller one; `failed` counts sessions without accounts."""
 
     acknowledged: int = 0
     lost: int = 0
@@ -27,12 +26,10 @@ class Verdict:
     disordered: int = 0
     drafted: int = 0
     failed: int = 0
-    unhealed: int = 0
 
     @property
     def clean(self) -> bool:
-        wrong = (self.lost, self.duplicated, self.leaked, self.disordered, self.failed, self.unhealed)
-        return not any(wrong)
+        return not (self.lost or self.duplicated or self.leaked or self.disordered or self.failed)
 
     def add(self, other: Verdict) -> None:
         """Sum up."""
@@ -43,8 +40,8 @@ class Verdict:
 def judge(ledger: Ledger, stored: Sequence[Segment], *, healed: bool = False) -> Verdict:
     """Return the worse of both views of a session: the events that its client saw, and what the database holds.
 
-    Where drafts were given time to heal (`healed`), those that the database still holds are what counts as drafted, and
-    as a failure: every chunk must be in a final segment. Its client may have left before that.
+    Where drafts were given time to heal (`healed`), only those that the database still holds count as drafted: the
+    client may have left before.
 
     `stored` are the segments of its meeting, in the database's order. A segment event that repeats an index with the
     same revision is a duplicate, also when its text is the same.
@@ -58,7 +55,7 @@ def judge(ledger: Ledger, stored: Sequence[Segment], *, healed: bool = False) ->
     )
     worse.failed = int(ledger.finished is None)
     if healed:
-        worse.drafted = worse.unhealed = kept.drafted
+        worse.drafted = kept.drafted
     return worse
 
 
