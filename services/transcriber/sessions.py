@@ -186,14 +186,16 @@ class Sessions:
         while True:
             await asyncio.sleep(_TICK_S)
             now = self._ports.clock()
-            attached = buffered = 0
+            attached = buffered = drafts = 0
             for session in list(self._sessions.values()):
                 session.tick(now)
                 attached += session.attached
                 buffered += session.buffered_bytes
+                drafts += len(session.ledger.drafts)
             metrics.SESSIONS.labels("yes").set(attached)
             metrics.SESSIONS.labels("no").set(len(self._sessions) - attached)
             metrics.SESSION_BUFFER.set(buffered)
+            metrics.DRAFTS_WAITING.set(drafts if self._ports.recogniser.heals else 0)
 
     def note_stored(self, payload: bytes) -> None:
         """Handle `stored.<session>`: the database has caught up to an offset."""
