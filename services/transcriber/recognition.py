@@ -34,6 +34,7 @@ class RecognitionSettings:
     draft_within_s: float = 3.0
     endpoint_s: float = 0.5
     draft_margin_s: float = 0.4
+    draft_s_max: float = 10.0  # a caption that comes later helps nobody: what is said now comes first
     embedded_workers: int = 2
     embedded_s_max: float = 30.0
     embedded_attempts: int = 5
@@ -70,10 +71,10 @@ class Recogniser:
         self._vendor = vendor
         self._settings = settings or RecognitionSettings()
         self._clock = clock
-        workers = AdaptiveLimit(self._settings.embedded_workers, clock=clock)
-        self._workers = Turnstile(workers, share=lambda: 1.0, clock=clock)
+        workers = AdaptiveLimit(embedded.name, self._settings.embedded_workers, clock=clock)
+        self._workers = Turnstile(embedded.name, workers, share=lambda: 1.0, clock=clock)
         self._speed = 0.15  # seconds of work per second of audio, as last seen
-        self._failing = ""
+        self._failing = False
         self._late: set[asyncio.Task[Recognition]] = set()
 
     @property
@@ -92,8 +93,8 @@ class Recogniser:
         if self._vendor is None:
             return ""
         if self._vendor.breaker.state is State.CLOSED:
-            return self._failing
-        return self._failing or "speech_api"
+            return "speech_api" if self._failing else ""
+        return "quota" if self._vendor.breaker.reason == "quota" else "speech_api"
 
     @property
     def has_spare(self) -> bool:
@@ -141,6 +142,7 @@ class Recogniser:
             raise SpeechError("there is no engine above the embedded one", retryable=False, reason="closed")
         began = self._clock()
         heard = await self._vendor.transcribe(pcm, session_id=session_id, language=language, prompt=prompt, lane=lane)
+        self._set_failing(False)
         return Recognition(heard, self._vendor.engine.name, "final", self._clock() - began)
 
     async def partial(self, pcm: bytes, *, language: str | None, prompt: str) -> Recognition | None:
@@ -189,9 +191,9 @@ class Recogniser:
                 log.warning("speech api failed", reason=fault.reason)
                 reason = fault.reason
             else:
-                self._fail(lane, "")
                 return recognition
-        self._fail(lane, "quota" if reason == "quota" else "speech_api")
+        if lane is Lane.LIVE:
+            self._set_failing(True)
         metrics.DRAFTS.labels(reason).inc()
         draft = await (drafting if drafting is not None else self._draft(pcm, session_id, lane))
         if asked.done() or len(self._late) >= _LATE_MAX:
@@ -203,13 +205,12 @@ class Recogniser:
 
     def _forget_late(self, task: asyncio.Task[Recognition]) -> None:
         self._late.discard(task)
-        if not task.cancelled() and task.exception() is None:
-            self._fail(Lane.LIVE, "")
+        if not task.cancelled():
+            task.exception()  # whoever waits for it is told; nobody has to
 
-    def _fail(self, lane: Lane, reason: str) -> None:
-        if lane is Lane.LIVE and reason != self._failing:
-            self._failing = reason
-            metrics.DEGRADED.set(bool(reason))
+    def _set_failing(self, failing: bool) -> None:
+        self._failing = failing
+        metrics.DEGRADED.set(failing)
 
     def _draft_after_s(self, pcm_bytes: int) -> float:
         """Return when to begin a draft, counted from the cut, so that it is there in time."""
@@ -218,12 +219,17 @@ class Recogniser:
         return max(0.0, settings.draft_within_s - settings.endpoint_s - work_s)
 
     async def _draft(self, pcm: bytes, session_id: str, lane: Lane) -> Recognition:
-        """Return what the embedded engine hears, or a draft without text if it cannot: it will be healed."""
-        try:
-            return await self._by_embedded_once(pcm, session_id, lane, "draft")
-        except SpeechError as fault:
-            log.warning("draft failed", reason=fault.reason)
-            return Recognition(Transcription(""), NO_ENGINE, "draft", 0.0)
+        """Return what the embedded engine hears, or a draft without text if it cannot in time: it will be healed."""
+        reason = "timeout"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.draft_s_max):
+                try:
+                    return await self._by_embedded_once(pcm, session_id, lane, "draft")
+                except SpeechError as fault:
+                    reason = fault.reason
+        log.warning("draft failed", reason=reason)
+        metrics.DRAFTS_EMPTY.inc()
+        return Recognition(Transcription(""), NO_ENGINE, "draft", 0.0)
 
     # -- the embedded engine --------------------------------------------------------------------------------------
 
