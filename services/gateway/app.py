@@ -14,10 +14,13 @@ from chassis import telemetry
 from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import errors, pages
+from services.gateway.addresses import Proxies
 from services.gateway.api import accounts, insights, meetings, tasks, transcripts
 from services.gateway.api import viewers as viewers_api
 from services.gateway.auth import AccessTokens
-from services.gateway.edge import Edge
+from services.gateway.edge import Edge, Guard
+from services.gateway.limits import RateLimits
+from services.gateway.load import Load
 from services.gateway.settings import Settings
 from services.gateway.viewers import Viewers
 
@@ -45,6 +48,7 @@ def public_app(
     insights_peer: Peer,
     live: ASGIApp,
     viewers: Viewers,
+    rates: RateLimits,
     readiness: Readiness,
 ) -> Edge:
     """Return the ASGI callable of the public port."""
@@ -70,7 +74,17 @@ def public_app(
     app.include_router(insights.routes(insights_peer, timeout_s=call_s))
     _add_health(app, readiness)
     _add_pages(app)
-    return Edge(app, {"/transcribe": live}, body_bytes_max=settings.body_bytes_max, origins=settings.allowed_origins)
+    guard = Guard(
+        proxies=Proxies(settings.trusted_proxies),
+        load=Load(settings.load_max),
+        rates=rates,
+        account_of=access_tokens.account_of,
+        origins=settings.allowed_origins,
+        hosts=settings.allowed_hosts,
+        body_bytes_max=settings.body_bytes_max,
+        request_s=settings.request_timeout_s,
+    )
+    return Edge(app, {"/transcribe": live}, guard)
 
 
 def _add_health(app: FastAPI, readiness: Readiness) -> None:
