@@ -48,6 +48,7 @@ class Oracle:
     def __init__(self, script: Script) -> None:
         self._script = script
         self._requests = 0
+        self._languages: dict[str, list[int]] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -60,7 +61,7 @@ class Oracle:
                 self._script = replace(self._script, **orjson.loads(body))
                 await _answer(send, 200, asdict(self._script))
             case "GET", "/healthz":
-                await _answer(send, 200, {"status": "ok", "requests": self._requests})
+                await _answer(send, 200, {"status": "ok", "requests": self._requests, "languages": self._languages})
             case _:
                 await _answer(send, 404, _error("no such path"))
 
@@ -76,6 +77,7 @@ class Oracle:
             await _answer(send, script.status, _error("scripted"), wait)
             return
         if script.deaf:
+            self._count(_fields(scope, body).get("language", b"").decode(), len(body))
             await _answer(send, 200, {"text": "Somebody said a sentence of usual length, and more words."})
             return
         fields = _fields(scope, body)
@@ -86,6 +88,12 @@ class Oracle:
             return
         detailed = fields.get("response_format") == b"verbose_json"
         await _answer(send, 200, transcription(pcm, detailed=detailed))
+
+    def _count(self, language: str, body_bytes: int) -> None:
+        """Note what was asked for a language: requests and bytes."""
+        told = self._languages.setdefault(language, [0, 0])
+        told[0] += 1
+        told[1] += body_bytes
 
 
 def transcription(pcm: bytes, *, detailed: bool) -> dict[str, Any]:

@@ -57,8 +57,10 @@ class Platform:
         replicas: Mapping[str, int] | None = None,
         nats_server: str | None = None,
         through_proxies: bool = True,
+        transcriber_env: Mapping[str, str] | None = None,
     ) -> None:
         """`without` names the defence that transcribers lack: a module of `tests.chaos.without`."""
+        self._transcriber_env = TRANSCRIBER_ENV | dict(transcriber_env or {})
         self._env: dict[str, dict[str, str]] = {}
         self.plan = Plan(
             folder,
@@ -85,7 +87,7 @@ class Platform:
             oracle_port = of("oracle")
             self.oracle_url = f"http://{HOST}:{oracle_port}"
             self._env["gateway"] = dict(GATEWAY_ENV)
-            self._env["transcriber"] = TRANSCRIBER_ENV | {"OPENAI_BASE_URL": f"{self.oracle_url}/v1"}
+            self._env["transcriber"] = self._transcriber_env | {"OPENAI_BASE_URL": f"{self.oracle_url}/v1"}
             if self._through_proxies:
                 await self._rewire()
             await self.stack.start()
