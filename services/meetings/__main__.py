@@ -37,8 +37,17 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 log = telemetry.logger(__name__)
 
 
-async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
-    """Live one life: start, ready, drain."""
+async def start(
+    life: lifecycle.Lifecycle,
+    settings: Settings,
+    *,
+    transcript_consumer: type[TranscriptConsumer] = TranscriptConsumer,
+    grpc_server: type[rpc.Server] = rpc.Server,
+) -> None:
+    """Live one life: start, ready, drain.
+
+    The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
+    """
     key = settings.service_auth_key.get_secret_value()
     database = await life.exits.enter_async_context(
         postgres.database(
@@ -56,7 +65,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     accounts = AccountsStore(database)
     login = Login(accounts, hashing, signing, refresh_life_s=settings.refresh_token_life_s)
 
-    server = rpc.Server(settings.grpc_host, settings.grpc_port, rpc.Identity(SERVICE, key))
+    server = grpc_server(settings.grpc_host, settings.grpc_port, rpc.Identity(SERVICE, key))
     server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
     server.add(
         add_MeetingsServiceServicer_to_server,
@@ -67,7 +76,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
 
     life.require("database", schema.check)
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
-    life.spawn(converse(settings, database.patient(), schema, cursors), "events")
+    life.spawn(converse(settings, database.patient(), schema, cursors, transcript_consumer), "events")
     life.ready()
     await life.until_stop()
 
@@ -76,13 +85,19 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     await server.stop(settings.drain_s / 2)
 
 
-async def converse(settings: Settings, database: postgres.Database, schema: Schema, cursors: Cursors) -> None:
+async def converse(
+    settings: Settings,
+    database: postgres.Database,
+    schema: Schema,
+    cursors: Cursors,
+    transcript_consumer: type[TranscriptConsumer],
+) -> None:
     """Exchange facts with the broker for the life of the process."""
     await schema.wait()
     async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
         for stream in (outbox.EVENTS, jobs.DLQ):
             await broker.declared(stream)
-        transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
+        transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, jobs.DLQ)).run())

@@ -69,7 +69,7 @@ async def run(seconds: float, folder: Path) -> list[Cost]:
     pcm = speech(seconds)
     nats_server = os.environ.get("VERBATIM_NATS_SERVER") or None
     async with Platform(
-        folder, replicas=ONE_OF_EACH, nats_server=nats_server, through_proxies=False, transcriber_env=AS_SHIPPED
+        folder, replicas=ONE_OF_EACH, nats_server=nats_server, through_proxies=False, env={"transcriber": AS_SHIPPED}
     ) as platform:
         await platform.script(latency_s=LATENCY_S, deaf=True)
         client = await platform.new_client()
