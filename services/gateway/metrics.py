@@ -51,3 +51,8 @@ for _priority in ("running", "normal", "heavy"):
     LOAD_SHED.labels(_priority)
 for _reason in ("crowd", "full", "head", "body", "read"):
     CONNECTIONS_REFUSED.labels(_reason)
+REVOKED_CLOSED = Counter("revoked_closed_total", "Live sockets and viewers closed by a revocation.")
+REVOCATION_LOOKS = Counter("revocation_looks_total", "Times that we asked what is revoked.", ["result"])
+STALE_CREDENTIALS = Counter(
+    "stale_credentials_total", "Credentials taken as last known, because they could not be checked.", ["kind"]
+)
