@@ -1,7 +1,7 @@
 """Twenty minutes without the speech API, and the minute after: how often it is asked, what is lost, in which order.
 
 Times are those of production divided by `SCALE`: retries, the breaker, the length of the outage and the pace of speech.
-Times are those of production divided by `SCALE`: retries, the breaker, the length of the outage, the pace of speech.
+Four people speak; the server is a real one. Who has a draft heals it as soon as the API can be used, as sessions do.
 """
 
 from __future__ import annotations
