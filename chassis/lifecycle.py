@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,6 +22,8 @@ from chassis import telemetry
 from chassis.settings import ServiceSettings
 
 log = telemetry.logger(__name__)
+
+TASKS = Gauge("asyncio_tasks", "Tasks in the event loop.")
 
 _UNREAD_MS = 30_000
 _UNSENT_BYTES = 128 * 1024
@@ -167,6 +169,7 @@ def _internal_app(life: Lifecycle) -> Starlette:
         return JSONResponse({"status": "unready" if faults else "ready", "faults": faults}, 503 if faults else 200)
 
     async def metrics(_: Request) -> Response:
+        TASKS.set(len(asyncio.all_tasks()))
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])

@@ -40,8 +40,17 @@ from services.gateway.tickets import Tickets
 from services.gateway.viewers import ViewerLimits, Viewers
 
 
-async def start(settings: Settings, life: Lifecycle) -> None:
-    """Connect, serve, and on SIGTERM stop without cutting anybody off."""
+async def start(
+    settings: Settings,
+    life: Lifecycle,
+    *,
+    fleet_type: type[Fleet] = Fleet,
+    socket_protocol: type[CountedSocket] = CountedSocket,
+) -> None:
+    """Connect, serve, and on SIGTERM stop without cutting anybody off.
+
+    The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
+    """
     identity = Identity("gateway", settings.service_auth_key.get_secret_value())
     meetings = await life.exits.enter_async_context(peer(settings.meetings_target, identity))
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
@@ -70,7 +79,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     life.spawn(cache.run(), "redis")
     life.spawn(admission.run(), "sessions")
 
-    fleet = Fleet(settings.transcriber_targets, identity)
+    fleet = fleet_type(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
     live = LiveEndpoint(fleet, entrance, admission, _limits(settings))
 
@@ -99,7 +108,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         settings.host,
         settings.port,
         http=partial(PatientHttp, crowd, _patience(settings)),
-        ws=partial(CountedSocket, crowd),
+        ws=partial(socket_protocol, crowd),
         ws_per_message_deflate=False,
         ws_max_size=262_144,
         ws_ping_interval=settings.heartbeat_s,

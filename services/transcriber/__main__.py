@@ -48,7 +48,8 @@ async def start(
     broker = await life.exits.enter_async_context(
         bus.connect(settings.nats_url, name=life.replica, replicas=settings.nats_replicas)
     )
-    for stream in streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s):
+    logs = streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s)
+    for stream in logs:
         await broker.declare(stream)
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
@@ -71,6 +72,7 @@ async def start(
         controls.watch(_override(vendor.breaker))
     life.spawn(controls.run(), "controls")
     life.spawn(broker.until_closed(), "broker")
+    life.spawn(broker.keep(logs), "streams")
     life.spawn(audio.run(), "audio log")
     life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")

@@ -23,7 +23,8 @@ def segment(index: int, *chunks: int, session: int = 1, **changes: Any) -> Segme
 def ledger(*told: Segment, acked_chunks: int = 6) -> Ledger:
     spoken = [0, 1, 2, 4, 5]
     acks = [(1.0, acked_chunks * CHUNK_BYTES)]
-    return Ledger(1, "mine", "meeting", 6, spoken, acks, list(told), finished={"segments": len(told)})
+    finished = {"segments": len(told)}
+    return Ledger(1, "mine", "meeting", 6, spoken, acks, segments=list(told), finished=finished)
 
 
 WELL = (segment(0, 0, 1, 2), segment(1, 4, 5))
