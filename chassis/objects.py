@@ -1,8 +1,9 @@
 """Large things in JetStream, in the layout of its object store, written piece by piece and fenced.
 
 The library's own `put` reads a blocking file and cannot go on where another process stopped. Here an object grows: each
-piece names the message that it follows, so of two writers one wins, a piece whose acknowledgement was lost is not stored
-twice, and any process can go on from what the broker holds. What is sealed is read by every client of the object store.
+piece names the message that it follows, so of two writers one wins, a piece whose acknowledgement was lost is not
+stored twice, and any process can go on from what the broker holds. What is sealed is read by every client of the object
+store.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Objects:
                 sha.update(piece)
             digest = sha.digest()
         info = {
-            "name": name, "bucket": self._bucket, "nuid": name, "size": size, "chunks": -(-size // PIECE_BYTES),
+            "name": name, "bucket": self._bucket, "nuid": name, "size": size, "chunks": (await self._counts(name))[name],
             "digest": f"SHA-256={base64.urlsafe_b64encode(digest).decode()}",
         }  # fmt: skip
         await self._broker.bus.publish(self._meta(name), orjson.dumps(info), message_id=f"{name}/sealed")
@@ -149,14 +150,17 @@ class Objects:
 
     async def names(self) -> list[str]:
         """Return the names of all objects, also of those that are being written. Raises AppError(UNAVAILABLE)."""
+        return sorted(await self._counts("*"))
+
+    async def _counts(self, name: str) -> dict[str, int]:
         prefix = self._pieces("")
         try:
-            info = await self._broker.bus.js.stream_info(self._stream, subjects_filter=f"{prefix}*")
+            info = await self._broker.bus.js.stream_info(self._stream, subjects_filter=self._pieces(name))
         except nats.js.errors.NotFoundError:
-            return []
+            return {}
         except bus.FAULTS as fault:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
-        return sorted(subject.removeprefix(prefix) for subject in info.state.subjects or {})
+        return {subject.removeprefix(prefix): pieces for subject, pieces in (info.state.subjects or {}).items()}
 
     def _pieces(self, name: str) -> str:
         return f"$O.{self._bucket}.C.{name}"
