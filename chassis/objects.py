@@ -101,9 +101,13 @@ class Objects:
                 sha.update(piece)
             digest = sha.digest()
         info = {
-            "name": name, "bucket": self._bucket, "nuid": name, "size": size, "chunks": (await self._counts(name))[name],
+            "name": name,
+            "bucket": self._bucket,
+            "nuid": name,
+            "size": size,
+            "chunks": (await self._counts(name))[name],
             "digest": f"SHA-256={base64.urlsafe_b64encode(digest).decode()}",
-        }  # fmt: skip
+        }
         await self._broker.bus.publish(self._meta(name), orjson.dumps(info), message_id=f"{name}/sealed")
 
     async def read(self, name: str, size: int) -> AsyncIterator[bytes]:
