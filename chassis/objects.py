@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import nats.js.errors
@@ -19,7 +19,6 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from chassis import bus
-from chassis.broker import Broker
 from chassis.errors import AppError, Kind
 
 PIECE_BYTES = 512 * 1024
@@ -48,8 +47,8 @@ class Held:
 class Objects:
     """The objects of one bucket. Names are UUIDs, so that their age can be read from them."""
 
-    def __init__(self, broker: Broker, bucket: str) -> None:
-        self._broker = broker
+    def __init__(self, connection: Callable[[], bus.Bus], bucket: str) -> None:
+        self._connection = connection
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
 
@@ -72,7 +71,7 @@ class Objects:
             "Nats-Expected-Last-Subject-Sequence": str(held.sequence),
             _OFFSET: str(held.offset),
         }
-        connection = self._broker.bus
+        connection = self._connection()
         if not connection.client.is_connected:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="not connected")
         try:
@@ -108,7 +107,7 @@ class Objects:
             "chunks": (await self._counts(name))[name],
             "digest": f"SHA-256={base64.urlsafe_b64encode(digest).decode()}",
         }
-        await self._broker.bus.publish(self._meta(name), orjson.dumps(info), message_id=f"{name}/sealed")
+        await self._connection().publish(self._meta(name), orjson.dumps(info), message_id=f"{name}/sealed")
 
     async def read(self, name: str, size: int) -> AsyncIterator[bytes]:
         """Yield the object's pieces in order, never more than a few in memory.
@@ -124,7 +123,7 @@ class Objects:
         )
         if (await self.held(name)).offset < size:
             raise AppError(Kind.NOT_FOUND, "The file is not there any more.")
-        js = self._broker.bus.js
+        js = self._connection().js
         position = 0
         try:
             subscription = await js.pull_subscribe(self._pieces(name), stream=self._stream, config=config)
@@ -143,7 +142,7 @@ class Objects:
 
     async def remove(self, name: str) -> None:
         """Remove all of an object, if there is anything. Raises AppError(UNAVAILABLE)."""
-        js = self._broker.bus.js
+        js = self._connection().js
         try:
             await js.purge_stream(self._stream, subject=self._meta(name))
             await js.purge_stream(self._stream, subject=self._pieces(name))
@@ -159,7 +158,7 @@ class Objects:
     async def _counts(self, name: str) -> dict[str, int]:
         prefix = self._pieces("")
         try:
-            info = await self._broker.bus.js.stream_info(self._stream, subjects_filter=self._pieces(name))
+            info = await self._connection().js.stream_info(self._stream, subjects_filter=self._pieces(name))
         except nats.js.errors.NotFoundError:
             return {}
         except bus.FAULTS as fault:
@@ -174,7 +173,7 @@ class Objects:
 
     async def _last(self, name: str) -> tuple[Held, bytes] | None:
         try:
-            message = await self._broker.bus.js.get_last_msg(self._stream, self._pieces(name))
+            message = await self._connection().js.get_last_msg(self._stream, self._pieces(name))
         except nats.js.errors.NotFoundError:
             return None
         except bus.FAULTS as fault:

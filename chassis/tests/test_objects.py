@@ -23,7 +23,7 @@ MIB = 1024**2
 async def bucket(server: NatsServer, *, bytes_max: int = 64 * MIB) -> AsyncIterator[Objects]:
     broker = Broker(server.url, "test")
     connecting = asyncio.create_task(broker.keep_connected())
-    objects = Objects(broker, "TEST")
+    objects = Objects(lambda: broker.bus, "TEST")
     try:
         async with asyncio.timeout(10):
             while True:
@@ -58,7 +58,7 @@ async def test_what_is_written_in_pieces_is_read_as_one_also_by_other_clients(na
         await objects.seal(name, len(whole))
         assert await read(objects, name, len(whole)) == whole
         assert await objects.names() == [name]
-        store = await objects._broker.bus.js.object_store("TEST")
+        store = await objects._connection().js.object_store("TEST")
         into = io.BytesIO()
         info = (await store.get(name, writeinto=into)).info
         assert into.getvalue() == whole

@@ -8,22 +8,27 @@ from functools import partial
 from pathlib import Path
 
 from nats.aio.msg import Msg
-from verbatim.transcriber.v1 import transcriber_pb2_grpc
+from verbatim.transcriber.v1 import recordings_pb2_grpc, transcriber_pb2_grpc
 
 from chassis import bus, lifecycle, rpc
 from chassis.lifecycle import Lifecycle
+from chassis.objects import Objects
 from chassis.settings import load
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
+from services.transcriber.media import MediaDecoder, MediaLimits
 from services.transcriber.recognition import Recogniser
+from services.transcriber.recordings import Recordings, RecordingSettings
+from services.transcriber.recordings_api import RecordingsService
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
 from services.transcriber.speech import OpenAISpeech, SpeechEngine
 from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
+from services.transcriber.uploads import BUCKET, AudioStreamDrafts, Uploads, scratch_folder
 
 
 async def start(
@@ -48,6 +53,8 @@ async def start(
     )
     for stream in streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s):
         await broker.declare(stream)
+    objects = Objects(lambda: broker, BUCKET)
+    await broker.declare(objects.stream(settings.uploads_bytes_max))
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
     concurrency = settings.speech_concurrency if len(engines) > 1 else settings.embedded_workers
@@ -76,6 +83,8 @@ async def start(
     )  # fmt: skip
     service = TranscriberService(sessions)
     server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
+    files = _recordings(settings, ports, objects, AudioStreamDrafts(broker, heals=len(engines) > 1))
+    server.add(recordings_pb2_grpc.add_RecordingsServiceServicer_to_server, files)
     await server.start()
     life.require("nats", broker.ping)
     life.ready()
@@ -83,6 +92,7 @@ async def start(
     await life.until_stop()
     await server.retire()
     service.retire()
+    files.retire()
     await sessions.drain(settings.drain_s * 0.6)
     service.hang_up()
     await server.stop(settings.drain_s * 0.2)
@@ -101,6 +111,36 @@ def _engines(settings: Settings) -> list[SpeechEngine]:
     return [api, embedded]
 
 
+def _recordings(settings: Settings, ports: Ports, objects: Objects, drafts: AudioStreamDrafts) -> RecordingsService:
+    limits = MediaLimits(
+        memory_bytes=settings.decode_memory_bytes,
+        cpu_s=settings.decode_cpu_s,
+        wall_s=settings.decode_s,
+        audio_s=settings.recording_s_max,
+    )
+    decoder = MediaDecoder(scratch_folder(settings.verbatim_data_dir), limits, _cutting(settings))
+    engines_at_once = settings.speech_concurrency if len(ports.recogniser.engines) > 1 else settings.embedded_workers
+    # Half of what there is stays free for what people say now.
+    parallel = min(settings.recording_parallel, max(1, engines_at_once // 2))
+    recordings = Recordings(ports.recogniser, RecordingSettings(parallel=parallel))
+    return RecordingsService(
+        Uploads(objects, decoder, recordings, ports.transcripts, drafts, ports.replica),
+        decoder,
+        recordings,
+        uploads_max=settings.uploads_max,
+        files_max=settings.transcriptions_max,
+        file_bytes_max=settings.transcription_bytes_max,
+    )
+
+
+def _cutting(settings: Settings) -> CuttingSettings:
+    return CuttingSettings(
+        end_silence_ms=settings.end_silence_ms,
+        soft_cap_ms=settings.soft_cap_ms,
+        hard_cap_ms=settings.hard_cap_ms,
+    )
+
+
 def _session_settings(settings: Settings) -> SessionSettings:
     return SessionSettings(
         window_bytes=int(settings.window_s * BYTES_PER_SECOND),
@@ -108,11 +148,7 @@ def _session_settings(settings: Settings) -> SessionSettings:
         partial_every_s=settings.partial_every_s,
         parallel_utterances=settings.parallel_utterances,
         idle_s=settings.session_idle_s,
-        cutting=CuttingSettings(
-            end_silence_ms=settings.end_silence_ms,
-            soft_cap_ms=settings.soft_cap_ms,
-            hard_cap_ms=settings.hard_cap_ms,
-        ),
+        cutting=_cutting(settings),
     )
 
 

@@ -36,7 +36,19 @@ ENGINE_SECONDS = Histogram(
 PARTIALS = Counter("partials_total", "Partial texts sent.")
 CAPTIONS_DROPPED = Counter("captions_dropped_total", "Partial texts and states that viewers did not get.")
 
+
+DECODED_SECONDS = Counter("media_decoded_seconds_total", "Sound in files that were decoded.")
+DECODE_KILLED = Counter(
+    "media_decode_killed_total",
+    "Decoders that did not end by themselves: `means` took too much, `clock` took too long, `crash` died.",
+    ["reason"],
+)
+UNREADABLE = Counter("media_unreadable_total", "Files that cannot be transcribed, by what is wrong.", ["reason"])
+RECORDINGS = Gauge("transcriber_recordings", "Recordings being transcribed.", ["purpose"])
+
 for _stage in ("received", "durable", "heard", "transcribed", "silence", "gap"):
     AUDIO_BYTES.labels(_stage)
 for _attached in ("yes", "no"):
     SESSIONS.labels(_attached)
+for _reason in ("means", "clock", "crash"):
+    DECODE_KILLED.labels(_reason)
