@@ -85,7 +85,7 @@ def _check_wav(data: Data) -> None:
         if end - offset < 8:
             raise foreign() if has_sound else truncated()
         name, size = bytes(data[offset : offset + 4]), _u32le(data, offset + 4)
-        if not all(0x20 <= byte < 0x7F for byte in name):
+        if name in {b"RIFF", b"RF64"} or not all(0x20 <= byte < 0x7F for byte in name):
             raise foreign() if has_sound else damaged()
         if name == b"ds64" and size >= 28 and end - offset >= 36:
             long_size = struct.unpack_from("<Q", data, offset + 16)[0]
@@ -137,8 +137,8 @@ def _check_mp4(data: Data) -> None:
             raise truncated()
         size, name = struct.unpack_from(">I4s", data, offset)
         head = 8
-        if name not in _BOXES:
-            raise foreign() if b"moov" in seen and b"mdat" in seen else damaged()
+        if name not in _BOXES or (name in {b"ftyp", b"moov"} and name in seen):
+            raise foreign() if b"moov" in seen and seen & {b"mdat", b"moof"} else damaged()
         if size == 1 and end - offset >= 16:
             size, head = struct.unpack_from(">Q", data, offset + 8)[0], 16
         elif size == 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -85,7 +86,7 @@ class MediaDecoder:
         room = os.statvfs(self._folder)
         # Sound is at most so much larger than the file; what there is at all limits the rest.
         if room.f_bavail * room.f_frsize < 64 * 1024**2:
-            raise AppError(Kind.INSUFFICIENT_STORAGE, "There is no space left.", retry_after_s=60.0)
+            raise _no_space()
         arguments = {
             "container": container,
             "parent": os.getpid(),
@@ -118,6 +119,22 @@ class MediaDecoder:
         return _recording(sound, code, answer, complaint)
 
 
+def write_all(file: IO[bytes], piece: bytes) -> None:
+    """Write a piece to an unbuffered file. Raises AppError(INSUFFICIENT_STORAGE) if there is no space left."""
+    rest = memoryview(piece)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as fault:
+        if fault.errno != errno.ENOSPC:
+            raise
+        raise _no_space() from fault
+
+
+def _no_space() -> AppError:
+    return AppError(Kind.INSUFFICIENT_STORAGE, "There is no space left.", retry_after_s=60.0)
+
+
 async def _read(stream: asyncio.StreamReader | None, most: int) -> bytes:
     assert stream is not None
     kept = bytearray()
@@ -147,7 +164,7 @@ def _recording(sound: IO[bytes], code: int, answer: bytes, complaint: bytes) -> 
         raise AppError(Kind.INTERNAL, "Something went wrong on our side.", log=f"decoder ended with {code}: {kind}")
     told: dict[str, Any] = orjson.loads(answer)
     if "no_space" in told:
-        raise AppError(Kind.INSUFFICIENT_STORAGE, "There is no space left.", retry_after_s=60.0)
+        raise _no_space()
     if "reason" in told:
         raise UnreadableError(told["reason"], told["message"])
     metrics.DECODED_SECONDS.inc(told["pcm_bytes"] / BYTES_PER_SECOND)

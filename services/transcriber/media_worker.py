@@ -1,7 +1,8 @@
 """The process in which one recording is decoded and cut; `media.py` starts it.
 
-It gets two open files by number, the recording and an empty one for its sound (16 kHz mono s16le), and writes JSON to its
-standard output: what became of it. It has no network, opens no other file, and is killed when it uses more than it may.
+It gets two open files by number, the recording and an empty one for its sound (16 kHz mono s16le), and tells in JSON on
+its standard output what became of it. It has no network, opens no other file, and is killed when it uses more than is
+its due.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from services.transcriber import metrics
 from services.transcriber.containers import CONTAINERS, Container, UnreadableError
 from services.transcriber.filters import FilterSettings
 from services.transcriber.logs import Fenced
-from services.transcriber.media import MediaDecoder
+from services.transcriber.media import MediaDecoder, write_all
 from services.transcriber.recordings import Recordings, Told
 from services.transcriber.segments import entry_kind
 from services.transcriber.transcript import Ledger, seconds
@@ -133,7 +133,7 @@ class RecordingsService(recordings_pb2_grpc.RecordingsServiceServicer):
             size += len(request.data)
             if size > self._file_bytes_max:
                 raise AppError(Kind.PAYLOAD_TOO_LARGE, "The file is too long.")
-            await asyncio.to_thread(source.write, request.data)
+            await asyncio.to_thread(write_all, source, request.data)
         raise AppError(Kind.BAD_REQUEST, "The file did not arrive completely.")
 
     async def _transcribe(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
@@ -22,7 +22,7 @@ from services.transcriber import audio, metrics
 from services.transcriber.containers import Container, UnreadableError
 from services.transcriber.filters import FilterSettings
 from services.transcriber.logs import Fenced, TranscriptLog
-from services.transcriber.media import MediaDecoder
+from services.transcriber.media import MediaDecoder, write_all
 from services.transcriber.recordings import Recordings, Told
 from services.transcriber.segments import entry_kind
 from services.transcriber.transcript import Ledger, fold, token_hash
@@ -134,7 +134,7 @@ class Uploads:
     async def _from_file(self, upload: Upload, journal: UploadJournal, report: Callable[[float], None]) -> pb.Closed:
         with self._decoder.scratch() as source, self._decoder.scratch() as sound:
             async for piece in self._objects.read(upload.id, upload.size_bytes):
-                await asyncio.to_thread(_write, source, piece)
+                await asyncio.to_thread(write_all, source, piece)
             try:
                 recording = await self._decoder.decode(source, upload.container, sound)
             except UnreadableError as fault:
@@ -259,12 +259,6 @@ async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
             log.warning("broker does not take it yet", fault=str(fault))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
-
-
-def _write(file: IO[bytes], piece: bytes) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[file.write(view) :]
 
 
 def scratch_folder(data_folder: str) -> Path:
