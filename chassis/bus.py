@@ -31,6 +31,7 @@ log = telemetry.logger(__name__)
 
 CONNECTED = Gauge("nats_connected", "1 while the broker is connected.")
 CONSUMED = Counter("messaging_consumed_messages_total", "Messages handled.", ["consumer", "result"])
+PENDING = Gauge("messaging_consumer_pending", "Messages that wait for a consumer, as it was told last.", ["consumer"])
 
 # RuntimeError: uvloop's word for a socket that the broker has just closed.
 FAULTS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError, RuntimeError)
@@ -75,6 +76,15 @@ class Bus:
             await self.js.add_stream(config)
         except nats.js.errors.BadRequestError:
             await self.js.update_stream(config)
+
+    async def declared(self, stream: Stream) -> None:
+        """Declare the stream as soon as the broker can take it; once a second, for ever if need be."""
+        while True:
+            try:
+                return await self.declare(stream)
+            except FAULTS as fault:
+                log.warning("stream not declared yet", stream=stream.name, fault=repr(fault))
+                await asyncio.sleep(1.0)
 
     async def publish(
         self, subject: str, payload: bytes, *, message_id: str | None = None, timeout_s: float = 5.0
@@ -183,8 +193,10 @@ class Bus:
                         )
                     messages = await subscription.fetch(batch, timeout=2.0)
                     idle = 0
+                    PENDING.labels(durable).set(messages[-1].metadata.num_pending or 0 if messages else 0)
                 except TimeoutError:
                     idle += 1
+                    PENDING.labels(durable).set(0)
                     # A deleted consumer looks like silence: ask now and then.
                     lost = idle % 15 == 0 and not await self._exists(stream, durable)
                 except (nats.errors.Error, nats.js.errors.Error, OSError, AppError) as fault:

@@ -1,128 +1,222 @@
-"""Postgres: a pool with limits, transactions that end, errors in the taxonomy, migrations under a lock."""
+"""Postgres: every unit of work is a transaction that ends, is run again where that is safe, and happens once."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, NoReturn, TypeVar, cast
 
-import alembic.command
-import alembic.config
 import psycopg
 import sqlalchemy as sa
-from prometheus_client import Counter, Gauge, Histogram
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from prometheus_client import Counter, Histogram
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis import telemetry
+from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
+from chassis.pool import DEVELOPMENT, PRODUCTION, Address, Limits, Pool, operation
 
 log = telemetry.logger(__name__)
 
-POOL = Gauge(
-    "db_client_connection_count",
-    "Connections by state.",
-    ["db_client_connection_pool_name", "db_client_connection_state"],
-)
-POOL_MAX = Gauge("db_client_connection_max", "Most connections the pool opens.", ["db_client_connection_pool_name"])
-POOL_TIMEOUTS = Counter("db_client_connection_timeouts_total", "Waits for a connection that ran out.")
 RETRIES = Counter("db_transaction_retries_total", "Transactions begun again.", ["reason"])
+UNKNOWN = Counter("db_commits_unknown_total", "Commits whose answer was lost, by what became of them.", ["outcome"])
 OPERATIONS = Histogram(
-    "db_client_operation_duration_seconds", "Time of a transaction.", ["db_operation_name"],
+    "db_client_operation_duration_seconds", "Time of a transaction, once it has its connection.",
+    ["db_operation_name"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
 )  # fmt: skip
 
-# Serialization failure, deadlock: the whole transaction may be run again.
-_AGAIN = frozenset({"40001", "40P01"})
-# The server is going away, or is (still) a standby.
-_AWAY = frozenset({"57P01", "57P02", "57P03", "25006", "08006", "08003", "08000", "53300"})
+# Serialization failure, deadlock: the server has rolled back and the whole transaction may be run again.
+_AGAIN = {"40001": "serialization", "40P01": "deadlock"}
+# The server is going away, or takes no writes (a standby, or a primary that is one no more).
+_GONE = frozenset({"57P01", "57P02", "57P03", "25006", "08006", "08003", "08000", "08001", "08004", "53300"})
 _ATTEMPTS = 3
-_MIGRATION_LOCK = 0x7665_7262  # "verb"
+# How long the fate of a commit is asked after, when its answer was lost.
+_SETTLE_S = 5.0
+# Ids of transactions that must not happen twice are kept as one more consumer of the inbox.
+_REMEMBER = sa.text(
+    "INSERT INTO inbox (consumer, message_id) VALUES ('commits', :id) ON CONFLICT DO NOTHING RETURNING message_id"
+)
 
 T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+
+class _Lost(Exception):
+    """The transaction did not happen, for a reason that may be over in a moment."""
+
+    def __init__(self, reason: str, error: AppError, *, counted: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
+        self.counted = counted  # at most a few times, not as long as there is time
+
+
+class _Unknown(Exception):
+    """COMMIT was sent and not answered: the transaction has happened, or not."""
+
+
+@dataclass(slots=True)
+class _Unit(Generic[T]):
+    """One unit of work through all its attempts. `result` is what the attempt returned whose fate is unknown."""
+
+    name: str
+    work: Work[T]
+    commit_id: str
+    asked: bool = False
+    result: T | None = None
 
 
 class Database:
-    """The pool of one service. Every unit of work is a transaction of `run`."""
+    """The database of one service. Every unit of work is a transaction of `run` or `once`."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        pool_size: int,
-        max_overflow: int,
-        pool_timeout_s: float,
-        statement_timeout_s: float,
-    ) -> None:
-        self.url = url
-        self._budget_s = (
-            statement_timeout_s + pool_timeout_s + 10.0
-        )  # a frozen server answers a cancel after some seconds
-        self.engine: AsyncEngine = create_async_engine(
-            url,
-            pool_pre_ping=True,
-            pool_recycle=300,
-            pool_size=pool_size,
-            max_overflow=max_overflow,
-            pool_timeout=pool_timeout_s,
-            pool_use_lifo=True,
-            hide_parameters=True,
-            connect_args={
-                "connect_timeout": 3,
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                "tcp_user_timeout": 10000,
-                "options": f"-c statement_timeout={int(statement_timeout_s * 1000)} -c lock_timeout=3000"
-                " -c idle_in_transaction_session_timeout=15000",
-            },
-        )
-        name = make_url(url).database or "main"
-        pool: Any = self.engine.pool
-        POOL_MAX.labels(name).set(pool_size + max_overflow)
-        POOL.labels(name, "used").set_function(pool.checkedout)
-        POOL.labels(name, "idle").set_function(pool.checkedin)
+    def __init__(self, pool: Pool, wait_s: float) -> None:
+        self.pool = pool
+        self._wait_s = wait_s
 
-    async def run(self, name: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    @property
+    def engine(self) -> AsyncEngine:
+        return self.pool.engine
+
+    def patient(self) -> Database:
+        """Return the same database for work that nobody waits for: it waits long for what a call is refused."""
+        return Database(self.pool, self.pool.limits.patience_s)
+
+    async def run(self, name: str, work: Work[T]) -> T:
         """Run `work` in a transaction and commit it; any exception rolls back.
 
-        Serialization failures and deadlocks are run again, up to three attempts, so `work` must have no effect outside
-        the transaction. A lost connection is not: its COMMIT may have happened. Raises AppError(UNAVAILABLE) when the
-        database or a connection cannot be had, AppError(TIMEOUT) when a statement took too long.
+        It is run again after a serialization failure, a deadlock or a connection that was lost before COMMIT, so `work`
+        must have no effect outside the transaction. A lost answer to COMMIT is AppError(UNAVAILABLE): it may have
+        happened, so this is for reading, and for writes that whoever repeats them finds done.
+
+        Raises AppError(UNAVAILABLE) when the database or a connection cannot be had in time, AppError(TIMEOUT) when a
+        statement took too long.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        return await self._settled(_Unit(name, work, ""))
+
+    async def once(self, name: str, work: Work[T]) -> T:
+        """Do as `run`, and happen once also when the answer to COMMIT is lost.
+
+        The transaction leaves an id in the inbox, by which the next connection sees whether it happened. AppError
+        (UNAVAILABLE) then means that nobody could be asked within five seconds.
+        """
+        return await self._settled(_Unit(name, work, ids.new_id()))
+
+    async def _settled(self, unit: _Unit[T]) -> T:
+        until = time.monotonic() + self._wait_s
+        attempts = 0
+        while True:
+            first_time = not unit.asked
             try:
-                with OPERATIONS.labels(name).time():
-                    async with asyncio.timeout(self._budget_s), self.engine.begin() as connection:
-                        return await work(connection)
-            except sa.exc.TimeoutError as fault:
-                POOL_TIMEOUTS.inc()
-                raise AppError(Kind.UNAVAILABLE, "The database is busy.", log=f"{name}: {fault}") from fault
-            except TimeoutError as fault:
-                raise AppError(Kind.UNAVAILABLE, "The database does not answer.", log=name) from fault
+                return await self._attempt(unit)
+            except _Unknown as unknown:
+                log.warning("commit unknown", operation=unit.name)
+                if first_time:
+                    until = max(until, time.monotonic() + _SETTLE_S)
+                if not unit.commit_id or time.monotonic() >= until:
+                    UNKNOWN.labels("unresolved").inc()
+                    raise _away(unit.name, "the answer to COMMIT was lost") from unknown
+                reason = "commit unknown"
+            except _Lost as lost:
+                attempts += lost.counted
+                if attempts >= _ATTEMPTS or (not lost.counted and time.monotonic() >= until):
+                    if unit.asked:
+                        UNKNOWN.labels("unresolved").inc()
+                    raise lost.error from lost.__cause__
+                reason = lost.reason
+            RETRIES.labels(reason).inc()
+            await asyncio.sleep(random.uniform(0.0, 0.1 * 2 ** min(attempts, 3)))
+
+    async def _attempt(self, unit: _Unit[T]) -> T:
+        limits = self.pool.limits
+        token = operation.set(unit.name)
+        try:
+            async with self.pool.place(self._wait_s):
+                with OPERATIONS.labels(unit.name).time():
+                    async with asyncio.timeout(limits.transaction_s):
+                        return await self._transaction(unit)
+        except TimeoutError as fault:
+            if unit.asked:
+                raise _Unknown from fault
+            raise _away(unit.name, "took too long in all") from fault
+        finally:
+            operation.reset(token)
+
+    async def _transaction(self, unit: _Unit[T]) -> T:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self.engine.connect())
+            except (sa.exc.DBAPIError, sa.exc.InvalidRequestError, psycopg.Error, OSError) as fault:
+                raise _Lost("away", _away(unit.name, repr(fault)), counted=False) from fault
+            try:
+                await self._tell_limits(connection)
+                if unit.commit_id and not await self._is_new(connection, unit):
+                    return cast(T, unit.result)  # of the attempt that happened
+                result = await unit.work(connection)
             except sa.exc.DBAPIError as fault:
-                state = getattr(fault.orig, "sqlstate", None)
-                if state in _AGAIN and attempt < _ATTEMPTS:
-                    RETRIES.labels(state).inc()
-                    await asyncio.sleep(random.uniform(0.0, 0.05 * 2**attempt))
-                    continue
-                raise _as_app_error(name, fault, state) from fault
-        raise AssertionError("unreachable")
+                await self._judge(connection, unit.name, fault)
+            unit.result, unit.asked = result, True
+            await self._commit(connection, unit)
+            return result
+
+    async def _tell_limits(self, connection: AsyncConnection) -> None:
+        if self.pool.address.pooled:
+            # The session belongs to PgBouncer: limits hold for this transaction only.
+            settings = self.pool.limits.server_settings()
+            calls = [sa.func.set_config(name, str(value), True) for name, value in settings.items()]
+            await connection.execute(sa.select(*calls))
+
+    async def _is_new(self, connection: AsyncConnection, unit: _Unit[T]) -> bool:
+        # An attempt whose fate is unknown may be under way still: the insert waits until it is over.
+        noted = (await connection.execute(_REMEMBER, {"id": unit.commit_id})).first() is not None
+        if unit.asked:
+            UNKNOWN.labels("rolled_back" if noted else "committed").inc()
+            unit.asked = False
+        return noted
+
+    async def _judge(self, connection: AsyncConnection, name: str, fault: sa.exc.DBAPIError) -> NoReturn:
+        """Raise what a failure before COMMIT means: that nothing has happened, and whether it may be tried again."""
+        state = getattr(fault.orig, "sqlstate", None)
+        if state in _AGAIN:
+            raise _Lost(_AGAIN[state], _away(name, _AGAIN[state]), counted=True) from fault
+        if _is_gone(fault):
+            # One that takes no writes is still open, and would be handed out again.
+            await connection.invalidate()
+            raise _Lost("lost", _away(name, repr(fault.orig)), counted=True) from fault
+        raise _as_app_error(name, fault) from fault
+
+    async def _commit(self, connection: AsyncConnection, unit: _Unit[T]) -> None:
+        try:
+            await connection.commit()
+        except sa.exc.DBAPIError as fault:
+            if _is_gone(fault):
+                raise _Unknown from fault
+            unit.asked = False  # the server said no, as it does when a deferred constraint fails
+            await self._judge(connection, unit.name, fault)
 
     async def ping(self) -> None:
-        """Make a round trip; raises if there is none."""
-        async with self.engine.connect() as connection:
-            await connection.execute(sa.text("select 1"))
+        """Make a round trip; raises if there is none. A pool that is full is busy, not gone."""
+        try:
+            async with self.pool.place(0.5), self.engine.connect() as connection:
+                await connection.execute(sa.text("select 1"))
+        except AppError:
+            if not self.pool.full:
+                raise
+
+    @asynccontextmanager
+    async def dedicated(self) -> AsyncIterator[psycopg.AsyncConnection]:
+        """Open a connection outside of the pool, one session of the server: to listen on, to hold a lock by."""
+        async with await self.pool.address.connect_directly(self.pool.limits) as connection:
+            yield connection
 
     async def notified(self, channel: str, poll_s: float) -> AsyncIterator[None]:
         """Yield after each NOTIFY on the channel, and at least every `poll_s` seconds. Survives a lost connection."""
-        dsn = make_url(self.url).set(drivername="postgresql").render_as_string(hide_password=False)
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=3) as connection:
+                async with self.dedicated() as connection:
                     await connection.execute(f"LISTEN {channel}")  # a constant of the caller
                     yield
                     while True:
@@ -135,51 +229,41 @@ class Database:
                 await asyncio.sleep(min(poll_s, 1.0))
                 yield
 
-    async def close(self) -> None:
-        """Close every connection."""
-        await self.engine.dispose()
+    async def reset(self) -> None:
+        """Replace all connections: idle ones at once, those in use when their transaction ends."""
+        await self.pool.reset()
 
 
-def _as_app_error(name: str, fault: sa.exc.DBAPIError, state: str | None) -> Exception:
+def _is_gone(fault: sa.exc.DBAPIError) -> bool:
+    state = getattr(fault.orig, "sqlstate", None)
+    return (
+        state in _GONE or fault.connection_invalidated or (state is None and isinstance(fault, sa.exc.OperationalError))
+    )
+
+
+def _away(name: str, why: str) -> AppError:
+    return AppError(Kind.UNAVAILABLE, "The database does not answer.", log=f"{name}: {why}")
+
+
+def _as_app_error(name: str, fault: sa.exc.DBAPIError) -> Exception:
+    state = getattr(fault.orig, "sqlstate", None)
     if state == "57014":
         return AppError(Kind.TIMEOUT, "The database took too long.", log=f"{name}: statement timeout")
     if state == "55P03":
         return AppError(Kind.UNAVAILABLE, "The record is busy.", log=f"{name}: lock timeout")
-    if state in _AWAY or fault.connection_invalidated or isinstance(fault, sa.exc.OperationalError):
-        return AppError(Kind.UNAVAILABLE, "The database does not answer.", log=f"{name}: {fault.orig!r}")
+    if isinstance(fault, sa.exc.OperationalError):
+        return _away(name, repr(fault.orig))
     return fault
 
 
 @asynccontextmanager
-async def database(url: str, *, production: bool, statement_timeout_s: float = 5.0) -> AsyncIterator[Database]:
-    """Open the pool (5 + 5 connections in development, 30 + 60 in production) and close it at the end."""
-    pool_size, overflow = (30, 60) if production else (5, 5)
-    db = Database(
-        url,
-        pool_size=pool_size,
-        max_overflow=overflow,
-        pool_timeout_s=2.0,
-        statement_timeout_s=statement_timeout_s,
-    )
+async def database(
+    url: str, *, direct_url: str = "", production: bool = False, limits: Limits | None = None
+) -> AsyncIterator[Database]:
+    """Open a database (for `direct_url` see chassis.pool.Address) and close it at the end."""
+    chosen = limits or (PRODUCTION if production else DEVELOPMENT)
+    pool = Pool(Address(url, direct_url), chosen)
     try:
-        yield db
+        yield Database(pool, chosen.wait_s)
     finally:
-        await db.close()
-
-
-def migrate(url: str, folder: Path) -> None:
-    """Bring the schema to the newest revision of `folder`, an Alembic script folder; one process at a time."""
-    engine = sa.create_engine(url, connect_args={"connect_timeout": 3, "options": "-c lock_timeout=5000"})
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(folder))
-    with engine.connect() as connection:
-        connection.execute(sa.text("select pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
-        connection.commit()
-        try:
-            config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
-            connection.commit()
-        finally:
-            connection.execute(sa.text("select pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
-            connection.commit()
-    engine.dispose()
+        await pool.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,6 +29,34 @@ class ServiceSettings(BaseSettings):
     )
     nats_url: str = Field("nats://127.0.0.1:4222", description="Broker, comma-separated for a cluster.")
     nats_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream.")
+
+
+class DatabaseSettings(ServiceSettings):
+    """What a service with a database can be told besides."""
+
+    db_pool_size: int = Field(0, ge=0, le=1000, description="Connections kept open; 0: 5, in production 30.")
+    db_pool_max: int = Field(0, ge=0, le=1000, description="Most connections of one process; 0: 10, in production 90.")
+    db_pool_recycle_s: float = Field(300.0, gt=0, description="Age at which a connection is replaced.")
+    db_pool_wait_s: float = Field(
+        1.0, gt=0, le=30, description="How long a call waits for a connection before it is refused with 503."
+    )
+    db_connection_timeout_s: float = Field(
+        30.0, gt=0, le=300, description="How long work in the background waits for a connection, or for the database."
+    )
+    db_statement_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest statement.")
+    db_lock_timeout_s: float = Field(3.0, gt=0, le=300, description="Longest wait of a statement for a lock.")
+    db_idle_in_transaction_s: float = Field(15.0, gt=0, le=300, description="Longest pause inside a transaction.")
+    db_slow_query_s: float = Field(1.0, gt=0, description="Statements from here on are counted and logged as slow.")
+
+    @model_validator(mode="after")
+    def _pool_fits(self) -> DatabaseSettings:
+        if self.db_pool_max and self.db_pool_size > self.db_pool_max:
+            raise ValueError("DB_POOL_SIZE is more than DB_POOL_MAX")
+        return self
+
+    @property
+    def production(self) -> bool:
+        return self.verbatim_env == "production"
 
 
 S = TypeVar("S", bound=ServiceSettings)

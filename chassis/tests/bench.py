@@ -8,13 +8,14 @@ import sys
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import bus, outbox, postgres
+from chassis import bus, outbox, postgres, relay
 from chassis.errors import AppError, Kind
 from chassis.jobs import Queue, jobs_table
 from chassis.worker import Effect, Policy, Run, Worker
 
 METADATA = sa.MetaData()
 OUTBOX = outbox.outbox_table(METADATA)
+STREAMS = relay.streams_table(METADATA)
 JOBS_TABLE = jobs_table(METADATA)
 EFFECTS = sa.Table("effects", METADATA, sa.Column("seq", sa.Integer, sa.Identity()), sa.Column("key", sa.Text))
 QUEUE = Queue(JOBS_TABLE, OUTBOX, source="bench")

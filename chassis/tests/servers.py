@@ -13,13 +13,16 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import LiteralString
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
 
 _ROOT = Path(__file__).resolve().parents[2]
 _READY_S = 20.0
+_POSTGRES_USER = "postgres" if os.geteuid() == 0 else None  # it does not run as root
 
 
 class NatsServer:
@@ -27,7 +30,8 @@ class NatsServer:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.url = f"nats://127.0.0.1:{port}"
-        self._folder = folder
+        self._folder = folder / "data"
+        self._saved = folder / "saved"
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -36,6 +40,16 @@ class NatsServer:
         arguments = ["-js", "-sd", str(self._folder), "-a", "127.0.0.1", "-p", str(self._port)]
         self._process = _process([_program("nats-server"), *arguments], None)
         _until(lambda: _listens(self._port), self._process)
+
+    def save(self) -> None:
+        """Keep a copy of its data, while it does not run."""
+        shutil.rmtree(self._saved, ignore_errors=True)
+        shutil.copytree(self._folder, self._saved)
+
+    def restore(self) -> None:
+        """Put the copy back, while it does not run: what came after it is forgotten."""
+        shutil.rmtree(self._folder)
+        shutil.copytree(self._saved, self._folder)
 
     def kill(self) -> None:
         """Kill it as a power cut would."""
@@ -46,14 +60,68 @@ class NatsServer:
 
 
 class PostgresServer:
-    """One PostgreSQL cluster that makes empty databases."""
+    """One PostgreSQL cluster that makes empty databases, and can be crashed, frozen and copied."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.port = _free_port()
+        self._settings: dict[str, str] = {"max_connections": "200", "fsync": "off"}
+        self._process: subprocess.Popen[bytes] | None = None
+        if _POSTGRES_USER:
+            shutil.chown(folder, _POSTGRES_USER)
+
+    def make(self) -> None:
+        """Make an empty cluster."""
+        _run(_program("initdb"), "-D", str(self.data), "-U", "postgres", "-A", "trust", "--no-sync", "--locale=C",
+             "-E", "UTF8")  # fmt: skip
+
+    def copy(self, folder: Path, name: str) -> PostgresServer:
+        """Make a standby of this one, which is running, under a name for its primary to wait for; start it yourself."""
+        standby = PostgresServer(folder)
+        source = f"host=127.0.0.1 port={self.port} user=postgres application_name={name}"
+        _run(_program("pg_basebackup"), "-D", str(standby.data), "-d", source, "-R", "-c", "fast")
+        return standby
+
+    def start(self, **settings: str) -> None:
+        """Start and wait until it answers. `settings` are remembered for the next start."""
+        self._settings |= settings
+        given = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-k", "", *given]
+        self._process = _process([_program("postgres"), "-D", str(self.data), *options], _POSTGRES_USER)
+        _until(self._answers, self._process)
+
+    def crash(self) -> None:
+        """Stop it at once, without a checkpoint: what it has not written to its log is gone."""
+        self._end(signal.SIGQUIT)
+
+    def freeze(self) -> None:
+        """Stop the clock for all of its processes: connections stay, nobody answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
+    def configure(self, name: str, value: str) -> None:
+        """Change a setting of the running server."""
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+            connection.execute("SELECT pg_reload_conf()")
+
+    def answer(self, query: LiteralString, database: str = "postgres") -> object:
+        """Return the one value that a query asks for; None if there is no row."""
+        with psycopg.connect(self.conninfo(database), autocommit=True) as connection:
+            row = connection.execute(query).fetchone()
+        return row[0] if row else None
 
     def conninfo(self, database: str) -> str:
         """Return how psycopg reaches a database."""
-        return f"postgresql://postgres@127.0.0.1:{self._port}/{database}"
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def create_database(self) -> str:
         """Make an empty database and return its SQLAlchemy URL."""
@@ -62,40 +130,66 @@ class PostgresServer:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.conninfo(name).replace("postgresql:", "postgresql+psycopg:")
 
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.conninfo("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        # The one that starts the others first: else it would replace them.
+        postmaster = psutil.Process(self._process.pid)
+        for process in (postmaster, *postmaster.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self.thaw()
+            self._process.send_signal(number)
+            self._process.wait(timeout=30)
+            self._process = None
+
+
+@contextmanager
+def postgres_cluster() -> Iterator[PostgresServer]:
+    """Run a cluster of one's own."""
+    with _scratch() as folder:
+        server = PostgresServer(folder)
+        server.make()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.crash()
+
+
+@contextmanager
+def standby_of(primary: PostgresServer, name: str) -> Iterator[PostgresServer]:
+    """Run a streaming standby of a cluster."""
+    with _scratch() as folder:
+        server = primary.copy(folder, name)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.crash()
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Run one cluster for all tests of the session."""
-    user = "postgres" if os.geteuid() == 0 else None  # it does not run as root
-    with _scratch() as folder:
-        if user:
-            shutil.chown(folder, user)
-        data, port = folder / "data", _free_port()
-        initdb = [
-            _program("initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "--no-sync",
-            "--locale=C",
-            "-E",
-            "UTF8",
-        ]
-        subprocess.run(
-            initdb, check=True, capture_output=True, timeout=120, user=user, extra_groups=[] if user else None, cwd="/"
-        )
-        options = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-F", "-c", "max_connections=200"]
-        process = _process([_program("postgres"), "-D", str(data), *options], user)
-        try:
-            server = PostgresServer(port)
-            _until(lambda: _answers(server), process)
-            yield server
-        finally:
-            process.send_signal(signal.SIGQUIT)
-            process.wait(timeout=30)
+    with postgres_cluster() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """Run a cluster that one test may break."""
+    with postgres_cluster() as server:
+        yield server
 
 
 @pytest.fixture
@@ -136,6 +230,18 @@ def _process(arguments: Sequence[str], user: str | None) -> subprocess.Popen[byt
     )
 
 
+def _run(*arguments: str) -> None:
+    subprocess.run(
+        arguments,
+        check=True,
+        capture_output=True,
+        timeout=120,
+        user=_POSTGRES_USER,
+        extra_groups=[] if _POSTGRES_USER else None,
+        cwd="/",
+    )
+
+
 def _program(name: str) -> str:
     # Debian keeps servers where not everybody's PATH looks; `make run` puts a NATS server of its own below .run.
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -155,14 +261,6 @@ def _free_port() -> int:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _answers(server: PostgresServer) -> bool:
-    try:
-        psycopg.connect(server.conninfo("postgres"), connect_timeout=1).close()
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def _until(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

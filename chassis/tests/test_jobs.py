@@ -19,9 +19,10 @@ from nats.js.api import ConsumerConfig
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import bus, outbox, postgres
+from chassis import bus, postgres
 from chassis.errors import AppError, Kind
 from chassis.jobs import DLQ, JOBS, Job, Status
+from chassis.relay import Relay
 from chassis.tests import bench
 from chassis.tests.servers import NatsServer
 from chassis.worker import Effect, Handler, Policy, Refused, Run, Worker
@@ -103,7 +104,7 @@ async def opened(database_url: str, nats_url: str) -> AsyncIterator[Place]:
             await connection.run_sync(bench.METADATA.create_all)
         await broker.declare(JOBS)
         await broker.declare(DLQ)
-        relay = outbox.Relay(database, bench.OUTBOX, broker)
+        relay = Relay(database, bench.OUTBOX, bench.STREAMS, broker, (JOBS, DLQ))
         with suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(relay.run())

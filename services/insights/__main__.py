@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import aclosing
 from pathlib import Path
@@ -10,6 +11,9 @@ from verbatim.insights.v1 import insights_pb2_grpc
 
 from chassis import bus, lifecycle, outbox, postgres, rpc
 from chassis.jobs import DLQ, JOBS, Queue
+from chassis.migrations import Schema, migrate
+from chassis.pool import Limits
+from chassis.relay import Relay
 from chassis.settings import load
 from chassis.worker import Policy, Worker
 from services.insights import store
@@ -21,6 +25,7 @@ from services.insights.transcripts import MeetingsTranscripts
 from services.insights.writing import KIND, Writer
 
 SERVICE = "insights"
+MIGRATIONS = Path(__file__).parent / "migrations"
 _STOP_S = 5.0
 
 
@@ -30,46 +35,67 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     identity = rpc.Identity(SERVICE, settings.service_auth_key.get_secret_value())
     database = await enter(
         postgres.database(
-            settings.database_url_insights.get_secret_value(), production=settings.verbatim_env == "production"
+            settings.database_url_insights.get_secret_value(),
+            direct_url=settings.database_direct_url_insights.get_secret_value(),
+            limits=Limits.of(settings),
         )
     )
-    broker = await enter(bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas))
-    for stream in (outbox.EVENTS, JOBS, DLQ):
-        await broker.declare(stream)
+    schema = Schema(database, store.REVISION)
     meetings = await enter(rpc.peer(settings.meetings_target, identity))
-
     transcripts = MeetingsTranscripts(meetings, segments_max=settings.segments_max)
     queue = Queue(store.JOBS, store.OUTBOX, source=SERVICE)
     model: LanguageModel = NoLanguageModel()
     if settings.language_model_configured:
         model = await enter(aclosing(_openai(settings)))
-    policy = Policy(
-        delays_s=settings.job_retry_delays_s,
-        deadline_s=settings.llm_timeout_s + 120.0,
-        concurrency=settings.job_concurrency,
-    )
-    writer = Writer(transcripts, model, NoLanguageModel())
-    worker = Worker(KIND, writer.handle, database=database, queue=queue, broker=broker, policy=policy)
-    attempts_max = settings.job_attempts_max
+
     server = rpc.Server(settings.grpc_host, settings.grpc_port, identity)
     server.add(
         insights_pb2_grpc.add_InsightsServiceServicer_to_server,
-        InsightsApi(database, queue, transcripts, attempts_max=attempts_max),
+        InsightsApi(database, queue, transcripts, attempts_max=settings.job_attempts_max),
     )
-
     await server.start()
-    life.spawn(broker.until_closed(), "broker")
-    life.spawn(outbox.Relay(database, store.OUTBOX, broker).run(), "outbox relay")
-    life.spawn(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run(), "meeting events")
-    life.spawn(worker.run(), "jobs")
-    life.require("database", database.ping)
-    life.require("broker", broker.ping)
+
+    life.require("database", schema.check)
+    # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
+    workers: list[Worker] = []
+    writer = Writer(transcripts, model, NoLanguageModel())
+    life.spawn(converse(settings, database.patient(), schema, queue, writer, workers), "events and jobs")
     life.ready()
 
     await life.until_stop()
     await server.retire()
-    await worker.drain(max(settings.drain_s - 2 * _STOP_S, 0.0))
+    for worker in workers:
+        await worker.drain(max(settings.drain_s - 2 * _STOP_S, 0.0))
     await server.stop(_STOP_S)
+
+
+async def converse(
+    settings: Settings,
+    database: postgres.Database,
+    schema: Schema,
+    queue: Queue,
+    writer: Writer,
+    workers: list[Worker],
+) -> None:
+    """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
+    await schema.wait()
+    async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
+        for stream in (outbox.EVENTS, JOBS, DLQ):
+            await broker.declared(stream)
+        attempts_max = settings.job_attempts_max
+        policy = Policy(
+            delays_s=settings.job_retry_delays_s,
+            deadline_s=settings.llm_timeout_s + 120.0,
+            concurrency=settings.job_concurrency,
+        )
+        worker = Worker(KIND, writer.handle, database=database, queue=queue, broker=broker, policy=policy)
+        workers.append(worker)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(broker.until_closed())
+            group.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker, (outbox.EVENTS, JOBS, DLQ)).run())
+            group.create_task(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run())
+            await worker.run()
+            await asyncio.Event().wait()  # the worker was told to stop; the rest goes on until the process ends
 
 
 def _openai(settings: Settings) -> OpenAILanguageModel:
@@ -89,7 +115,8 @@ def main(arguments: list[str]) -> None:
         case []:
             lifecycle.run(SERVICE, settings, lambda life: start(life, settings))
         case ["migrate"]:
-            postgres.migrate(settings.database_url_insights.get_secret_value(), Path(__file__).parent / "migrations")
+            direct = settings.database_direct_url_insights.get_secret_value()
+            migrate(direct or settings.database_url_insights.get_secret_value(), MIGRATIONS)
         case _:
             sys.stderr.write("usage: python -m services.insights [migrate]\n")
             raise SystemExit(2)

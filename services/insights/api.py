@@ -56,7 +56,7 @@ class InsightsApi(insights_pb2_grpc.InsightsServiceServicer):
                 attempts_max=self._attempts_max,
             )
 
-        job = await self._database.run("insights request", work)
+        job = await self._database.once("insights request", work)
         return insights_pb2.RequestInsightsResponse(job=_job(job))
 
     async def GetJob(self, request: Any, _: Any) -> insights_pb2.GetJobResponse:  # noqa: N802 - generated name

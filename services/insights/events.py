@@ -14,7 +14,7 @@ from verbatim.meetings.v1 import events_pb2
 from chassis import ids, telemetry
 from chassis.bus import Bus
 from chassis.jobs import Queue
-from chassis.outbox import EVENTS, first_time
+from chassis.outbox import EVENTS, event_id, first_time
 from chassis.postgres import Database
 from services.insights import metrics, store
 from services.insights.transcripts import Request
@@ -71,7 +71,7 @@ class MeetingEvents:
 
     async def _once(self, message: Msg, effect: Effect) -> None:
         async def work(connection: AsyncConnection) -> None:
-            if await first_time(connection, store.INBOX, CONSUMER, _message_id(message)):
+            if await first_time(connection, store.INBOX, CONSUMER, event_id(message)):
                 await effect(connection)
 
         await self._database.run("meeting event", work)
@@ -95,7 +95,7 @@ class MeetingEvents:
         log.error("event refused", subject=message.subject, fault=why)
         letter = {"kind": "event", "subject": message.subject, "payload": message.data.hex(), "error": why}
         await self._bus.publish(
-            f"dlq.event.{CONSUMER}", orjson.dumps(letter), message_id=f"{CONSUMER}/{_message_id(message)}"
+            f"dlq.event.{CONSUMER}", orjson.dumps(letter), message_id=f"{CONSUMER}/{event_id(message)}"
         )
 
 
@@ -103,7 +103,3 @@ def _id(text: str) -> str:
     if not ids.is_id(text):
         raise ValueError("not an id")
     return text
-
-
-def _message_id(message: Msg) -> str:
-    return (message.headers or {}).get("Nats-Msg-Id") or f"{EVENTS.name}/{message.metadata.sequence.stream}"

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from chassis.settings import ServiceSettings
+from chassis.settings import DatabaseSettings
 
 
-class Settings(ServiceSettings):
+class Settings(DatabaseSettings):
     """Settings of the insights service."""
 
-    database_url_insights: SecretStr = Field(description="Its database, postgresql+psycopg://user:password@host/name.")
+    database_url_insights: SecretStr = Field(
+        description="Its database, postgresql://user:password@host/name; several hosts (a:5432,b:5432): a primary and "
+        "its standbys, of which the one that takes writes is used."
+    )
+    database_direct_url_insights: SecretStr = Field(
+        SecretStr(""), description="The database itself, if the other is a PgBouncer in transaction mode."
+    )
     meetings_target: str = Field("127.0.0.1:50052", description="Address of the meetings service, as gRPC writes it.")
     grpc_host: str = Field("127.0.0.1", description="Address of the gRPC port.")
     grpc_port: int = Field(50053, ge=0, le=65535, description="Port for calls from other services.")

@@ -57,7 +57,7 @@ class Writer:
 
         async def commit(connection: AsyncConnection) -> None:
             if await store.put(connection, job.key, job.owner_id, minutes, job_id=job.id):
-                ready = outbox.event(READY, _ready(job, minutes).SerializeToString())
+                ready = outbox.event(READY, _ready(job, minutes).SerializeToString(), job.key)
                 await outbox.put(connection, store.OUTBOX, [ready], source=KIND)
 
         metrics.MADE.labels(minutes.engine, minutes.quality).inc()

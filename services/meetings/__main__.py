@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
@@ -13,7 +12,9 @@ from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_serv
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
-from chassis.errors import AppError
+from chassis.migrations import Schema, migrate
+from chassis.pool import Limits
+from chassis.relay import Relay
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
 from services.meetings.entries_store import EntriesStore
@@ -25,31 +26,34 @@ from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
-from services.meetings.store import SchemaMissing, check_schema, outbox_rows
+from services.meetings.store import REVISION, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
 from services.meetings.tokens import AccessTokens
 from services.meetings.transcript_store import TranscriptStore
 
 SERVICE = "meetings"
 MIGRATIONS = Path(__file__).parent / "migrations"
-_AGAIN_S = 1.0
 
 log = telemetry.logger(__name__)
 
 
 async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Live one life: start, ready, drain."""
-    url = settings.database_url_meetings.get_secret_value()
     key = settings.service_auth_key.get_secret_value()
-    production = settings.verbatim_env == "production"
-    database = await life.exits.enter_async_context(postgres.database(url, production=production))
+    database = await life.exits.enter_async_context(
+        postgres.database(
+            settings.database_url_meetings.get_secret_value(),
+            direct_url=settings.database_direct_url_meetings.get_secret_value(),
+            limits=Limits.of(settings),
+        )
+    )
+    schema = Schema(database, REVISION)
     hashing = life.exits.enter_context(
         passwords(workers=settings.password_workers, queue_max=settings.password_queue_max)
     )
     signing = AccessTokens(settings.auth_private_key.get_secret_value(), settings.access_token_life_s)
     cursors = Cursors(key)
     accounts = AccountsStore(database)
-    tasks = TasksStore(database, cursors)
     login = Login(accounts, hashing, signing, refresh_life_s=settings.refresh_token_life_s)
 
     server = rpc.Server(settings.grpc_host, settings.grpc_port, rpc.Identity(SERVICE, key))
@@ -58,12 +62,12 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
         add_MeetingsServiceServicer_to_server,
         MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
     )
-    server.add(add_TasksServiceServicer_to_server, TasksApi(tasks))
+    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors)))
     await server.start()
 
-    life.require("database", lambda: database.run("check schema", check_schema))
+    life.require("database", schema.check)
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
-    life.spawn(converse(settings, database, tasks, url), "events")
+    life.spawn(converse(settings, database.patient(), schema, cursors), "events")
     life.ready()
     await life.until_stop()
 
@@ -72,37 +76,26 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     await server.stop(settings.drain_s / 2)
 
 
-async def converse(settings: Settings, database: postgres.Database, tasks: TasksStore, url: str) -> None:
+async def converse(settings: Settings, database: postgres.Database, schema: Schema, cursors: Cursors) -> None:
     """Exchange facts with the broker for the life of the process."""
-    await until(lambda: database.run("check schema", check_schema), "schema")
+    await schema.wait()
     async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
-        await until(lambda: broker.declare(outbox.EVENTS), "stream of events")
-        await until(lambda: broker.declare(jobs.DLQ), "stream of dead letters")
-        transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(url, TRANSCRIPT_LOCK))
+        for stream in (outbox.EVENTS, jobs.DLQ):
+            await broker.declared(stream)
+        transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
-            group.create_task(outbox.Relay(database, outbox_rows, broker).run())
+            group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, jobs.DLQ)).run())
             group.create_task(transcripts.run())
-            group.create_task(InsightsConsumer(tasks, broker).run())
-
-
-async def until(succeeds: Callable[[], Awaitable[None]], what: str) -> None:
-    """Try once a second until it succeeds; what we depend on may start after us, or be away for long."""
-    while True:
-        try:
-            return await succeeds()
-        except (AppError, SchemaMissing, *bus.FAULTS) as fault:
-            if isinstance(fault, AppError) and not fault.codes.retryable:
-                raise
-            log.warning("waiting", what=what, fault=str(fault))
-            await asyncio.sleep(_AGAIN_S)
+            group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
 
 
 def main() -> None:
     """Do what the command line says."""
     settings = environment.load(Settings)
     if sys.argv[1:] == ["migrate"]:
-        postgres.migrate(settings.database_url_meetings.get_secret_value(), MIGRATIONS)
+        direct = settings.database_direct_url_meetings.get_secret_value()
+        migrate(direct or settings.database_url_meetings.get_secret_value(), MIGRATIONS)
     elif sys.argv[1:]:
         raise SystemExit("usage: python -m services.meetings [migrate]")
     else:

@@ -59,7 +59,7 @@ class AccountsStore:
                 raise AppError(Kind.CONFLICT, "The e-mail address or the user name is taken.")
             return Account(**row._mapping)
 
-        return await self._database.run("add account", work)
+        return await self._database.once("add account", work)
 
     async def get(self, account_id: str) -> Account:
         """Return an account. Raises AppError(NOT_FOUND)."""
@@ -92,7 +92,7 @@ class AccountsStore:
                 t.insert().values(hash=token_hash, family=family, account_id=account_id, expires_at=expires_at)
             )
 
-        await self._database.run("open token family", work)
+        await self._database.once("open token family", work)
 
     async def rotate(self, presented: bytes, successor: bytes, now: dt.datetime, expires_at: dt.datetime) -> Rotated:
         """Use up a refresh token and keep its successor. One that was used before revokes its whole family."""
@@ -123,7 +123,7 @@ class AccountsStore:
             account = (await connection.execute(sa.select(*_ACCOUNT).where(accounts.c.id == row.account_id))).one()
             return Rotated(Rotation.DONE, Account(**account._mapping))
 
-        return await self._database.run("rotate token", work)
+        return await self._database.once("rotate token", work)
 
     async def close_family(self, presented: bytes, now: dt.datetime) -> None:
         """Revoke every token of the login that this one belongs to; an unknown one changes nothing."""
@@ -134,7 +134,7 @@ class AccountsStore:
             if family is not None:
                 await _revoke(connection, family, now)
 
-        await self._database.run("close token family", work)
+        await self._database.once("close token family", work)
 
 
 async def _revoke(connection: AsyncConnection, family: str, now: dt.datetime) -> None:

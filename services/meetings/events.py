@@ -126,15 +126,14 @@ class InsightsConsumer:
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Store the tasks of each message once. Raises AppError if database or broker cannot be had."""
         for message in messages:
-            sequence = message.metadata.sequence.stream
-            message_id = (message.headers or {}).get("ce-id") or f"{outbox.EVENTS.name}-{sequence}"
+            message_id = outbox.event_id(message)
             fact = InsightsReady()
             try:
                 fact.ParseFromString(message.data)
             except DecodeError:
                 fact.Clear()
             if not ids.is_id(fact.meeting_id) or not ids.is_id(fact.owner_id):
-                log.error("insights cannot be read", sequence=sequence)
+                log.error("insights cannot be read", event_id=message_id)
                 await self._bus.publish(_DEAD_INSIGHTS, message.data, message_id=f"letter-{message_id}")
                 continue
             found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import psycopg
-from sqlalchemy.engine import make_url
 
 from chassis import telemetry
+from chassis.postgres import Database
 
 log = telemetry.logger(__name__)
 
@@ -19,9 +19,8 @@ _ANSWER_S = 5.0
 class Leadership:
     """Whoever holds an advisory lock of the database leads. Its connection is the proof: both end together."""
 
-    def __init__(self, database_url: str, key: int) -> None:
-        url = make_url(database_url).set(drivername="postgresql")
-        self._dsn = url.render_as_string(hide_password=False)
+    def __init__(self, database: Database, key: int) -> None:
+        self._database = database
         self._key = key
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -31,9 +30,7 @@ class Leadership:
         """
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    self._dsn, autocommit=True, connect_timeout=3
-                ) as connection:
+                async with self._database.dedicated() as connection:
                     await self._lock(connection)
                     log.info("leading")
                     await self._work_while_held(connection, work)

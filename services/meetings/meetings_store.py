@@ -64,7 +64,7 @@ class MeetingsStore:
                 raise AppError(Kind.CONFLICT, "The id was used before.")
             return found
 
-        return await self._database.run("create meeting", work)
+        return await self._database.once("create meeting", work)
 
     async def get(self, owner_id: str, meeting_id: str) -> Meeting:
         """Return a meeting with its accounts. Raises AppError(NOT_FOUND)."""
@@ -130,7 +130,7 @@ class MeetingsStore:
                 raise await version_conflict(connection, meetings, owner_id, meeting_id)
             return (await _with_accounts(connection, [row]))[0]
 
-        return await self._database.run("update meeting", work)
+        return await self._database.once("update meeting", work)
 
     async def delete(self, owner_id: str, meeting_id: str, expected_version: int) -> None:
         """Delete a meeting with all that belongs to it, and tell of it.
@@ -154,10 +154,10 @@ class MeetingsStore:
             await bury(connection, "session", session_ids)
             await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
             fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
-            event = outbox.event("events.meeting.deleted", fact.SerializeToString())
+            event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)
             await outbox.put(connection, outbox_rows, [event], source=SOURCE)
 
-        await self._database.run("delete meeting", work)
+        await self._database.once("delete meeting", work)
 
 
 def _conditions(owner_id: str, wanted: MeetingFilter) -> list[sa.ColumnElement[bool]]:

@@ -147,7 +147,7 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
         )
         for row in await connection.execute(complete)
     ]
-    events = [outbox.event("events.meeting.completed", fact.SerializeToString()) for fact in facts]
+    events = [outbox.event("events.meeting.completed", fact.SerializeToString(), fact.meeting_id) for fact in facts]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)
     return len(facts)
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from chassis.settings import ServiceSettings
+from chassis.settings import DatabaseSettings
 
 
-class Settings(ServiceSettings):
+class Settings(DatabaseSettings):
     """Settings of the meetings service."""
 
-    database_url_meetings: SecretStr = Field(description="Its database, postgresql+psycopg://user:password@host/name.")
+    database_url_meetings: SecretStr = Field(
+        description="Its database, postgresql://user:password@host/name; several hosts (a:5432,b:5432): a primary and "
+        "its standbys, of which the one that takes writes is used."
+    )
+    database_direct_url_meetings: SecretStr = Field(
+        SecretStr(""), description="The database itself, if the other is a PgBouncer in transaction mode."
+    )
     auth_private_key: SecretStr = Field(
         description="Ed25519 private key (PEM, PKCS 8) that signs access tokens; line breaks may be written as \\n."
     )

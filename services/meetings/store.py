@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import outbox
+from chassis import outbox, relay
 from chassis.errors import AppError, Kind
 from services.meetings.checks import not_found
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0002"
+REVISION = "0003"
 SOURCE = "meetings"
 
 METADATA = sa.MetaData()
@@ -208,18 +208,7 @@ progress = sa.Table(
 
 outbox_rows = outbox.outbox_table(METADATA)
 inbox_rows = outbox.inbox_table(METADATA)
-
-
-class SchemaMissing(RuntimeError):
-    """The database answers, but has not been migrated to what this code needs."""
-
-
-async def check_schema(connection: AsyncConnection) -> None:
-    """Raise SchemaMissing unless the schema is there, of our revision or a newer one (releases migrate first)."""
-    known = (await connection.execute(sa.text("SELECT to_regclass('alembic_version') IS NOT NULL"))).scalar_one()
-    found = (await connection.execute(sa.text("SELECT version_num FROM alembic_version"))).scalar() if known else None
-    if found is None or found < REVISION:
-        raise SchemaMissing(f"schema is at {found}, needs {REVISION}")
+streams_seen = relay.streams_table(METADATA)
 
 
 async def version_conflict(connection: AsyncConnection, table: sa.Table, owner_id: str, row_id: str) -> AppError:

@@ -52,7 +52,7 @@ class TasksStore:
                 raise AppError(Kind.CONFLICT, "The id was used before.")
             return Task(**row._mapping)
 
-        return await self._database.run("create task", work)
+        return await self._database.once("create task", work)
 
     async def get(self, owner_id: str, task_id: str) -> Task:
         """Return a task. Raises AppError(NOT_FOUND)."""
@@ -112,7 +112,7 @@ class TasksStore:
                 raise await version_conflict(connection, tasks, owner_id, task_id)
             return Task(**row._mapping)
 
-        return await self._database.run("update task", work)
+        return await self._database.once("update task", work)
 
     async def delete(self, owner_id: str, task_id: str, expected_version: int) -> None:
         """Delete a task for good: insights that find it again do not bring it back.
@@ -126,7 +126,7 @@ class TasksStore:
                 raise await version_conflict(connection, tasks, owner_id, task_id)
             await bury(connection, "task", [task_id])
 
-        await self._database.run("delete task", work)
+        await self._database.once("delete task", work)
 
     async def store_found(self, message_id: str, owner_id: str, meeting_id: str, found: Sequence[NewTask]) -> int:
         """Store that insights were made and the tasks that they found, once per message.

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 
 from chassis.errors import TABLE, Kind
+from services.transcriber.transcript import Ledger
 
 
 class Channel(Protocol):
@@ -24,17 +25,29 @@ class ClientLine:
     """The session's end of the line to its client, if one is attached."""
 
     def __init__(
-        self, faults_max: int, tell_viewers: Callable[[relay.Status], None], *, drafts_only: bool = False
+        self,
+        ledger: Ledger,
+        faults_max: int,
+        tell_viewers: Callable[[relay.Status], None],
+        *,
+        drafts_only: bool = False,
     ) -> None:
         self.channel: Channel | None = None
+        self._ledger = ledger
         self._tell_viewers = tell_viewers
         self._told: tuple[relay.State.ValueType, str] = (relay.STATE_OK, "")
         self._faults_max = faults_max
         self._faults = 0
         self._holds: set[str] = set()
         self._state: tuple[relay.State.ValueType, str] = (relay.STATE_OK, "")
+        self._drafts_only = drafts_only
         if drafts_only:
             self._state = (relay.STATE_DEGRADED, "embedded_engine")
+
+    @property
+    def well(self) -> bool:
+        """Whether there is nothing to tell of."""
+        return not self._holds and self._state[0] == relay.STATE_OK
 
     def say(self, **kind: object) -> None:
         """Send one of the events of `ServerEvent`, by its name."""
@@ -57,6 +70,15 @@ class ClientLine:
             self._holds.discard(reason)
             self.tell_state()
 
+    def served(self, degraded: str) -> None:
+        """Say why captions are drafts for now (empty: they are not), when that has changed."""
+        if self._drafts_only:
+            return
+        state = (relay.STATE_DEGRADED, degraded) if degraded else (relay.STATE_OK, "")
+        if state != self._state:
+            self._state = state
+            self.tell_state()
+
     def status(self, lag_s: float = 0.0) -> relay.Status:
         """Return the worst that is the case: hold before degraded before ok."""
         state, reason = self._state
@@ -73,18 +95,18 @@ class ClientLine:
             self._tell_viewers(status)
 
     def complain(
-        self, kind: Kind, message: str, *, event: int, code: str = "", expected: int | None = None, fatal: bool = False
+        self, kind: Kind, message: str, *, code: str = "", expected: int | None = None, fatal: bool = False
     ) -> None:
         """Tell the client what was wrong with what it sent; too many faults end the connection."""
         self._faults += 1
         fatal = fatal or self._faults >= self._faults_max
         close_code = TABLE[kind].close if fatal else 0
-        self.problem(kind, message, event=event, close_code=close_code, code=code, expected=expected)
+        self.problem(kind, message, close_code=close_code, code=code, expected=expected)
         if fatal:
             self.channel = None
 
     def problem(
-        self, kind: Kind, message: str, *, event: int, close_code: int, code: str = "", expected: int | None = None
+        self, kind: Kind, message: str, *, close_code: int, code: str = "", expected: int | None = None
     ) -> None:
         """Tell the client of an error; with a close code the gateway closes the socket after it."""
         self.say(
@@ -93,7 +115,7 @@ class ClientLine:
                 message=message,
                 close_code=close_code,
                 retryable=TABLE[kind].retryable,
-                event=event,
+                event=self._ledger.event,
                 expected_offset=expected,
             )
         )

@@ -18,21 +18,17 @@ from services.transcriber import filters
 from services.transcriber.cutting import Utterance
 from services.transcriber.filters import FilterSettings
 from services.transcriber.media import Recording
-from services.transcriber.recognition import Recogniser, Recognition
+from services.transcriber.recognition import Lane, Recogniser, Recognition
 from services.transcriber.speech import SpeechError
 from services.transcriber.transcript import Ledger, seconds
 
 log = telemetry.logger(__name__)
 
-_FIRST_PAUSE_S = 0.5
-
-
 @dataclass(frozen=True, slots=True)
 class RecordingSettings:
     """How recordings are heard: `parallel` utterances of all of them at one time."""
 
-    parallel: int = 2
-    engine_attempts: int = 5
+    parallel: int = 4
     filters: FilterSettings = field(default_factory=FilterSettings)
 
 
@@ -95,20 +91,18 @@ class Recordings:
                 silence_s=seconds(max(0, utterance.start_byte - ledger.tail_end_offset)),
                 suppressed=False,
             )
-            pause_s = _FIRST_PAUSE_S
-            for _ in range(self._settings.engine_attempts):
-                try:
-                    return await self._recogniser.final(pcm, language=opened.language or None, prompt=prompt)
-                except SpeechError as fault:
-                    log.warning("utterance failed", reason=fault.reason)
-                    if fault.reason == "closed":
-                        break
-                    if not fault.retryable:
-                        return None
-                    await asyncio.sleep(pause_s)
-                    pause_s *= 2
-        if gaps:
-            return None
+            try:
+                return await self._recogniser.final(
+                    pcm,
+                    session_id=ledger.session_id,
+                    language=opened.language or None,
+                    prompt=prompt,
+                    lane=Lane.UPLOAD,
+                )
+            except SpeechError as fault:
+                log.warning("utterance failed", reason=fault.reason)
+                if fault.reason != "closed" and (gaps or not fault.retryable):
+                    return None
         raise AppError(Kind.UNAVAILABLE, "The speech engine does not answer.", retry_after_s=5.0)
 
 

@@ -15,6 +15,8 @@ from verbatim.meetings.v1 import events_pb2, meetings_pb2_grpc
 
 from chassis import bus, ids, outbox, postgres, rpc
 from chassis.jobs import DLQ, JOBS, Queue
+from chassis.migrations import migrate
+from chassis.relay import Relay
 from chassis.tests.servers import NatsServer
 from chassis.worker import Policy, Worker
 from services.insights import store
@@ -87,7 +89,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 15.
 
 @pytest.fixture
 async def house(database_url: str, nats_server: NatsServer) -> AsyncIterator[House]:
-    await asyncio.to_thread(postgres.migrate, database_url, MIGRATIONS)
+    await asyncio.to_thread(migrate, database_url, MIGRATIONS)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         database = await enter(postgres.database(database_url, production=False))
@@ -105,7 +107,7 @@ async def house(database_url: str, nats_server: NatsServer) -> AsyncIterator[Hou
         running: list[asyncio.Task[None]] = []
         try:
             async with asyncio.TaskGroup() as tasks:
-                running += [tasks.create_task(outbox.Relay(database, store.OUTBOX, broker).run())]
+                running += [tasks.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker).run())]
                 running += [tasks.create_task(events.run())]
                 yield House(database, broker, queue, meetings, events, door, stub, transcripts, tasks)
                 raise asyncio.CancelledError  # ends the tasks, those too that the test started

@@ -16,6 +16,7 @@ from verbatim.meetings.v1 import events_pb2, meetings_pb2_grpc
 
 from chassis import bus, ids, rpc
 from chassis.errors import AppError, Kind
+from chassis.outbox import EVENTS
 from chassis.tests.servers import NatsServer
 from services.insights.events import COMPLETED
 from services.insights.tests.conftest import eventually
@@ -85,6 +86,7 @@ async def test_the_process_migrates_works_and_leaves_quietly(database_url: str, 
             owner_id, meeting_id = meetings.add(["anna will send the budget by friday"])
             event = events_pb2.MeetingCompleted(meeting_id=meeting_id, owner_id=owner_id, day="2026-11-25")
             async with bus.connect(nats_server.url, name="test", replicas=1) as broker:
+                await broker.declare(EVENTS)  # the service may be ready before it has met the broker
                 await broker.publish(COMPLETED, event.SerializeToString(), message_id=ids.new_id())
 
             async with rpc.peer(f"127.0.0.1:{grpc_port}", rpc.Identity("test", KEY)) as peer:

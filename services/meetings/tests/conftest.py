@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from psycopg import sql
 
 from chassis import ids, postgres
+from chassis.migrations import migrate
 from chassis.postgres import Database
 from chassis.tests.servers import PostgresServer, nats_server, postgres_server
 from services.meetings.__main__ import MIGRATIONS
@@ -34,7 +35,7 @@ KEY = "a key that only tests use, long enough"
 def template(postgres_server: PostgresServer) -> str:
     """Migrate one database, of which every test gets a copy."""
     url = postgres_server.create_database()
-    postgres.migrate(url, MIGRATIONS)
+    migrate(url, MIGRATIONS)
     return url.rsplit("/", 1)[1]
 
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from chassis import ids, postgres
 from chassis.errors import AppError, Kind
+from chassis.migrations import migrate
 from chassis.tests.servers import PostgresServer
 from services.meetings.__main__ import MIGRATIONS
 from services.meetings.entries_store import Entries, EntriesStore, InsightsMade
@@ -199,7 +200,7 @@ async def test_transcripts_from_before_the_numbers_are_numbered_by_time(postgres
             ),
             {"s": session, "m": meeting},
         )
-    postgres.migrate(url, MIGRATIONS)
+    migrate(url, MIGRATIONS)
     async with postgres.database(url, production=False) as database:
         found = await EntriesStore(database).after(owner, meeting, 0, 200)
     assert [number for number, _ in found.rows] == [1, 2, 3]

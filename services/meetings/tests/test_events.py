@@ -17,6 +17,7 @@ from chassis import bus, ids, jobs, outbox
 from chassis.bus import Bus, Stream
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database
+from chassis.relay import Relay
 from chassis.tests.servers import NatsServer
 from services.meetings import store
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
@@ -48,7 +49,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def running(*consumers: TranscriptConsumer | InsightsConsumer | outbox.Relay) -> AsyncIterator[None]:
+async def running(*consumers: TranscriptConsumer | InsightsConsumer | Relay) -> AsyncIterator[None]:
     tasks = [asyncio.ensure_future(consumer.run()) for consumer in consumers]
     try:
         yield
@@ -75,8 +76,8 @@ async def arrives(broker: Bus, entry: pb.TranscriptEntry) -> bool:
 
 
 @pytest.fixture
-def consumer(transcripts: TranscriptStore, broker: Bus, database_url: str) -> TranscriptConsumer:
-    return TranscriptConsumer(transcripts, broker, Leadership(database_url, TRANSCRIPT_LOCK))
+def consumer(transcripts: TranscriptStore, broker: Bus, database: Database) -> TranscriptConsumer:
+    return TranscriptConsumer(transcripts, broker, Leadership(database, TRANSCRIPT_LOCK))
 
 
 def status(meetings: MeetingsStore, owner: str, meeting_id: str, wanted: str) -> Callable[[], Awaitable[bool]]:
@@ -106,7 +107,7 @@ async def test_stream_that_appears_later_is_stored_and_told(
     await broker.client.subscribe("stored.*", cb=hear)
     await broker.client.subscribe("events.meeting.completed", cb=hear_event)
     log = meeting_log(owner)
-    async with running(consumer, outbox.Relay(database, store.outbox_rows, broker)):
+    async with running(consumer, Relay(database, store.outbox_rows, store.streams_seen, broker)):
         await asyncio.sleep(0)
         await broker.declare(STREAM)
         await publish(broker, log.entries)
@@ -128,7 +129,6 @@ async def test_consumer_that_dies_with_a_batch_in_hand_loses_and_reorders_nothin
     transcripts: TranscriptStore,
     broker: Bus,
     database: Database,
-    database_url: str,
     meetings: MeetingsStore,
     owner: str,
 ) -> None:
@@ -136,14 +136,14 @@ async def test_consumer_that_dies_with_a_batch_in_hand_loses_and_reorders_nothin
     from our own progress the close of the session was applied first, and the meeting completed without its words."""
     await broker.declare(STREAM)
     log = meeting_log(owner)
-    dying = TranscriptConsumer(Dying(database), broker, Leadership(database_url, TRANSCRIPT_LOCK))
+    dying = TranscriptConsumer(Dying(database), broker, Leadership(database, TRANSCRIPT_LOCK))
     task = asyncio.ensure_future(dying.run())
     await publish(broker, log.entries[:4])
     async with asyncio.timeout(WITHIN_S):
         await asyncio.wait([task])
     assert isinstance(task.exception(), ZeroDivisionError)
     await publish(broker, log.entries[4:])
-    heir = TranscriptConsumer(transcripts, broker, Leadership(database_url, TRANSCRIPT_LOCK))
+    heir = TranscriptConsumer(transcripts, broker, Leadership(database, TRANSCRIPT_LOCK))
     started = time.monotonic()
     async with running(heir):
         await until(status(meetings, owner, log.meeting_id, "completed"))
@@ -165,14 +165,11 @@ async def test_second_replica_waits_and_takes_over(
     transcripts: TranscriptStore,
     broker: Bus,
     database: Database,
-    database_url: str,
     meetings: MeetingsStore,
     owner: str,
 ) -> None:
     await broker.declare(STREAM)
-    first, second = (
-        TranscriptConsumer(transcripts, broker, Leadership(database_url, TRANSCRIPT_LOCK)) for _ in range(2)
-    )
+    first, second = (TranscriptConsumer(transcripts, broker, Leadership(database, TRANSCRIPT_LOCK)) for _ in range(2))
     one, two = meeting_log(owner), meeting_log(owner)
     async with running(second):
         async with running(first):
@@ -225,7 +222,7 @@ async def test_bad_entries_reach_the_dead_letters_with_their_reason_and_block_no
 ) -> None:
     await broker.declare(STREAM)
     log = meeting_log(owner)
-    async with running(consumer, outbox.Relay(database, store.outbox_rows, broker)):
+    async with running(consumer, Relay(database, store.outbox_rows, store.streams_seen, broker)):
         await broker.publish(f"transcript.{log.session_id}", b"\xff nonsense")
         orphan = Logbook(owner)
         orphan.say("nobody opened this")

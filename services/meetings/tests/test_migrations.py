@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import alembic.command
 import alembic.config
 import pytest
@@ -13,31 +10,16 @@ from alembic.script import ScriptDirectory
 
 from chassis import postgres
 from chassis.errors import AppError
+from chassis.migrations import Schema, SchemaMissing, migrate
 from chassis.postgres import Database
 from chassis.tests.servers import PostgresServer
 from services.meetings.__main__ import MIGRATIONS
-from services.meetings.store import METADATA, REVISION, SchemaMissing, check_schema
-
-
-def downgrade(url: str) -> None:
-    with _connected(url) as config:
-        alembic.command.downgrade(config, "base")
+from services.meetings.store import METADATA, REVISION
 
 
 def migrate_to(url: str, revision: str) -> None:
     """Bring a database to a revision that is not the newest."""
-    with _connected(url) as config:
-        alembic.command.upgrade(config, revision)
-
-
-@contextmanager
-def _connected(url: str) -> Iterator[alembic.config.Config]:
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with sa.create_engine(url).connect() as connection:
-        config.attributes["connection"] = connection
-        yield config
-        connection.commit()
+    migrate(url, MIGRATIONS, revision=revision)
 
 
 def tables(url: str) -> set[str]:
@@ -47,12 +29,12 @@ def tables(url: str) -> set[str]:
 @pytest.mark.req("R-DB-5")
 def test_migrations_go_up_and_down_and_up_again(postgres_server: PostgresServer) -> None:
     url = postgres_server.create_database()
-    postgres.migrate(url, MIGRATIONS)
+    migrate(url, MIGRATIONS)
     assert tables(url) == set(METADATA.tables)
-    downgrade(url)
+    migrate(url, MIGRATIONS, revision="base")
     assert tables(url) == set()
-    postgres.migrate(url, MIGRATIONS)
-    postgres.migrate(url, MIGRATIONS)
+    migrate(url, MIGRATIONS)
+    migrate(url, MIGRATIONS)
     assert tables(url) == set(METADATA.tables)
 
 
@@ -72,18 +54,18 @@ def test_newest_migration_is_the_one_that_the_code_asks_for() -> None:
 async def test_empty_database_is_not_ready(postgres_server: PostgresServer) -> None:
     async with postgres.database(postgres_server.create_database(), production=False) as empty:
         with pytest.raises(SchemaMissing):
-            await empty.run("check", check_schema)
+            await Schema(empty, REVISION).check()
 
 
 async def test_migrated_database_is_ready_also_for_older_code(database: Database) -> None:
-    await database.run("check", check_schema)
+    await Schema(database, REVISION).check()
     async with database.engine.begin() as connection:
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    await database.run("check", check_schema)
+    await Schema(database, REVISION).check()
 
 
 async def test_database_that_is_away_is_unavailable() -> None:
     async with postgres.database("postgresql+psycopg://nobody@127.0.0.1:1/none", production=False) as away:
         with pytest.raises(AppError) as caught:
-            await away.run("check", check_schema)
+            await Schema(away, REVISION).check()
     assert caught.value.kind == "service_unavailable"

@@ -20,7 +20,7 @@ from services.transcriber.containers import UnreadableError
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
 from services.transcriber.media import MediaDecoder, MediaLimits
-from services.transcriber.recognition import Recogniser
+from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.recordings import Recordings, RecordingSettings
 from services.transcriber.speech import SpeechError
 from services.transcriber.tests.fakes import CountingSpeech
@@ -54,11 +54,12 @@ class Replica:
         self.objects = Objects(lambda: broker, BUCKET)
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05)
-        recogniser = Recogniser([self.engine], concurrency=8, deadline_s_max=5.0)
+        settings = RecognitionSettings(embedded_workers=8, embedded_attempts=1)
+        recogniser = Recogniser(self.engine, settings=settings)
         self.uploads = Uploads(
             self.objects,
             MediaDecoder(folder, MediaLimits(), CuttingSettings()),
-            Recordings(recogniser, RecordingSettings(parallel=3, engine_attempts=2)),
+            Recordings(recogniser, RecordingSettings(parallel=3)),
             self.transcripts,
             AudioStreamDrafts(broker, heals=True),
             name,
@@ -215,7 +216,7 @@ async def test_engines_that_fail_cost_an_attempt_and_at_last_a_gap(
 ) -> None:
     async with replica(nats_server, tmp_path) as a:
         upload = await a.receive(recording)
-        a.engine.failures = [SpeechError("no", retryable=True, reason="server") for _ in range(6)]
+        a.engine.failures = [SpeechError("no", retryable=True, reason="server") for _ in range(3)]
         with pytest.raises(AppError):
             await a.transcribe(upload)
         a.engine.failures = [SpeechError("no", retryable=False, reason="rejected")]

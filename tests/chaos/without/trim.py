@@ -16,7 +16,7 @@ class CredulousSession(LiveSession):
 
     def receive(self, offset: int, data: bytes) -> None:
         """Take audio as if it came next."""
-        super().receive(max(offset, self._writer.held_offset), data)
+        super().receive(max(offset, self._intake.held_offset), data)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""What was heard and is not in the transcript yet: utterances and holes in their order, and their recognition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chassis import ids, telemetry
+from services.transcriber import filters
+from services.transcriber.cutting import Utterance
+from services.transcriber.decoding import Missing
+from services.transcriber.limits import SessionSettings
+from services.transcriber.line import ClientLine
+from services.transcriber.recognition import Recogniser, Recognition
+from services.transcriber.speech import SpeechError
+from services.transcriber.transcript import Ledger, seconds
+
+log = telemetry.logger(__name__)
+
+
+@dataclass(slots=True)
+class Work:
+    """An utterance on its way to becoming a segment. `position_byte` is how far the session was heard at its cut."""
+
+    utterance: Utterance
+    pcm: bytes
+    segment_id: str
+    cut_at: float
+    position_byte: int
+    task: asyncio.Task[Recognition | None] | None = None
+    started_at: float = 0.0
+
+    @property
+    def recognised(self) -> bool:
+        return self.task is not None and self.task.done()
+
+    @property
+    def recognition(self) -> Recognition | None:
+        """What was recognised, once it is; None when the audio cannot be."""
+        assert self.task is not None
+        return self.task.result()
+
+    @property
+    def own_pcm(self) -> bytes:
+        """The utterance's audio without the context before it."""
+        return self.pcm[self.utterance.start_byte - self.utterance.context_start_byte :]
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Audio that is not there, in its place among the utterances."""
+
+    start_byte: int
+    missing: Missing
+
+    @property
+    def end_byte(self) -> int:
+        return self.start_byte + self.missing.pcm_bytes
+
+
+class Backlog:
+    """The queue between hearing, which adds, and the session's task, which commits from its head.
+
+    It tells that task by `news` when there is something new to do, and has the client hold while it is too long.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        recogniser: Recogniser,
+        line: ClientLine,
+        settings: SessionSettings,
+        *,
+        clock: Callable[[], float],
+        news: asyncio.Event,
+    ) -> None:
+        self.queued_bytes = 0
+        self.last_suppressed = False
+        self._ledger = ledger
+        self._recogniser = recogniser
+        self._line = line
+        self._settings = settings
+        self._clock = clock
+        self._news = news
+        self._work: deque[Work | Hole] = deque()
+        self._shrunk = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._work)
+
+    @property
+    def head(self) -> Work | Hole | None:
+        return self._work[0] if self._work else None
+
+    def add(self, utterance: Utterance, pcm: bytes, position_byte: int) -> None:
+        """Queue an utterance with its audio, context included."""
+        segment_id = ids.derived_id(self._ledger.session_id, "segment", utterance.start_byte)
+        self._work.append(Work(utterance, pcm, segment_id, self._clock(), position_byte))
+        self.queued_bytes += len(pcm)
+        if seconds(self.queued_bytes) > self._settings.backlog_hold_s:
+            self._line.hold("backlog")
+        self._news.set()
+
+    def add_hole(self, hole: Hole) -> None:
+        """Queue audio that is not there."""
+        self._work.append(hole)
+        self._news.set()
+
+    def pop(self) -> None:
+        """Forget the head: it is in the transcript log."""
+        done = self._work.popleft()
+        self.queued_bytes -= len(done.pcm) if isinstance(done, Work) else 0
+        self._shrunk.set()
+
+    def relax(self) -> None:
+        """Let the client go on when little is left."""
+        if self._line.holds("backlog") and seconds(self.queued_bytes) < self._settings.backlog_hold_s / 2:
+            self._line.release("backlog")
+
+    async def until_shrunk(self) -> None:
+        """Wait until the next one is forgotten."""
+        self._shrunk.clear()
+        await self._shrunk.wait()
+
+    def recognise(self, tasks: asyncio.TaskGroup) -> None:
+        """Keep a few utterances under way; they are committed in order."""
+        for work in list(self._work)[: self._settings.parallel_utterances]:
+            if isinstance(work, Work) and work.task is None:
+                work.started_at = self._clock()
+                work.task = tasks.create_task(self._recognise(work.utterance, work.pcm))
+                work.task.add_done_callback(lambda _: self._news.set())
+
+    def cancel(self) -> None:
+        """Stop the recognitions under way."""
+        for work in self._work:
+            if isinstance(work, Work) and work.task is not None:
+                work.task.cancel()
+
+    async def _recognise(self, utterance: Utterance, pcm: bytes) -> Recognition | None:
+        """Have an utterance recognised; None when the audio cannot be."""
+        opened, ledger = self._ledger.opened, self._ledger
+        prompt = filters.next_prompt(
+            [*opened.vocabulary, opened.prompt],
+            ledger.tail,
+            silence_s=seconds(max(0, utterance.start_byte - ledger.tail_end_offset)),
+            suppressed=self.last_suppressed,
+        )
+        try:
+            return await self._recogniser.final(
+                pcm, session_id=ledger.session_id, language=opened.language or None, prompt=prompt
+            )
+        except SpeechError as fault:
+            log.warning("utterance cannot be recognised", reason=fault.reason)
+            return None
