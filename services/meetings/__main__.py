@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
 from chassis.migrations import Schema, migrate
 from chassis.pool import Limits
 from chassis.relay import Relay
+from chassis.worker import Handler, Policy, Worker
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
 from services.meetings.entries_store import EntriesStore
@@ -30,6 +33,11 @@ from services.meetings.store import REVISION, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
 from services.meetings.tokens import AccessTokens
 from services.meetings.transcript_store import TranscriptStore
+from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
+from services.meetings.upload_tables import job_rows
+from services.meetings.uploads import KIND, UploadLimits
+from services.meetings.uploads_api import UploadsApi
+from services.meetings.uploads_store import UploadsStore
 
 SERVICE = "meetings"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -56,38 +64,81 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     accounts = AccountsStore(database)
     login = Login(accounts, hashing, signing, refresh_life_s=settings.refresh_token_life_s)
 
-    server = rpc.Server(settings.grpc_host, settings.grpc_port, rpc.Identity(SERVICE, key))
+    identity = rpc.Identity(SERVICE, key)
+    transcribers = await life.exits.enter_async_context(rpc.peer(settings.transcriber_target, identity))
+    queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
+
+    server = rpc.Server(settings.grpc_host, settings.grpc_port, identity)
     server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
     server.add(
         add_MeetingsServiceServicer_to_server,
         MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
     )
     server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors)))
+    limits = _upload_limits(settings)
+    server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits)))
     await server.start()
 
     life.require("database", schema.check)
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
-    life.spawn(converse(settings, database.patient(), schema, cursors), "events")
+    workers: list[Worker] = []
+    patient = database.patient()
+    files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
+    handlers = {KIND: UploadJobs(UploadsStore(patient, queue, limits), files).handle}
+    life.spawn(converse(settings, patient, schema, cursors, queue, handlers, workers), "events and jobs")
     life.ready()
     await life.until_stop()
 
     # What was consumed and not committed stays in the stream, what was not relayed in the outbox.
     await server.retire()
+    async with asyncio.TaskGroup() as drains:
+        for worker in workers:
+            # Nobody waits for an upload to be heard to its end: another replica goes on with it.
+            drains.create_task(worker.drain(settings.drain_s / 10))
     await server.stop(settings.drain_s / 2)
 
 
-async def converse(settings: Settings, database: postgres.Database, schema: Schema, cursors: Cursors) -> None:
-    """Exchange facts with the broker for the life of the process."""
+def _upload_limits(settings: Settings) -> UploadLimits:
+    return UploadLimits(
+        uploads_max=settings.uploads_per_account,
+        bytes_max=settings.upload_bytes_per_account,
+        life_s=settings.upload_life_s,
+        attempts_max=settings.upload_attempts_max,
+    )
+
+
+async def converse(
+    settings: Settings,
+    database: postgres.Database,
+    schema: Schema,
+    cursors: Cursors,
+    queue: jobs.Queue,
+    handlers: Mapping[str, Handler],
+    workers: list[Worker],
+) -> None:
+    """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
+    streams = (outbox.EVENTS, jobs.JOBS, jobs.DLQ)
+    policies = {
+        KIND: Policy(
+            delays_s=settings.upload_retry_delays_s,
+            deadline_s=settings.upload_deadline_s,
+            concurrency=settings.upload_concurrency,
+        )
+    }
     async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
-        for stream in (outbox.EVENTS, jobs.DLQ):
+        for stream in streams:
             await broker.declared(stream)
+        for kind, handle in handlers.items():
+            workers.append(Worker(kind, handle, database=database, queue=queue, broker=broker, policy=policies[kind]))
         transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
-            group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, jobs.DLQ)).run())
+            group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
+            for worker in workers:
+                group.create_task(worker.run())
 
 
 def main() -> None:

@@ -23,3 +23,6 @@ LOGIN_FAILURES = Counter(
     "Logins refused. reason: unknown_account, wrong_password, busy, refresh_(unknown, expired, revoked, reused).",
     ["reason"],
 )
+UPLOADS = Counter("uploads_total", "Uploads by how their job ended: completed, refused or dead.", ["result"])
+for _result in ("completed", "refused", "dead"):
+    UPLOADS.labels(_result)

@@ -13,7 +13,7 @@ from chassis.errors import AppError, Kind
 from services.meetings.checks import not_found
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0003"
+REVISION = "0004"
 SOURCE = "meetings"
 
 METADATA = sa.MetaData()

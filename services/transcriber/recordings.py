@@ -24,6 +24,7 @@ from services.transcriber.transcript import Ledger, seconds
 
 log = telemetry.logger(__name__)
 
+
 @dataclass(frozen=True, slots=True)
 class RecordingSettings:
     """How recordings are heard: `parallel` utterances of all of them at one time."""
