@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from verbatim.transcriber.v1 import recordings_pb2 as pb
+from verbatim.transcript.v1 import transcript_pb2
 
 from chassis import bus, ids
 from chassis.errors import AppError, Kind
@@ -219,7 +220,7 @@ def progress(value: float) -> pb.TranscribeUploadResponse:
     return pb.TranscribeUploadResponse(progress=value)
 
 
-CLOSED = pb.TranscribeUploadResponse(closed={})
+CLOSED = pb.TranscribeUploadResponse(closed=transcript_pb2.Closed())
 AWAY = AppError(Kind.UNAVAILABLE, "A part of the service does not answer.", retry_after_s=0.0)
 
 
