@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from chassis import ids
-from chassis.broker import Broker
+from chassis import bus, ids
 from chassis.errors import AppError, Kind
 from chassis.objects import Held, Objects, Overtaken
 from chassis.tests.servers import NatsServer
@@ -21,21 +20,10 @@ MIB = 1024**2
 
 @asynccontextmanager
 async def bucket(server: NatsServer, *, bytes_max: int = 64 * MIB) -> AsyncIterator[Objects]:
-    broker = Broker(server.url, "test")
-    connecting = asyncio.create_task(broker.keep_connected())
-    objects = Objects(lambda: broker.bus, "TEST")
-    try:
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    await broker.bus.declare(objects.stream(bytes_max))
-                    break
-                except AppError:
-                    await asyncio.sleep(0.01)
+    async with bus.connect(server.url, name="test", replicas=1) as broker:
+        objects = Objects(lambda: broker, "TEST")
+        await broker.declare(objects.stream(bytes_max))
         yield objects
-    finally:
-        connecting.cancel()
-        await asyncio.wait([connecting])
 
 
 async def read(objects: Objects, name: str, size: int) -> bytes:

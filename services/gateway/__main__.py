@@ -7,16 +7,19 @@ from functools import partial
 
 from chassis import lifecycle
 from chassis.lifecycle import HttpServer, Lifecycle
+from chassis.objects import Objects
 from chassis.rpc import Identity, peer
 from chassis.settings import load
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
+from services.gateway.broker import Broker
 from services.gateway.captions import NatsCaptions
 from services.gateway.connection import LiveLimits
 from services.gateway.entries import StoredEntries
 from services.gateway.live import LiveEndpoint
 from services.gateway.relay import Fleet
 from services.gateway.settings import Settings
+from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
 
 
@@ -36,6 +39,11 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     entries = StoredEntries(meetings, insights, timeout_s=settings.call_timeout_s)
     viewers = Viewers(entries, captions, _viewer_limits(settings))
 
+    # A connection of its own: captions need not wait behind files.
+    storage = Broker(settings.nats_url, f"{life.replica}-uploads")
+    life.spawn(storage.run(), "uploads")
+    desk = UploadDesk(meetings, Objects(storage.require, BUCKET), _upload_settings(settings))
+
     app = public_app(
         settings,
         access_tokens=access_tokens,
@@ -43,6 +51,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         insights_peer=insights,
         live=live,
         viewers=viewers,
+        desk=desk,
         readiness=life.readiness,
     )
     server = HttpServer(
@@ -76,6 +85,15 @@ def _limits(settings: Settings) -> LiveLimits:
         heartbeat_s=settings.heartbeat_s,
         sessions_per_account=settings.sessions_per_account,
         token_grace_s=settings.token_grace_s,
+    )
+
+
+def _upload_settings(settings: Settings) -> UploadSettings:
+    return UploadSettings(
+        file_bytes_max=settings.upload_bytes_max,
+        at_once_max=settings.uploads_at_once_max,
+        idle_s=settings.upload_idle_s,
+        call_s=settings.call_timeout_s,
     )
 
 

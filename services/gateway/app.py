@@ -14,11 +14,13 @@ from chassis import telemetry
 from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import errors, pages
-from services.gateway.api import accounts, insights, meetings, tasks, transcripts
+from services.gateway.api import accounts, insights, jobs, meetings, tasks, transcripts, tus, uploads
 from services.gateway.api import viewers as viewers_api
 from services.gateway.auth import AccessTokens
+from services.gateway.bodies import BodyLimits
 from services.gateway.edge import Edge
 from services.gateway.settings import Settings
+from services.gateway.uploading import UploadDesk
 from services.gateway.viewers import Viewers
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
@@ -45,6 +47,7 @@ def public_app(
     insights_peer: Peer,
     live: ASGIApp,
     viewers: Viewers,
+    desk: UploadDesk,
     readiness: Readiness,
 ) -> Edge:
     """Return the ASGI callable of the public port."""
@@ -68,9 +71,13 @@ def public_app(
     app.include_router(viewers_api.routes(viewers))
     app.include_router(tasks.routes(meetings_peer, timeout_s=call_s))
     app.include_router(insights.routes(insights_peer, timeout_s=call_s))
+    app.include_router(jobs.routes(meetings_peer, insights_peer, timeout_s=call_s))
+    app.include_router(tus.routes(desk))
+    app.include_router(uploads.routes(desk))
     _add_health(app, readiness)
     _add_pages(app)
-    return Edge(app, {"/transcribe": live}, body_bytes_max=settings.body_bytes_max, origins=settings.allowed_origins)
+    bodies = BodyLimits(settings.body_bytes_max, {"/api/uploads": settings.upload_bytes_max})
+    return Edge(app, {"/transcribe": live}, bodies=bodies, origins=settings.allowed_origins)
 
 
 def _add_health(app: FastAPI, readiness: Readiness) -> None:

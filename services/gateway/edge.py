@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from services.gateway import errors
+from services.gateway.bodies import BodyLimits
 from services.gateway.metrics import ACTIVE_REQUESTS, REQUESTS
 
 log = telemetry.logger(__name__)
@@ -18,6 +21,9 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _QUIET_ROUTES = frozenset({"/healthz", "/readyz"})
 
 _EVENT_STREAM = b"text/event-stream"
+# What is left of a body after the answer is read and thrown away, if it is no more than this.
+_DRAINED_BYTES_MAX = 64 * 1024
+_LINGER_S = 3.0
 
 _PAGE_POLICY = b"default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 _DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
@@ -38,11 +44,11 @@ class Edge:
     """
 
     def __init__(
-        self, rest: ASGIApp, sockets: Mapping[str, ASGIApp], *, body_bytes_max: int, origins: Sequence[str]
+        self, rest: ASGIApp, sockets: Mapping[str, ASGIApp], *, bodies: BodyLimits, origins: Sequence[str]
     ) -> None:
         self._rest = rest
         self._sockets = dict(sockets)
-        self._body_bytes_max = body_bytes_max
+        self._bodies = bodies
         self._origins = frozenset(origin.encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +73,7 @@ class Edge:
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        request = _Request(scope, receive, send, self._body_bytes_max, self._origins)
+        request = _Request(scope, receive, send, self._bodies.of(scope["path"]), self._origins)
         active = ACTIVE_REQUESTS.labels(method)
         active.inc()
         with telemetry.bound(request.id):
@@ -86,7 +92,7 @@ class Edge:
     async def _answer(self, request: _Request) -> None:
         scope = request.scope
         try:
-            if request.declared_bytes > self._body_bytes_max:
+            if request.declared_bytes > request.body_bytes_max:
                 raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
             if request.is_preflight:
                 await request.send_preflight()
@@ -122,15 +128,34 @@ class _Request:
         )
         self._receive = receive
         self._send = send
-        self._bytes_left = body_bytes_max
+        self.body_bytes_max = body_bytes_max
+        self._received_bytes = 0
+        self._received_all = False
+        self._closing = False
+        self._chunked = b"transfer-encoding" in headers
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            self._bytes_left -= len(message.get("body", b""))
-            if self._bytes_left < 0:
+            self._received_bytes += len(message.get("body", b""))
+            self._received_all = not message.get("more_body", False)
+            if self._received_bytes > self.body_bytes_max:
                 raise errors.too_long()
         return message
+
+    async def _linger(self) -> None:
+        """Read on for a moment and throw it away: a client that is cut off while it sends may never see the answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while not self._received_all:
+                    message = await self._receive()
+                    self._received_all = message["type"] != "http.request" or not message.get("more_body", False)
+
+    @property
+    def _leaves_body(self) -> bool:
+        """Whether much of the body is still to come: then the connection ends with the answer, nobody reads it."""
+        left = self.declared_bytes - self._received_bytes
+        return not self._received_all and (self._chunked or left > _DRAINED_BYTES_MAX)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -139,6 +164,10 @@ class _Request:
             message["headers"] = [*message["headers"], *self._added(own)]
             if own.get(b"content-type") == _EVENT_STREAM:
                 self.stream_began = time.perf_counter()
+        elif self._closing and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
     def _added(self, own: dict[bytes, bytes]) -> Headers:
@@ -150,6 +179,9 @@ class _Request:
         ]
         if b"cache-control" not in own:
             added.append((b"cache-control", b"no-store"))
+        if self._leaves_body:
+            self._closing = True
+            added.append((b"connection", b"close"))
         if self._origin:
             added += [
                 (b"access-control-allow-origin", self._origin),

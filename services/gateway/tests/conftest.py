@@ -20,16 +20,21 @@ from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_t
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 
 from chassis import ids
 from chassis.lifecycle import HttpServer
+from chassis.objects import Objects
 from chassis.rpc import Identity, Server, peer
 from services.gateway import errors
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
+from services.gateway.broker import Broker
 from services.gateway.entries import StoredEntries
 from services.gateway.settings import Settings
+from services.gateway.tests.fake_uploads import FakeUploads
 from services.gateway.tests.fakes import FakeAccounts, FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
 
 VIEWER_LIMITS = ViewerLimits(poll_s=30.0, hurry_s=0.05, insights_wait_s=0.2)
@@ -77,9 +82,11 @@ class Gateway:
     meetings: FakeMeetings = field(default_factory=FakeMeetings)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
+    uploads: FakeUploads = field(default_factory=FakeUploads)
     faults: dict[str, str] = field(default_factory=dict)
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     viewers: Viewers = field(init=False)
+    objects: Objects = field(init=False)
     port: int = 0
     client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
     backends: list[Server] = field(default_factory=list)
@@ -125,6 +132,7 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             (add_AccountsServiceServicer_to_server, gateway.accounts),
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
+            (add_UploadsServiceServicer_to_server, gateway.uploads),
         )
         insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
         gateway.backends = [meetings, insights]
@@ -141,6 +149,17 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
         insights_peer = await stack.enter_async_context(peer(settings.insights_target, identity))
         entries = StoredEntries(meetings_peer, insights_peer, timeout_s=settings.call_timeout_s)
         gateway.viewers = Viewers(entries, gateway.captions, viewer_limits)
+        # Without a running connection the broker is away, which most tests need not know.
+        storage = Broker(settings.nats_url, "gateway under test")
+        if "nats_url" in changed:
+            connecting = asyncio.create_task(storage.run())
+            stack.callback(connecting.cancel)
+        gateway.objects = Objects(storage.require, BUCKET)
+        upload_settings = UploadSettings(
+            file_bytes_max=settings.upload_bytes_max,
+            at_once_max=settings.uploads_at_once_max,
+            idle_s=settings.upload_idle_s,
+        )
         app = public_app(
             settings,
             access_tokens=AccessTokens(settings.auth_public_key),
@@ -148,6 +167,7 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             insights_peer=insights_peer,
             live=_live,
             viewers=gateway.viewers,
+            desk=UploadDesk(meetings_peer, gateway.objects, upload_settings),
             readiness=gateway.readiness,
         )
         server = HttpServer(app, "127.0.0.1", 0, http="httptools", ws="websockets-sansio", timeout_graceful_shutdown=1)
