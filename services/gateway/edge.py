@@ -40,12 +40,14 @@ class Edge:
     """The one ASGI callable of the public port.
 
     Sends WebSockets to the endpoint of their path, everything else to `rest`. The frames of a socket pass by
-    untouched: there are hundreds of thousands of them.
+    untouched: there are hundreds of thousands of them. When it is `leaving`, each answer asks for the end of its
+    connection, so that nobody has one left to send on when the port is closed.
     """
 
     def __init__(
         self, rest: ASGIApp, sockets: Mapping[str, ASGIApp], *, bodies: BodyLimits, origins: Sequence[str]
     ) -> None:
+        self.leaving = False
         self._rest = rest
         self._sockets = dict(sockets)
         self._bodies = bodies
@@ -73,7 +75,7 @@ class Edge:
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        request = _Request(scope, receive, send, self._bodies.of(scope["path"]), self._origins)
+        request = _Request(scope, receive, send, self._bodies.of(scope["path"]), self._origins, last=self.leaving)
         active = ACTIVE_REQUESTS.labels(method)
         active.inc()
         with telemetry.bound(request.id):
@@ -112,7 +114,7 @@ class _Request:
     """One request on its way through: counts its body, dresses its answer."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int, origins: frozenset[bytes]
+        self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int, origins: frozenset[bytes], *, last: bool
     ) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         self.scope = scope
@@ -133,6 +135,7 @@ class _Request:
         self._received_all = False
         self._closing = False
         self._chunked = b"transfer-encoding" in headers
+        self._last = last
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -177,11 +180,11 @@ class _Request:
             (b"content-security-policy", _PAGE_POLICY if is_page else _DATA_POLICY),
             *_SECURITY,
         ]
+        self._closing = self._leaves_body
+        if self._last or self._closing:
+            added.append((b"connection", b"close"))
         if b"cache-control" not in own:
             added.append((b"cache-control", b"no-store"))
-        if self._leaves_body:
-            self._closing = True
-            added.append((b"connection", b"close"))
         if self._origin:
             added += [
                 (b"access-control-allow-origin", self._origin),

@@ -95,9 +95,9 @@ async def start(
     life.ready()
 
     await life.until_stop()
-    await server.retire()
     service.retire()
     files.retire()
+    await server.retire()
     await sessions.drain(settings.drain_s * 0.6)
     service.hang_up()
     await server.stop(settings.drain_s * 0.2)
