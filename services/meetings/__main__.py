@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
@@ -15,9 +14,10 @@ from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
 from chassis.migrations import Schema, migrate
+from chassis.objects import Objects
 from chassis.pool import Limits
 from chassis.relay import Relay
-from chassis.worker import Handler, Policy, Worker
+from chassis.worker import Policy, Worker
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
 from services.meetings.entries_store import EntriesStore
@@ -35,7 +35,7 @@ from services.meetings.tokens import AccessTokens
 from services.meetings.transcript_store import TranscriptStore
 from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
 from services.meetings.upload_tables import job_rows
-from services.meetings.uploads import KIND, UploadLimits
+from services.meetings.uploads import BUCKET, KIND, UploadLimits
 from services.meetings.uploads_api import UploadsApi
 from services.meetings.uploads_store import UploadsStore
 
@@ -84,8 +84,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     workers: list[Worker] = []
     patient = database.patient()
     files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
-    handlers = {KIND: UploadJobs(UploadsStore(patient, queue, limits), files).handle}
-    life.spawn(converse(settings, patient, schema, cursors, queue, handlers, workers), "events and jobs")
+    life.spawn(converse(settings, patient, schema, cursors, queue, files, workers), "events and jobs")
     life.ready()
     await life.until_stop()
 
@@ -113,24 +112,24 @@ async def converse(
     schema: Schema,
     cursors: Cursors,
     queue: jobs.Queue,
-    handlers: Mapping[str, Handler],
+    files: TranscriberPeer,
     workers: list[Worker],
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
     streams = (outbox.EVENTS, jobs.JOBS, jobs.DLQ)
-    policies = {
-        KIND: Policy(
-            delays_s=settings.upload_retry_delays_s,
-            deadline_s=settings.upload_deadline_s,
-            concurrency=settings.upload_concurrency,
-        )
-    }
+    policy = Policy(
+        delays_s=settings.upload_retry_delays_s,
+        deadline_s=settings.upload_deadline_s,
+        concurrency=settings.upload_concurrency,
+        ack_wait_s=15.0,
+    )
     async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
         for stream in streams:
             await broker.declared(stream)
-        for kind, handle in handlers.items():
-            workers.append(Worker(kind, handle, database=database, queue=queue, broker=broker, policy=policies[kind]))
+        objects = Objects(lambda: broker, BUCKET)
+        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), files, objects.remove)
+        workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
         transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())

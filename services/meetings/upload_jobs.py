@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -65,9 +65,18 @@ class TranscriberPeer:
 class UploadJobs:
     """Handles jobs of the kind `upload`; the key is the upload's id."""
 
-    def __init__(self, store: UploadsStore, transcriber: Transcriber, *, postpone_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        store: UploadsStore,
+        transcriber: Transcriber,
+        remove: Callable[[str], Awaitable[None]],
+        *,
+        postpone_s: float = 2.0,
+    ) -> None:
+        """`remove` takes an upload's file away. Raises AppError."""
         self._store = store
         self._transcriber = transcriber
+        self._remove = remove
         self._postpone_s = postpone_s
 
     async def handle(self, run: Run) -> Effect:
@@ -132,6 +141,8 @@ class UploadJobs:
 
     async def _refuse(self, upload: Upload, why: str) -> None:
         await self._store.refuse(upload, why)
+        with suppress(AppError):  # then the janitor does it
+            await self._remove(upload.id)
         metrics.UPLOADS.labels("refused").inc()
         raise Refused(why)
 

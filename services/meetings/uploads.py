@@ -9,6 +9,8 @@ from services.meetings.checks import Checks, clean_line
 from services.meetings.meetings import TITLE_LONGEST, UNTITLED
 
 KIND = "upload"
+BUCKET = "UPLOADS"
+"""Of the object store: the files, by the id of their upload."""
 CONTAINERS = ("mp3", "wav", "ogg", "webm", "mp4")
 _FILE_NAME_LONGEST = 255
 

@@ -131,7 +131,7 @@ class Turnstile:
 
     def _forget(self, lane: Lane, session_id: str, turn: asyncio.Future[None]) -> None:
         queue = self._waiting[lane].get(session_id)
-        if queue is not None:
+        if queue is not None and turn in queue:
             queue.remove(turn)
             if not queue:
                 del self._waiting[lane][session_id]
@@ -157,8 +157,10 @@ class Turnstile:
                 turn = queue.popleft()
                 if queue:
                     sessions[session_id] = queue
-                self._running[lane] += 1
-                turn.set_result(None)
+                # One that was called off in the same moment has not had the time to leave the queue.
+                if not turn.done():
+                    self._running[lane] += 1
+                    turn.set_result(None)
         if any(self._waiting.values()):
             self._open_later()
 

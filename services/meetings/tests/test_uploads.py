@@ -231,10 +231,14 @@ class Workshop:
         self.database = database
         self.broker = broker
         self.uploads = uploads
+        self.removed: list[str] = []
+
+    async def _remove(self, upload_id: str) -> None:
+        self.removed.append(upload_id)
 
     async def ends(self, upload: Upload, transcriber: ScriptedTranscriber, *statuses: Status) -> Job:
         """Let a worker work until the job is over, or has one of the statuses."""
-        jobs = UploadJobs(self.uploads, transcriber, postpone_s=0.05)
+        jobs = UploadJobs(self.uploads, transcriber, self._remove, postpone_s=0.05)
         worker = Worker(
             KIND, jobs.handle, database=self.database, queue=queue(), broker=self.broker, policy=QUICK
         )  # fmt: skip
@@ -297,6 +301,7 @@ async def test_a_file_that_cannot_be_read_fails_with_a_reason_for_people(
     assert (job.status, job.error, job.attempts) == (Status.FAILED, "The end of the file is missing.", 1)
     assert (await meetings.get(owner, upload.meeting_id)).status == "failed"
     assert await workshop.uploads.needed([upload.id]) == []
+    assert workshop.removed == [upload.id]
 
 
 @pytest.mark.req("R-JOB-1", "R-HEAL-2")
