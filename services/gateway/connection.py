@@ -14,6 +14,8 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 
 from chassis.errors import TABLE, AppError, Kind
 from services.gateway import metrics, wire
+from services.gateway.admission import Meter
+from services.gateway.bucket import Bucket
 from services.gateway.relay import Link
 
 Message = MutableMapping[str, Any]
@@ -37,7 +39,8 @@ class LiveLimits:
     in_flight_bytes: int = 1024 * 1024
     hold_pause_s: float = 1.0
     faults_max: int = 100
-    sessions_per_account: int = 50
+    controls_per_s: float = 20.0
+    controls_at_once: float = 100.0
     token_grace_s: float = 30.0
 
 
@@ -47,6 +50,7 @@ class Connection:
     def __init__(self, receive: Receive, send: Send, request_id: str, limits: LiveLimits) -> None:
         self.request_id = request_id
         self.session_id = ""
+        self.meter = Meter()
         self._receive = receive
         self._send = send
         self._limits = limits
@@ -55,6 +59,7 @@ class Connection:
         self._event = 0
         self._resuming = False
         self._faults = 0
+        self._controls = Bucket(limits.controls_per_s, limits.controls_at_once, asyncio.get_running_loop().time)
         self._sent_offset = 0
         self._acked_offset = 0
         self._holding = False
@@ -123,6 +128,8 @@ class Connection:
                 if frame is not None:
                     await self._audio(frame)
                 else:
+                    # What is too much is read later: nothing that a client says is lost, and its pings are answered.
+                    await asyncio.sleep(self._controls.take())
                     self._control(message.get("text") or "")
             except AppError as error:
                 self._faults += 1
@@ -159,6 +166,7 @@ class Connection:
     def on_event(self, event: relay.ServerEvent) -> None:
         """Pass an event on to the client."""
         kind = event.WhichOneof("kind")
+        self.meter.on_event(event)
         if kind == "problem":
             self._on_problem(event.problem)
             return

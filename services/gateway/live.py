@@ -7,9 +7,6 @@ transcriber's logs: when this process dies, clients resume through another.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
@@ -17,28 +14,30 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
-from chassis.rpc import Peer
 from services.gateway import metrics, wire
-from services.gateway.auth import AccessTokens, Principal
+from services.gateway.admission import Admission, Overloaded
+from services.gateway.auth import STREAM, Principal
 from services.gateway.connection import RESTARTING, Connection, LiveLimits, Message, Receive, Send
+from services.gateway.entrance import Entrance
 from services.gateway.relay import Fleet
 
 log = telemetry.logger(__name__)
 
 _INTERNAL = 1011
+_OVERLOADED = 1013
 
 
 class LiveEndpoint:
     """The ASGI application for `/transcribe`."""
 
-    def __init__(self, fleet: Fleet, meetings: Peer, access_tokens: AccessTokens, limits: LiveLimits) -> None:
+    def __init__(self, fleet: Fleet, entrance: Entrance, admission: Admission, limits: LiveLimits) -> None:
         self._fleet = fleet
-        self._meetings = meetings
-        self._stub = meetings_pb2_grpc.MeetingsServiceStub(meetings.channel)
-        self._access_tokens = access_tokens
+        self._meetings = entrance.meetings
+        self._stub = meetings_pb2_grpc.MeetingsServiceStub(entrance.meetings.channel)
+        self._entrance = entrance
+        self._admission = admission
         self._limits = limits
         self._connections: set[Connection] = set()
-        self._seats: Counter[str] = Counter()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -54,17 +53,19 @@ class LiveEndpoint:
         self._empty.clear()
         metrics.WS_SESSIONS.inc()
         try:
-            await self._serve(connection, headers)
+            await self._serve(connection, scope, headers)
         finally:
             metrics.WS_SESSIONS.dec()
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
 
-    async def _serve(self, connection: Connection, headers: dict[str, str]) -> None:
+    async def _serve(self, connection: Connection, scope: Message, headers: dict[str, str]) -> None:
         writer = asyncio.create_task(connection.write())
         try:
-            await self._converse(connection, headers)
+            await self._converse(connection, scope, headers)
+        except Overloaded as error:
+            connection.fail(error, close_code=_OVERLOADED)
         except AppError as error:
             connection.fail(error)
         except Exception:
@@ -75,43 +76,48 @@ class LiveEndpoint:
             connection.finish_writing()
             await writer
 
-    async def _converse(self, connection: Connection, headers: dict[str, str]) -> None:
+    async def _converse(self, connection: Connection, scope: Message, headers: dict[str, str]) -> None:
         if self._draining:
             raise AppError(Kind.UNAVAILABLE, "The service is restarting.", retry_after_s=0.0)
         start = await connection.read_start()
         if start is None:
             return
-        principal = self._authenticate(start, headers)
+        principal = await self._authenticate(start, scope, headers)
         session_id = start.resume.session_id if start.resume else ids.new_id()
-        link = await self._fleet.choose(session_id, self._limits.transcriber_s)
-        if start.resume:
-            event = self._resume(start.resume, principal, connection.request_id)
-        else:
-            event = await self._open(session_id, start, principal, connection.request_id)
-        with self._seat(principal), connection.until(principal.expires_at + self._limits.token_grace_s):
-            await connection.join(link, session_id, event)
-            await connection.read()
+        admitted = self._admission.session(
+            principal.account_id,
+            session_id,
+            connection.meter,
+            address=scope["client"][0],
+            resumed=start.resume is not None,
+        )
+        async with admitted:
+            link = await self._fleet.choose(session_id, self._limits.transcriber_s)
+            if start.resume:
+                event = self._resume(start.resume, principal, connection.request_id)
+            else:
+                event = await self._open(session_id, start, principal, connection.request_id)
+            with (
+                connection.until(principal.expires_at + self._limits.token_grace_s),
+                self._entrance.revocations.watched(principal, connection.fail),
+            ):
+                await connection.join(link, session_id, event)
+                await connection.read()
 
-    @contextmanager
-    def _seat(self, principal: Principal) -> Iterator[None]:
-        """Count the account's sessions on this replica. Raises AppError(RATE_LIMIT_EXCEEDED) when it has too many."""
-        taken = self._seats[principal.account_id]
-        if taken >= self._limits.sessions_per_account:
-            raise AppError(Kind.RATE_LIMIT_EXCEEDED, "Too many live sessions of this account.", retry_after_s=10.0)
-        self._seats[principal.account_id] += 1
-        try:
-            yield
-        finally:
-            self._seats[principal.account_id] -= 1
-            if not self._seats[principal.account_id]:
-                del self._seats[principal.account_id]
-
-    def _authenticate(self, start: wire.StartMessage, headers: dict[str, str]) -> Principal:
+    async def _authenticate(self, start: wire.StartMessage, scope: Message, headers: dict[str, str]) -> Principal:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         token = start.token or (bearer if scheme.lower() == "bearer" else "")
-        if not token:
-            raise AppError(Kind.UNAUTHORIZED, "A token is needed: in the start message or as Authorization header.")
-        return self._access_tokens.authenticate(token)
+        if ticket := wire.ticket_of(scope.get("query_string", b"")):
+            principal = await self._entrance.tickets.redeem(ticket)
+            self._entrance.revocations.check(principal)
+        elif token:
+            principal = await self._entrance.credentials.authenticate(token)
+        else:
+            raise AppError(
+                Kind.UNAUTHORIZED, "A token is needed: in the start message, as Authorization header, or a ticket."
+            )
+        principal.require(STREAM)
+        return principal
 
     def _resume(self, resume: wire.ResumeRequest, principal: Principal, request_id: str) -> relay.ClientEvent:
         metrics.WS_RESUMES.inc()

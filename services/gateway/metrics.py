@@ -39,3 +39,29 @@ for _suffix in ("mp3", "wav", "ogg", "webm", "mp4", "m4a"):
     UPLOADS_RECEIVED.labels(_suffix)
 for _code in ("payload_too_large", "unsupported_media_type", "validation_failed", "rate_limit_exceeded"):
     UPLOADS_REJECTED.labels(_code)
+WS_REJECTED = Counter(
+    "ws_rejected_total", "Live sockets closed with 1008: what was sent no client needs to send.", ["reason"]
+)
+
+RATE_LIMITED = Counter("rate_limited_total", "Requests and sessions denied because of a quota.", ["scope"])
+LOAD = Gauge("load", "Cost of the requests under way, in small reads.")
+LOAD_MAX = Gauge("load_max", "Cost of the requests that may be under way at once.")
+LOAD_SHED = Counter("load_shed_total", "Requests and sessions put off because there was too much to do.", ["priority"])
+CONNECTIONS = Gauge("http_server_connections", "Open connections on the public port.")
+CONNECTIONS_REFUSED = Counter(
+    "http_server_connections_refused_total",
+    "Connections that we ended: `crowd` too many of one address, `full` too many of all, `head`, `body`, `read`: slow.",
+    ["reason"],
+)
+AUDIO_CHARGED = Counter("audio_charged_seconds_total", "Live audio that was charged to accounts.")
+for _scope in ("ip", "account", "starts", "route", "sessions", "audio"):
+    RATE_LIMITED.labels(_scope)
+for _priority in ("running", "normal", "heavy"):
+    LOAD_SHED.labels(_priority)
+for _reason in ("crowd", "full", "head", "body", "read"):
+    CONNECTIONS_REFUSED.labels(_reason)
+REVOKED_CLOSED = Counter("revoked_closed_total", "Live sockets and viewers closed by a revocation.")
+REVOCATION_LOOKS = Counter("revocation_looks_total", "Times that we asked what is revoked.", ["result"])
+STALE_CREDENTIALS = Counter(
+    "stale_credentials_total", "Credentials taken as last known, because they could not be checked.", ["kind"]
+)

@@ -1,12 +1,15 @@
-"""Start the meetings service, or bring its database to the newest schema (`migrate`)."""
+"""Start the meetings service, or do one of its commands (`commands.py`)."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import sys
 from pathlib import Path
 
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
+from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
+from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
@@ -18,20 +21,29 @@ from chassis.objects import Objects
 from chassis.pool import Limits
 from chassis.relay import Relay
 from chassis.worker import Policy, Worker
+from services.meetings import commands
+from services.meetings.accounts_api import AccountsApi, ApiKeysApi, LoginsApi
 from services.meetings.accounts_store import AccountsStore
-from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
+from services.meetings.api import MeetingsApi, TasksApi
+from services.meetings.api_keys_store import ApiKeysStore
+from services.meetings.departures import DepartureConsumer
+from services.meetings.devices import Devices
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
+from services.meetings.guards import Rules, Slowing, Window
+from services.meetings.guards_store import Guards
+from services.meetings.housekeeping import Housekeeping
 from services.meetings.leadership import Leadership
-from services.meetings.login import Login
+from services.meetings.login import Login, utc_now
+from services.meetings.logins_store import Lives, LoginsStore
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
-from services.meetings.passwords import passwords
+from services.meetings.passwords import Passwords, passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
 from services.meetings.store import REVISION, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
-from services.meetings.tokens import AccessTokens
+from services.meetings.tokens import AccessTokens, RefreshTokens, derived
 from services.meetings.transcript_store import TranscriptStore
 from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
 from services.meetings.upload_tables import job_rows
@@ -45,8 +57,17 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 log = telemetry.logger(__name__)
 
 
-async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
-    """Live one life: start, ready, drain."""
+async def start(
+    life: lifecycle.Lifecycle,
+    settings: Settings,
+    *,
+    transcript_consumer: type[TranscriptConsumer] = TranscriptConsumer,
+    grpc_server: type[rpc.Server] = rpc.Server,
+) -> None:
+    """Live one life: start, ready, drain.
+
+    The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
+    """
     key = settings.service_auth_key.get_secret_value()
     database = await life.exits.enter_async_context(
         postgres.database(
@@ -59,17 +80,14 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     hashing = life.exits.enter_context(
         passwords(workers=settings.password_workers, queue_max=settings.password_queue_max)
     )
-    signing = AccessTokens(settings.auth_private_key.get_secret_value(), settings.access_token_life_s)
     cursors = Cursors(key)
-    accounts = AccountsStore(database)
-    login = Login(accounts, hashing, signing, refresh_life_s=settings.refresh_token_life_s)
 
     identity = rpc.Identity(SERVICE, key)
     transcribers = await life.exits.enter_async_context(rpc.peer(settings.transcriber_target, identity))
     queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
 
-    server = rpc.Server(settings.grpc_host, settings.grpc_port, identity)
-    server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
+    server = grpc_server(settings.grpc_host, settings.grpc_port, identity)
+    _serve_accounts(server, settings, database, cursors, hashing)
     server.add(
         add_MeetingsServiceServicer_to_server,
         MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
@@ -84,7 +102,10 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     workers: list[Worker] = []
     patient = database.patient()
     files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
-    life.spawn(converse(settings, patient, schema, cursors, queue, files, workers), "events and jobs")
+    life.spawn(
+        converse(settings, patient, schema, cursors, queue, files, workers, transcript_consumer), "events and jobs"
+    )
+    life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
     await life.until_stop()
 
@@ -106,6 +127,45 @@ def _upload_limits(settings: Settings) -> UploadLimits:
     )
 
 
+def _serve_accounts(
+    server: rpc.Server, settings: Settings, database: postgres.Database, cursors: Cursors, hashing: Passwords
+) -> None:
+    key = settings.service_auth_key.get_secret_value()
+    accounts = AccountsStore(database, cursors)
+    logins = LoginsStore(
+        database,
+        Lives(
+            refresh=dt.timedelta(seconds=settings.refresh_token_life_s),
+            login=dt.timedelta(seconds=settings.login_life_s),
+            grace=dt.timedelta(seconds=settings.refresh_grace_s),
+        ),
+    )
+    devices = Devices(derived(key, "devices"), utc_now)
+    guards = Guards(database, _rules(settings), derived(key, "tries"), devices, utc_now)
+    signing = AccessTokens(settings.auth_private_key.get_secret_value(), settings.access_token_life_s)
+    renewing = RefreshTokens(derived(key, "refresh tokens"))
+    login = Login(accounts, logins, hashing, guards, signing, renewing, registration_open=settings.registration_open)
+    server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts, utc_now))
+    server.add(add_ApiKeysServiceServicer_to_server, ApiKeysApi(ApiKeysStore(database, cursors), accounts, utc_now))
+    server.add(add_LoginsServiceServicer_to_server, LoginsApi(logins, database, utc_now))
+
+
+def _rules(settings: Settings) -> Rules:
+    quarter, hour = dt.timedelta(minutes=15), dt.timedelta(hours=1)
+    return Rules(
+        address=Window(settings.login_tries, quarter),
+        pair=Slowing(
+            settings.login_tries,
+            first=dt.timedelta(seconds=settings.login_pause_s),
+            longest=dt.timedelta(seconds=settings.login_pause_max_s),
+        ),
+        account=Window(settings.login_tries_of_account, quarter),
+        device=Window(settings.login_tries, quarter),
+        registration=Window(settings.registrations_per_hour, hour),
+        guess=Window(settings.login_tries, quarter),
+    )
+
+
 async def converse(
     settings: Settings,
     database: postgres.Database,
@@ -114,6 +174,7 @@ async def converse(
     queue: jobs.Queue,
     files: TranscriberPeer,
     workers: list[Worker],
+    transcript_consumer: type[TranscriptConsumer],
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -130,7 +191,7 @@ async def converse(
         objects = Objects(lambda: broker, BUCKET)
         uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), files, objects.remove)
         workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
-        transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
+        transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
@@ -138,16 +199,19 @@ async def converse(
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
             for worker in workers:
                 group.create_task(worker.run())
+            departures = DepartureConsumer(MeetingsStore(database, cursors), TasksStore(database, cursors), broker)
+            group.create_task(departures.run())
 
 
 def main() -> None:
     """Do what the command line says."""
+    said = commands.parse(sys.argv[1:])
     settings = environment.load(Settings)
-    if sys.argv[1:] == ["migrate"]:
+    if said.command == "migrate":
         direct = settings.database_direct_url_meetings.get_secret_value()
         migrate(direct or settings.database_url_meetings.get_secret_value(), MIGRATIONS)
-    elif sys.argv[1:]:
-        raise SystemExit("usage: python -m services.meetings [migrate]")
+    elif said.command is not None:
+        commands.change_account(settings, said)
     else:
         lifecycle.run(SERVICE, settings, lambda life: start(life, settings))
 

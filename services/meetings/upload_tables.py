@@ -5,9 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from chassis import jobs
-from services.meetings.store import METADATA, Id
-
-_Time = sa.DateTime(timezone=True)
+from services.meetings.columns import METADATA, Id, Time, now
 
 job_rows = jobs.jobs_table(METADATA)
 
@@ -25,8 +23,8 @@ uploads = sa.Table(
     sa.Column("job_id", sa.Text),
     # Why the file cannot be transcribed; empty if that is not known of it.
     sa.Column("refusal", sa.Text, nullable=False, server_default=""),
-    sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
-    sa.Column("expires_at", _Time, nullable=False),
+    now("created_at"),
+    sa.Column("expires_at", Time, nullable=False),
     sa.Index("uploads_of_owner", "owner_id", "created_at"),
     sa.Index("uploads_of_meeting", "meeting_id"),
 )  # fmt: skip

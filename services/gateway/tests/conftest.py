@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -18,22 +19,38 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
+from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
+from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 
 from chassis import ids
+from chassis.cache import Cache
 from chassis.lifecycle import HttpServer
+from chassis.limits import Limiter
 from chassis.objects import Objects
-from chassis.rpc import Identity, Server, peer
+from chassis.rpc import Identity, Peer, Server, peer
 from services.gateway import errors
-from services.gateway.app import public_app
-from services.gateway.auth import AccessTokens
+from services.gateway.access_tokens import AccessTokens
+from services.gateway.addresses import Proxies
+from services.gateway.api_key_checks import ApiKeyChecks
+from services.gateway.app import Doors, public_app
 from services.gateway.broker import Broker
+from services.gateway.callers import Callers
+from services.gateway.captcha import Captcha, NoCaptcha
+from services.gateway.credentials import Credentials
+from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
+from services.gateway.external_tokens import NoExternalTokens
+from services.gateway.limits import RateLimits
+from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
+from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
+from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
 from services.gateway.tests.fake_uploads import FakeUploads
-from services.gateway.tests.fakes import FakeAccounts, FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fakes import FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tickets import Tickets
 from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
 
@@ -79,14 +96,20 @@ class Gateway:
 
     signer: Signer
     accounts: FakeAccounts = field(default_factory=FakeAccounts)
+    api_keys: FakeApiKeys = field(default_factory=FakeApiKeys)
+    logins: FakeLogins = field(default_factory=FakeLogins)
+    broker: Broker = field(default_factory=lambda: Broker("nats://127.0.0.1:1", "test"))
+    captcha: Captcha = field(default_factory=NoCaptcha)
     meetings: FakeMeetings = field(default_factory=FakeMeetings)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
     uploads: FakeUploads = field(default_factory=FakeUploads)
     faults: dict[str, str] = field(default_factory=dict)
+    aggressive: bool = False
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     viewers: Viewers = field(init=False)
     objects: Objects = field(init=False)
+    entrance: Entrance = field(init=False)
     port: int = 0
     client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
     backends: list[Server] = field(default_factory=list)
@@ -121,6 +144,25 @@ async def _backend(stack: AsyncExitStack, service: str, *servicers: tuple[Any, o
     return server
 
 
+def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
+    revocations = Revocations()
+    credentials = Credentials(
+        AccessTokens(settings.auth_public_key), ApiKeyChecks(meetings, timeout_s=5.0), NoExternalTokens(), revocations
+    )
+    return Entrance(
+        meetings=meetings,
+        credentials=credentials,
+        tickets=Tickets(SERVICE_KEY, gateway.broker),
+        revocations=revocations,
+        news=RevocationNews(revocations, meetings, gateway.broker, every_s=10.0, timeout_s=5.0),
+        callers=Callers(secure=settings.verbatim_env == "production"),
+        captcha=gateway.captcha,
+        timeout_s=settings.call_timeout_s,
+        login_timeout_s=settings.login_timeout_s,
+        fresh_login_s=settings.fresh_login_s,
+    )
+
+
 @asynccontextmanager
 async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
@@ -130,6 +172,8 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             stack,
             "meetings",
             (add_AccountsServiceServicer_to_server, gateway.accounts),
+            (add_ApiKeysServiceServicer_to_server, gateway.api_keys),
+            (add_LoginsServiceServicer_to_server, gateway.logins),
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
             (add_UploadsServiceServicer_to_server, gateway.uploads),
@@ -142,7 +186,7 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             transcriber_targets="127.0.0.1:1",
             meetings_target=f"127.0.0.1:{meetings.port}",
             insights_target=f"127.0.0.1:{insights.port}",
-            **changed,
+            **{"rate_limits_ip": "", "rate_limits_account": "", "rate_limits_routes": "", **changed},
         )
         identity = Identity("gateway", SERVICE_KEY)
         meetings_peer = await stack.enter_async_context(peer(settings.meetings_target, identity))
@@ -160,17 +204,33 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             at_once_max=settings.uploads_at_once_max,
             idle_s=settings.upload_idle_s,
         )
-        app = public_app(
-            settings,
-            access_tokens=AccessTokens(settings.auth_public_key),
-            meetings_peer=meetings_peer,
-            insights_peer=insights_peer,
-            live=_live,
-            viewers=gateway.viewers,
-            desk=UploadDesk(meetings_peer, gateway.objects, upload_settings),
-            readiness=gateway.readiness,
+        gateway.entrance = _entrance(settings, gateway, meetings_peer)
+        doors = Doors(
+            gateway.entrance,
+            meetings_peer,
+            insights_peer,
+            _live,
+            gateway.viewers,
+            UploadDesk(meetings_peer, gateway.objects, upload_settings),
         )
-        server = HttpServer(app, "127.0.0.1", 0, http="httptools", ws="websockets-sansio", timeout_graceful_shutdown=1)
+        rates = RateLimits(
+            Limiter(Cache("", service="gateway", replica="test")),
+            settings.rules,
+            aggressive_factor=settings.rate_limits_aggressive,
+            is_aggressive=lambda: gateway.aggressive,
+        )
+        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness)
+        crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
+        patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=1.0)
+        server = HttpServer(
+            app,
+            "127.0.0.1",
+            0,
+            http=partial(PatientHttp, crowd, patience),
+            ws=partial(CountedSocket, crowd),
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=1,
+        )
         serving = asyncio.create_task(server.run_until_exit())
         gateway.port = server.port
         gateway.client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10)
