@@ -12,6 +12,7 @@ from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_serv
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
+from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
 from chassis.pool import Limits
 from chassis.relay import Relay
@@ -26,7 +27,7 @@ from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
-from services.meetings.store import REVISION, outbox_rows, streams_seen
+from services.meetings.store import REVISION, idempotency_keys, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
 from services.meetings.tokens import AccessTokens
 from services.meetings.transcript_store import TranscriptStore
@@ -58,11 +59,12 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
 
     server = rpc.Server(settings.grpc_host, settings.grpc_port, rpc.Identity(SERVICE, key))
     server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
+    keys = IdempotencyKeys(database, idempotency_keys)
     server.add(
         add_MeetingsServiceServicer_to_server,
-        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
+        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database), keys),
     )
-    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors)))
+    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors), keys))
     await server.start()
 
     life.require("database", schema.check)

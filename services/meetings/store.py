@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import outbox, relay
+from chassis import idempotency, outbox, relay
 from chassis.errors import AppError, Kind
 from services.meetings.checks import not_found
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0003"
+REVISION = "0004"
 SOURCE = "meetings"
 
 METADATA = sa.MetaData()
@@ -205,6 +205,8 @@ progress = sa.Table(
     sa.Column("consumer", sa.Text, primary_key=True),
     sa.Column("sequence", sa.BigInteger, nullable=False),
 )  # fmt: skip
+
+idempotency_keys = idempotency.keys_table(METADATA)
 
 outbox_rows = outbox.outbox_table(METADATA)
 inbox_rows = outbox.inbox_table(METADATA)

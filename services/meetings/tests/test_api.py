@@ -14,6 +14,7 @@ from verbatim.meetings.v1.tasks_pb2_grpc import TasksServiceStub, add_TasksServi
 
 from chassis import ids, rpc
 from chassis.errors import AppError, Kind, Problem
+from chassis.idempotency import IdempotencyKeys
 from chassis.rpc import Identity, Peer, Server
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
@@ -35,13 +36,13 @@ WITHIN_S = 10.0
 @pytest.fixture
 async def server(
     accounts: AccountsStore, meetings: MeetingsStore, segments: SegmentsStore, tasks: TasksStore,
-    entries: EntriesStore, quick_passwords: Passwords, private_pem: str,
+    entries: EntriesStore, keys: IdempotencyKeys, quick_passwords: Passwords, private_pem: str,
 ) -> AsyncIterator[Server]:  # fmt: skip
     login = Login(accounts, quick_passwords, AccessTokens(private_pem, 900), refresh_life_s=86400)
     opened = Server("127.0.0.1", 0, Identity("meetings", KEY))
     opened.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
-    opened.add(add_MeetingsServiceServicer_to_server, MeetingsApi(meetings, segments, entries))
-    opened.add(add_TasksServiceServicer_to_server, TasksApi(tasks))
+    opened.add(add_MeetingsServiceServicer_to_server, MeetingsApi(meetings, segments, entries, keys))
+    opened.add(add_TasksServiceServicer_to_server, TasksApi(tasks, keys))
     await opened.start()
     yield opened
     await opened.stop(0)
