@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +350,7 @@ async def test_drain_hands_back_what_does_not_end_in_time(place: Place) -> None:
 
 
 async def test_no_letter_is_lost_when_the_broker_cannot_take_it(place: Place) -> None:
-    await place.bus.js.delete_stream("DLQ")
+    await place.bus.declare(replace(DLQ, max_bytes=1))
 
     async def impossible(run: Run) -> Effect:
         raise AppError(Kind.FORBIDDEN, "No.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, following, library, streaming
+from verbatim_client.cli import accounts, doctor, following, library, streaming
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -41,6 +41,7 @@ def application() -> typer.Typer:
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)
+    app.command("doctor")(doctor.doctor)
     jobs = typer.Typer(help="Work that goes on in the background.", no_args_is_help=True, rich_markup_mode=None)
     jobs.command("show")(library.show_job)
     # With one command alone typer would drop its name.
