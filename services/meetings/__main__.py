@@ -12,6 +12,7 @@ from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
+from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
 from chassis.objects import Objects
 from chassis.pool import Limits
@@ -31,7 +32,7 @@ from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
-from services.meetings.store import REVISION, outbox_rows, streams_seen
+from services.meetings.store import REVISION, idempotency_keys, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
 from services.meetings.transcript_store import TranscriptStore
 from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
@@ -78,11 +79,12 @@ async def start(
     server = grpc_server(settings.grpc_host, settings.grpc_port, identity)
     for register, servicer in account_servicers(settings, database, cursors, hashing):
         server.add(register, servicer)
+    keys = IdempotencyKeys(database, idempotency_keys)
     server.add(
         add_MeetingsServiceServicer_to_server,
-        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
+        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database), keys),
     )
-    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors)))
+    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors), keys))
     limits = _upload_limits(settings)
     server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits)))
     await server.start()

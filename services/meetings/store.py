@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import outbox, relay
+from chassis import idempotency, outbox, relay
 from chassis.errors import AppError, Kind
 from services.meetings import account_tables, upload_tables  # noqa: F401 - their tables are part of METADATA
 from services.meetings.checks import not_found
 from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0006"
+REVISION = "0007"
 SOURCE = "meetings"
 
 
@@ -176,6 +176,8 @@ progress = sa.Table(
     sa.Column("consumer", sa.Text, primary_key=True),
     sa.Column("sequence", sa.BigInteger, nullable=False),
 )  # fmt: skip
+
+idempotency_keys = idempotency.keys_table(METADATA)
 
 outbox_rows = outbox.outbox_table(METADATA)
 inbox_rows = outbox.inbox_table(METADATA)

@@ -15,7 +15,7 @@ from chassis.rpc import Peer
 from services.gateway.api.jobs import Job
 from services.gateway.auth import Who
 from services.gateway.errors import READ, documented
-from services.gateway.resources import ETAG, Id, moment, tag
+from services.gateway.resources import ETAG, REPLAYED, Claimed, Id, moment, tag, tag_replayed
 
 
 class Point(BaseModel):
@@ -86,12 +86,17 @@ def routes(insights: Peer, *, timeout_s: float) -> APIRouter:
         tag(response, answer.insights.version)
         return Insights.of(answer.insights)
 
-    @router.post("/api/insights/{meeting_id}", status_code=202, responses=documented(*READ, Kind.CONFLICT))
-    async def request_insights(meeting_id: Id, who: Who, response: Response) -> Job:
+    @router.post(
+        "/api/insights/{meeting_id}",
+        status_code=202,
+        responses={**documented(*READ, Kind.CONFLICT), 202: {"headers": REPLAYED}},
+    )
+    async def request_insights(meeting_id: Id, who: Who, claim: Claimed, response: Response) -> Job:
         """Ask for the insights to be made again."""
-        request = pb.RequestInsightsRequest(owner_id=who.account_id, meeting_id=meeting_id)
+        request = pb.RequestInsightsRequest(owner_id=who.account_id, meeting_id=meeting_id, claim=claim)
         answer = await insights.call(stub.RequestInsights, request, timeout_s=timeout_s)
         response.headers["Location"] = f"/api/jobs/{answer.job.id}"
+        tag_replayed(response, answer.replayed)
         return Job.of(answer.job)
 
     return router
