@@ -69,7 +69,7 @@ class World:
     def start(self, server: NatsServer) -> None:
         async def enter() -> None:
             for name in ("a", "b"):
-                one = replica(server, name, SETTINGS, NumberedSpeech())
+                one = replica(server, name, SETTINGS, engine=NumberedSpeech())
                 self.replicas[name] = await self._exits.enter_async_context(one)
 
         self.run(enter())
