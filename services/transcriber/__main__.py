@@ -22,6 +22,7 @@ from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
+from services.transcriber.ears import Ears
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser, RecognitionSettings
@@ -57,6 +58,7 @@ async def start(
         await broker.declare(stream)
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
+    ears = Ears()
     transcripts = transcript_log(broker)
     aftercare = aftercare_type(transcripts, audio, recogniser, life.replica)
     heal_jobs = HealJobs(broker, aftercare, HealJobSettings(concurrency=settings.heal_sessions))
@@ -68,6 +70,7 @@ async def start(
         captions=captions,
         replica=life.replica,
         clock=time.monotonic,
+        ears=ears,
         ask_to_heal=heal_jobs.ask,
     )
     sessions = Sessions(
@@ -83,6 +86,7 @@ async def start(
     life.spawn(broker.until_closed(), "broker")
     life.spawn(broker.keep(logs), "streams")
     life.spawn(audio.run(), "audio log")
+    life.spawn(ears.run(), "ears")
     life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
     life.spawn(heal_jobs.run(), "healing")
