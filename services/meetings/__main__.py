@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import sys
 from pathlib import Path
 
-from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
-from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
-from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
@@ -22,28 +18,21 @@ from chassis.pool import Limits
 from chassis.relay import Relay
 from chassis.worker import Policy, Worker
 from services.meetings import commands
-from services.meetings.accounts_api import AccountsApi, ApiKeysApi, LoginsApi
-from services.meetings.accounts_store import AccountsStore
+from services.meetings.account_servicers import account_servicers
 from services.meetings.api import MeetingsApi, TasksApi
-from services.meetings.api_keys_store import ApiKeysStore
 from services.meetings.departures import DepartureConsumer
-from services.meetings.devices import Devices
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
-from services.meetings.guards import Rules, Slowing, Window
-from services.meetings.guards_store import Guards
 from services.meetings.housekeeping import Housekeeping
 from services.meetings.leadership import Leadership
-from services.meetings.login import Login, utc_now
-from services.meetings.logins_store import Lives, LoginsStore
+from services.meetings.login import utc_now
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
-from services.meetings.passwords import Passwords, passwords
+from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
 from services.meetings.store import REVISION, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
-from services.meetings.tokens import AccessTokens, RefreshTokens, derived
 from services.meetings.transcript_store import TranscriptStore
 from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
 from services.meetings.upload_tables import job_rows
@@ -87,7 +76,8 @@ async def start(
     queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
 
     server = grpc_server(settings.grpc_host, settings.grpc_port, identity)
-    _serve_accounts(server, settings, database, cursors, hashing)
+    for register, servicer in account_servicers(settings, database, cursors, hashing):
+        server.add(register, servicer)
     server.add(
         add_MeetingsServiceServicer_to_server,
         MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
@@ -124,45 +114,6 @@ def _upload_limits(settings: Settings) -> UploadLimits:
         bytes_max=settings.upload_bytes_per_account,
         life_s=settings.upload_life_s,
         attempts_max=settings.upload_attempts_max,
-    )
-
-
-def _serve_accounts(
-    server: rpc.Server, settings: Settings, database: postgres.Database, cursors: Cursors, hashing: Passwords
-) -> None:
-    key = settings.service_auth_key.get_secret_value()
-    accounts = AccountsStore(database, cursors)
-    logins = LoginsStore(
-        database,
-        Lives(
-            refresh=dt.timedelta(seconds=settings.refresh_token_life_s),
-            login=dt.timedelta(seconds=settings.login_life_s),
-            grace=dt.timedelta(seconds=settings.refresh_grace_s),
-        ),
-    )
-    devices = Devices(derived(key, "devices"), utc_now)
-    guards = Guards(database, _rules(settings), derived(key, "tries"), devices, utc_now)
-    signing = AccessTokens(settings.auth_private_key.get_secret_value(), settings.access_token_life_s)
-    renewing = RefreshTokens(derived(key, "refresh tokens"))
-    login = Login(accounts, logins, hashing, guards, signing, renewing, registration_open=settings.registration_open)
-    server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts, utc_now))
-    server.add(add_ApiKeysServiceServicer_to_server, ApiKeysApi(ApiKeysStore(database, cursors), accounts, utc_now))
-    server.add(add_LoginsServiceServicer_to_server, LoginsApi(logins, database, utc_now))
-
-
-def _rules(settings: Settings) -> Rules:
-    quarter, hour = dt.timedelta(minutes=15), dt.timedelta(hours=1)
-    return Rules(
-        address=Window(settings.login_tries, quarter),
-        pair=Slowing(
-            settings.login_tries,
-            first=dt.timedelta(seconds=settings.login_pause_s),
-            longest=dt.timedelta(seconds=settings.login_pause_max_s),
-        ),
-        account=Window(settings.login_tries_of_account, quarter),
-        device=Window(settings.login_tries, quarter),
-        registration=Window(settings.registrations_per_hour, hour),
-        guess=Window(settings.login_tries, quarter),
     )
 
 

@@ -86,6 +86,11 @@ class Signer:
         }
         return {name: value for name, value in claims.items() if value is not None}
 
+    def account_of(self, headers: dict[str, str]) -> str:
+        """Return the account for which headers speak."""
+        token = headers["Authorization"].removeprefix("Bearer ")
+        return str(jwt.decode(token, options={"verify_signature": False})["sub"])
+
     def token(self, **changed: Any) -> str:
         return jwt.encode(self.claims(**changed), self.private_key, algorithm="EdDSA")
 
@@ -117,6 +122,10 @@ class Gateway:
     def as_account(self, account_id: str | None = None) -> dict[str, str]:
         """Return headers that speak for an account (a new one by default)."""
         return {"Authorization": f"Bearer {self.signer.token(sub=account_id or ids.new_id())}"}
+
+    def as_admin(self) -> dict[str, str]:
+        """Return headers that speak for somebody who looks after the platform."""
+        return {"Authorization": f"Bearer {self.signer.token(role='admin')}"}
 
     async def new_meeting(self, who: dict[str, str], title: str = "Planning") -> str:
         answer = await self.client.post("/api/meetings", json={"title": title}, headers=who)
@@ -164,9 +173,11 @@ def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
 
 
 @asynccontextmanager
-async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -> AsyncIterator[Gateway]:
+async def running(
+    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, **changed: Any
+) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
-    gateway = Gateway(Signer())
+    gateway = Gateway(Signer(), captcha=captcha or NoCaptcha())
     async with AsyncExitStack() as stack:
         meetings = await _backend(
             stack,
