@@ -12,6 +12,7 @@ DURATION = Histogram(
 )
 
 FILES_REMOVED = Counter("janitor_files_removed_total", "Temporary files removed.")
+UPLOADS_REMOVED = Counter("janitor_uploads_removed_total", "Files in the object store that nobody needed.")
 BYTES_REMOVED = Counter("janitor_removed_bytes_total", "Bytes of temporary files removed.")
 
 DISK_FREE = Gauge("disk_free_bytes", "Bytes free for us on the file system of the data folder.")
