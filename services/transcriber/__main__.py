@@ -71,8 +71,9 @@ async def start(
         ask_to_heal=heal_jobs.ask,
     )
     sessions = Sessions(
-        ports, _session_settings(settings), sessions_max=settings.sessions_max, live_session=live_session
-    )
+        ports, _session_settings(settings), sessions_max=settings.sessions_max,
+        tight=lambda: life.resources.tight, live_session=live_session,
+    )  # fmt: skip
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)

@@ -45,8 +45,8 @@ class Row:
 
     Besides the invariants of all rows: `pause_s_max` is the longest that a session may go without an acknowledgement,
     `rest_perfect` says that no call may fail, `unnoticed` that no client may see anything at all, `heals` that no draft
-    may be left. `control` is the defence whose absence must be noticed; its script is `control_script` where that is
-    shorter. `own_platform` rows share theirs with nobody, so that it may have settings (`env`, by service) and a
+    may be left. `control` is the defence whose absence must be noticed; its script is `control_script` where that can
+    be shorter. `own_platform` rows share theirs with nobody, so that it may have settings (`env`, by service) and a
     `broker_disk`; `limit_s` bounds a play; `impossible` says why a row cannot be played here.
     """
 
