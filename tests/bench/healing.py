@@ -59,10 +59,9 @@ async def run(minutes: float, sessions: int, latency_s: float, breaker_open_s: f
         first, healed = await _heal(client, [one["meeting_id"] for one in meetings], drafts)
         asked = await _requests(platform) - asked
         await client.__aexit__(None, None, None)
-    return (
-        f"{minutes:g} min in {sessions} session(s), {drafts} drafts (drafted in {spoken_s:.0f} s), API {latency_s:g} s per "
-        f"call, breaker {breaker_open_s:g} s: healed {healed - back:.1f} s, healing {healed - first:.1f} s, {asked} calls"
-    )
+    heard = f"{minutes:g} min in {sessions} session(s), {drafts} drafts (drafted in {spoken_s:.0f} s)"
+    given = f"API {latency_s:g} s per call, breaker {breaker_open_s:g} s"
+    return f"{heard}, {given}: healed {healed - back:.1f} s, healing {healed - first:.1f} s, {asked} calls"
 
 
 async def _speak(client: VerbatimClient, speech: bytes) -> dict[str, Any]:
