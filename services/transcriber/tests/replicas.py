@@ -33,8 +33,15 @@ FRAME_BYTES = 3200
 class Replica:
     """One transcriber without its gRPC edge."""
 
-    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings, vendor: Vendor | None = None) -> None:
-        self.engine = CountingSpeech("embedded", "draft" if vendor else "final")
+    def __init__(
+        self,
+        broker: bus.Bus,
+        name: str,
+        settings: SessionSettings,
+        vendor: Vendor | None = None,
+        engine: CountingSpeech | None = None,
+    ) -> None:
+        self.engine = engine or CountingSpeech("embedded", "draft" if vendor else "final")
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
         self.captions = Captions(broker.client.publish)
@@ -62,13 +69,17 @@ class Replica:
 
 @asynccontextmanager
 async def replica(
-    server: NatsServer, name: str, settings: SessionSettings = SETTINGS, vendor: Vendor | None = None
+    server: NatsServer,
+    name: str,
+    settings: SessionSettings = SETTINGS,
+    vendor: Vendor | None = None,
+    engine: CountingSpeech | None = None,
 ) -> AsyncIterator[Replica]:
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(bus.connect(server.url, name=name, replicas=1))
         for stream in (*streams(64 * 1024**2, 16 * 1024**2, 86_400.0), JOBS):
             await broker.declare(stream)
-        one = Replica(broker, name, settings, vendor)
+        one = Replica(broker, name, settings, vendor, engine)
 
         async def note(message: Msg) -> None:
             one.sessions.note_adopted(message.data)
