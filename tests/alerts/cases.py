@@ -82,8 +82,6 @@ def _counter(series: str, fires_per_s: float, quiet_per_s: float, **times: str) 
     )
 
 
-_CLOSED = 'circuit_breaker_state{service="transcriber",dependency="openai",state="closed"}'
-_GIVEN_UP = "transcript_drafts_given_up_total"
 _HEALTHY = {
     f'up{{service="{service}",instance="{service}-1"}}': "1x300" for service in ("gateway", "transcriber", "meetings")
 }
@@ -240,17 +238,4 @@ CASES: dict[str, Case] = {
         over="80m",
     ),
     "ControlOverrideActive": _gauge('controls_active{service="gateway"}', 1, 0, at="65m", over="80m"),
-    "DraftsGivenUp": Case(
-        {f'{_GIVEN_UP}{{service="transcriber",reason="age"}}': "0x10 3x300"},
-        {f'{_GIVEN_UP}{{service="transcriber",reason="no_engine"}}': "0x10 3x300"},
-        recovers={f'{_GIVEN_UP}{{service="transcriber",reason="age"}}': "0x10 3x600"},
-        over="80m",
-    ),
-    "DraftsNotHealing": Case(
-        {'session_logs_drafts_oldest_seconds{service="janitor"}': "3700x300", _CLOSED: "1x300"},
-        {'session_logs_drafts_oldest_seconds{service="janitor"}': "3700x300", _CLOSED: "0x300"},
-        at="20m",
-        recovers={'session_logs_drafts_oldest_seconds{service="janitor"}': "3700x100 0x300", _CLOSED: "1x400"},
-    ),
-    "AudioLogFilling": _gauge('audio_log_fill_ratio{service="janitor"}', 0.81, 0.79),
 }
