@@ -9,6 +9,7 @@ from chassis.objects import Objects
 from chassis.settings import load
 from services.janitor import tasks
 from services.janitor.broker import Broker
+from services.janitor.deletions import Deletions
 from services.janitor.keeping import Keep, keep_sessions
 from services.janitor.letters import DeadLetters
 from services.janitor.rounds import Round
@@ -65,6 +66,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
         Round("dead letters", dead_letters, every_s=settings.dead_letters_every_s, deadline_s=deadline_s),
     )
     life.spawn(broker.keep_connected(), "broker")
+    life.spawn(Deletions(broker, SessionLogs(broker)).run(), "deletions")
     for round_ in rounds:
         life.spawn(round_.run(), round_.task)
     life.ready()
