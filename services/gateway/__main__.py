@@ -96,6 +96,7 @@ async def start(
         live=live,
         viewers=viewers,
         rates=rates,
+        controls=switches,
         readiness=life.readiness,
     )
     crowd = Crowd(

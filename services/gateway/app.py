@@ -16,7 +16,9 @@ from chassis.rpc import Peer
 from services.gateway import errors, pages
 from services.gateway.addresses import Proxies
 from services.gateway.api import accounts, admin_accounts, api_keys, insights, logins, meetings, tasks, transcripts
+from services.gateway.api import controls as controls_api
 from services.gateway.api import viewers as viewers_api
+from services.gateway.api.controls import ControlDesk
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
 from services.gateway.limits import RateLimits
@@ -40,7 +42,7 @@ class State(BaseModel):
     status: str
 
 
-def public_app(
+def public_app(  # noqa: PLR0913 - the parts of the application
     settings: Settings,
     *,
     entrance: Entrance,
@@ -49,6 +51,7 @@ def public_app(
     live: ASGIApp,
     viewers: Viewers,
     rates: RateLimits,
+    controls: ControlDesk,
     readiness: Readiness,
 ) -> Edge:
     """Return the ASGI callable of the public port."""
@@ -75,6 +78,7 @@ def public_app(
     app.include_router(viewers_api.routes(viewers, entrance))
     app.include_router(tasks.routes(meetings_peer, timeout_s=call_s))
     app.include_router(insights.routes(insights_peer, timeout_s=call_s))
+    app.include_router(controls_api.routes(controls))
     _add_health(app, readiness)
     _add_pages(app)
     guard = Guard(

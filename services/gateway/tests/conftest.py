@@ -46,7 +46,7 @@ from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHtt
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
-from services.gateway.tests.fakes import FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fakes import FakeCaptions, FakeControls, FakeInsights, FakeMeetings, FakeTasks
 from services.gateway.tickets import Tickets
 from services.gateway.viewers import ViewerLimits, Viewers
 
@@ -106,6 +106,7 @@ class Gateway:
     insights: FakeInsights = field(default_factory=FakeInsights)
     faults: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
+    controls: FakeControls = field(default_factory=FakeControls)
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     viewers: Viewers = field(init=False)
     entrance: Entrance = field(init=False)
@@ -211,6 +212,7 @@ async def running(
                 aggressive_factor=settings.rate_limits_aggressive,
                 is_aggressive=lambda: gateway.aggressive,
             ),
+            controls=gateway.controls,
             readiness=gateway.readiness,
         )
         crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
