@@ -28,6 +28,7 @@ from services.meetings.store import (
     sessions,
     version_conflict,
 )
+from services.meetings.uploads_store import forget_uploads
 
 _MEETING = (
     meetings.c.id, meetings.c.owner_id, meetings.c.title, meetings.c.language, meetings.c.participants,
@@ -153,6 +154,7 @@ async def _delete(connection: AsyncConnection, owner_id: str, meeting_id: str) -
     session_ids = list((await connection.execute(query)).scalars())
     await bury(connection, "meeting", [meeting_id])
     await bury(connection, "session", session_ids)
+    await forget_uploads(connection, meeting_id)
     await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
     fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
     event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)

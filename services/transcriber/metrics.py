@@ -57,6 +57,16 @@ DEGRADED = Gauge("captions_degraded", "1 while live captions are drafts because 
 PARTIALS = Counter("partials_total", "Partial texts sent.")
 CAPTIONS_DROPPED = Counter("captions_dropped_total", "Partial texts and states that viewers did not get.")
 
+
+DECODED_SECONDS = Counter("media_decoded_seconds_total", "Sound in files that were decoded.")
+DECODE_KILLED = Counter(
+    "media_decode_killed_total",
+    "Decoders that did not end by themselves: `means` took too much, `clock` took too long, `crash` died.",
+    ["reason"],
+)
+UNREADABLE = Counter("media_unreadable_total", "Files that cannot be transcribed, by what is wrong.", ["reason"])
+RECORDINGS = Gauge("transcriber_recordings", "Recordings being transcribed.", ["purpose"])
+
 for _session in ("live", "closed"):
     HEALED.labels(_session)
 for _reason in ("age", "space", "no_audio", "refused", "no_engine"):
@@ -67,3 +77,5 @@ for _reason in ("rate_limited", "quota", "unauthorized", "rejected", "timeout", 
     SPEECH_FAILURES.labels(_reason)
 for _attached in ("yes", "no"):
     SESSIONS.labels(_attached)
+for _reason in ("means", "clock", "crash"):
+    DECODE_KILLED.labels(_reason)

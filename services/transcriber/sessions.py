@@ -101,7 +101,8 @@ class Sessions:
         if self.get(session_id) is not None:
             return False
         session = await self._from_logs(session_id)
-        if session.ledger.closed is not None:
+        # An upload has a job, which goes on with it.
+        if session.ledger.closed is not None or session.ledger.opened.upload:
             return False
         session.abandon()
         metrics.ADOPTIONS.labels("orphan").inc()

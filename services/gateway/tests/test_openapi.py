@@ -36,6 +36,10 @@ PUBLIC = {
     "/api/tasks/{task_id}": {"get", "patch", "delete"},
     "/api/insights/{meeting_id}": {"get", "post"},
     "/api/jobs/{job_id}": {"get"},
+    "/api/uploads": {"post"},
+    "/api/uploads/{file_name}": {"put"},
+    "/api/uploads/tus": {"post"},
+    "/api/uploads/tus/{upload_id}": {"head", "patch", "delete"},
     "/healthz": {"get"},
     "/readyz": {"get"},
 }
@@ -92,7 +96,7 @@ async def test_every_failure_of_every_route_is_documented_in_the_one_shape_with_
                 content = answer["content"]["application/json"]
                 assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}, (method, path, status)
                 shape.validate(content["example"])
-                assert ("Retry-After" in answer.get("headers", {})) == (status in {"429", "503", "504"})
+                assert ("Retry-After" in answer.get("headers", {})) == (status in {"429", "503", "504", "507"})
 
 
 @pytest.mark.req("R-API-1")
