@@ -538,3 +538,28 @@ def test_watchers_are_told_every_change(clock: Clock) -> None:
     succeed(breaker, 3)
     breaker.force(Mode.FORCE_OPEN)
     assert told == [State.OPEN, State.HALF_OPEN, State.CLOSED, State.OPEN]
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"), [("open", Mode.FORCE_OPEN), ("closed", Mode.FORCE_CLOSED), ("auto", Mode.AUTO)]
+)
+def test_it_obeys_the_control_that_bears_its_name(clock: Clock, value: str, mode: Mode) -> None:
+    breaker = new(clock)
+    breaker.obey(f"breaker.{breaker.dependency}", value)
+    assert breaker.mode is mode
+
+
+def test_a_control_that_ends_or_makes_no_sense_is_auto_and_those_of_others_are_nothing(clock: Clock) -> None:
+    breaker = new(clock)
+    name = f"breaker.{breaker.dependency}"
+    for value in (None, "ajar"):
+        breaker.obey(name, "open")
+        breaker.obey("breaker.another", "closed")
+        breaker.obey("rate_limits", "closed")
+        assert mode_of(breaker) is Mode.FORCE_OPEN
+        breaker.obey(name, value)
+        assert mode_of(breaker) is Mode.AUTO
+
+
+def mode_of(breaker: Breaker) -> Mode:
+    return breaker.mode

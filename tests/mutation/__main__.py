@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 import orjson
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("chassis", "services", "dev/assets", "pyproject.toml")
+COPIED = ("chassis", "services", "dev/assets", "tests/mutation", "pyproject.toml")
 BASELINE_S = 120.0
 
 # Changes that change nothing, or nothing that runs: `is` between members of an enumeration is `==`, and `|` stands in
@@ -86,23 +87,32 @@ def score(target: Target) -> Score:
             else:
                 shutil.copy(ROOT / part, folder / part)
         config, session = folder / "mutation.toml", folder / "mutation.sqlite"
-        config.write_text(_config(target))
+        config.write_text(_config(target, folder))
         _run(folder, "cosmic-ray", "init", config.name, session.name)
         _run(folder, "cr-filter-operators", session.name, config.name)
-        _run(folder, "cosmic-ray", "baseline", config.name)
-        _run(folder, "cosmic-ray", "exec", config.name, session.name)
+        nursery = subprocess.Popen(
+            [sys.executable, "-m", "tests.mutation.nursery", str(folder / "socket"), *target.tests],
+            cwd=folder, env=_environment(folder),
+        )  # fmt: skip
+        try:
+            while not (folder / "socket").exists() and nursery.poll() is None:
+                time.sleep(0.1)
+            _run(folder, "cosmic-ray", "baseline", config.name)
+            _run(folder, "cosmic-ray", "exec", config.name, session.name)
+        finally:
+            nursery.kill()
+            nursery.wait()
         return _read(target, _run(folder, "cosmic-ray", "dump", session.name))
 
 
-def _config(target: Target) -> str:
-    tests = " ".join(target.tests)
+def _config(target: Target, folder: Path) -> str:
     excluded = ", ".join(f'"{operator}"' for operator in EXCLUDED)
     return f"""
 [cosmic-ray]
 module-path = "{target.module}"
 timeout = {BASELINE_S}
 excluded-modules = []
-test-command = "{sys.executable} -m pytest -x -q --tb=no --show-capture=no -p no:cacheprovider {tests}"
+test-command = "{sys.executable} -S -E {Path(__file__).parent}/nursery.py {folder}/socket"
 [cosmic-ray.distributor]
 name = "local"
 [cosmic-ray.filters.operators-filter]
@@ -110,11 +120,15 @@ exclude-operators = [{excluded}]
 """
 
 
-def _run(folder: Path, program: str, *arguments: str) -> str:
+def _environment(folder: Path) -> dict[str, str]:
     python_path = os.pathsep.join((str(folder), str(ROOT / "build/gen"), str(ROOT / "sdk")))
+    return os.environ | {"PYTHONPATH": python_path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _run(folder: Path, program: str, *arguments: str) -> str:
     finished = subprocess.run(
         [str(Path(sys.executable).parent / program), *arguments],
-        cwd=folder, env=os.environ | {"PYTHONPATH": python_path, "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=folder, env=_environment(folder),
         check=False, capture_output=True, text=True,
     )  # fmt: skip
     if finished.returncode:
