@@ -38,8 +38,8 @@ test: setup-dev ## Run every test that needs no cluster
 chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --out docs/faults.md
 
-bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200)
-	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200)
+bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200,400)
+	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200,400) $(if $(SESSIONS),,--out docs/performance.md)
 	@$(PY) -m tests.bench.calls
 
 IMAGE ?= verbatim:$(shell sed -n 's/^appVersion: //p' deploy/helm/verbatim/Chart.yaml)

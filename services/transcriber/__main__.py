@@ -23,6 +23,7 @@ from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
+from services.transcriber.ears import Ears
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.media import MediaDecoder, MediaLimits
@@ -64,6 +65,7 @@ async def start(
     await broker.declare(objects.stream(settings.uploads_bytes_max))
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
+    ears = Ears()
     transcripts = transcript_log(broker)
     aftercare = aftercare_type(transcripts, audio, recogniser, life.replica)
     heal_jobs = HealJobs(broker, aftercare, HealJobSettings(concurrency=settings.heal_sessions))
@@ -75,6 +77,7 @@ async def start(
         captions=captions,
         replica=life.replica,
         clock=time.monotonic,
+        ears=ears,
         ask_to_heal=heal_jobs.ask,
     )
     sessions = Sessions(
@@ -90,6 +93,7 @@ async def start(
     life.spawn(broker.until_closed(), "broker")
     life.spawn(broker.keep(logs), "streams")
     life.spawn(audio.run(), "audio log")
+    life.spawn(ears.run(), "ears")
     life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
     life.spawn(heal_jobs.run(), "healing")

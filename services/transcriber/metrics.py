@@ -9,6 +9,8 @@ AUDIO_BYTES = Counter(
     "Bytes by stage: of the client's stream received and durable in the log, of PCM heard in it, transcribed, and gap.",
     ["stage"],
 )
+# Looked up once: they are counted for every frame.
+AUDIO_RECEIVED, AUDIO_HEARD, AUDIO_DURABLE = (AUDIO_BYTES.labels(stage) for stage in ("received", "heard", "durable"))
 AUDIO_APPEND_FAILURES = Counter(
     "audio_append_failures_total", "Appends to the audio log that failed and were repeated."
 )

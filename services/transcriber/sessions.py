@@ -20,7 +20,7 @@ from services.transcriber.transcript import Ledger, fold
 log = telemetry.logger(__name__)
 
 _ADOPTED = "sessions.adopted"
-_TICK_S = 0.1
+_TICK_S = 0.2
 _ADOPTION_ATTEMPTS = 4
 _OVERLOADED = 1013
 _RESTARTING = 1012

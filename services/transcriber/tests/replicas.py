@@ -17,6 +17,7 @@ from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.captions import Captions
+from services.transcriber.ears import Ears
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser, RecognitionSettings
@@ -48,9 +49,10 @@ class Replica:
         recogniser = Recogniser(self.engine, vendor, RecognitionSettings(embedded_workers=4, embedded_s_max=5.0))
         self.aftercare = Aftercare(self.transcripts, self.audio, recogniser, name)
         self.heal_jobs = HealJobs(broker, self.aftercare, HealJobSettings(again_s=0.1))
+        self.ears = Ears()
         self.ports = Ports(
             self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic,
-            self.heal_jobs.ask,
+            self.ears, self.heal_jobs.ask,
         )  # fmt: skip
         self.sessions = Sessions(self.ports, settings, sessions_max=50)
         self.broker = broker
@@ -88,6 +90,7 @@ async def replica(
         tasks = [
             asyncio.create_task(one.audio.run()),
             asyncio.create_task(one.captions.run()),
+            asyncio.create_task(one.ears.run()),
             asyncio.create_task(one.sessions.run()),
         ]
         try:
