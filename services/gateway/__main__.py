@@ -95,7 +95,7 @@ async def start(
     life.spawn(storage.run(), "uploads")
     desk = UploadDesk(meetings, Objects(storage.require, BUCKET), _upload_settings(settings))
 
-    doors = Doors(entrance, meetings, insights, live, viewers, desk)
+    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches)
     app = public_app(settings, doors, rates=rates, readiness=life.readiness)
     crowd = Crowd(
         most=settings.connections_max,

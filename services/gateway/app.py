@@ -29,7 +29,9 @@ from services.gateway.api import (
     tus,
     uploads,
 )
+from services.gateway.api import controls as controls_api
 from services.gateway.api import viewers as viewers_api
+from services.gateway.api.controls import ControlDesk
 from services.gateway.bodies import BodyLimits
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
@@ -65,6 +67,7 @@ class Doors:
     live: ASGIApp
     viewers: Viewers
     uploads: UploadDesk
+    controls: ControlDesk
 
 
 def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness) -> Edge:
@@ -95,6 +98,7 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
     app.include_router(jobs.routes(doors.meetings, doors.insights, timeout_s=call_s))
     app.include_router(tus.routes(doors.uploads))
     app.include_router(uploads.routes(doors.uploads))
+    app.include_router(controls_api.routes(doors.controls))
     _add_health(app, readiness)
     _add_pages(app)
     guard = Guard(

@@ -37,7 +37,7 @@ _SAFE_MESSAGES = frozenset(
     {"missing", "extra_forbidden", "string_type", "string_too_short", "string_too_long", "string_pattern_mismatch",
      "string_unicode", "literal_error", "int_type", "int_parsing", "greater_than_equal", "less_than_equal", "list_type",
      "too_short", "too_long", "dict_type", "model_attributes_type", "model_type", "no_text", "not_a_day", "not_a_time",
-     "not_a_version", "nothing_to_change"}
+     "not_a_version", "nothing_to_change", "not_a_value"}
 )  # fmt: skip
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

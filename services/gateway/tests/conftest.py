@@ -49,7 +49,7 @@ from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
 from services.gateway.tests.fake_uploads import FakeUploads
-from services.gateway.tests.fakes import FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fakes import FakeCaptions, FakeControls, FakeInsights, FakeMeetings, FakeTasks
 from services.gateway.tickets import Tickets
 from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
@@ -111,6 +111,7 @@ class Gateway:
     uploads: FakeUploads = field(default_factory=FakeUploads)
     faults: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
+    controls: FakeControls = field(default_factory=FakeControls)
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     viewers: Viewers = field(init=False)
     objects: Objects = field(init=False)
@@ -223,6 +224,7 @@ async def running(
             _live,
             gateway.viewers,
             UploadDesk(meetings_peer, gateway.objects, upload_settings),
+            gateway.controls,
         )
         rates = RateLimits(
             Limiter(Cache("", service="gateway", replica="test")),

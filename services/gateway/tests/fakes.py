@@ -14,6 +14,7 @@ from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
 from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc, tasks_pb2, tasks_pb2_grpc
 
 from chassis import ids, telemetry
+from chassis.controls import Control
 from chassis.errors import AppError, Kind
 from services.gateway.tests.fake_accounts import NOON, missing
 
@@ -266,3 +267,28 @@ class FakeCaptions:
     def say(self, meeting_id: str, caption: Caption) -> None:
         for hear in self.followed.get(meeting_id, []):
             hear(caption)
+
+
+class FakeControls:
+    """Keeps what is set; `away` stands for a broker that does not answer."""
+
+    def __init__(self) -> None:
+        self.set: dict[str, Control] = {}
+        self.away = False
+
+    def active(self) -> list[Control]:
+        return list(self.set.values())
+
+    async def put(self, name: str, value: str, *, who: str, why: str, for_s: float | None) -> Control:
+        self._check()
+        until_s = None if for_s is None else 1_000.0 + for_s
+        control = self.set[name] = Control(name, value, who, why, 1_000.0, until_s)
+        return control
+
+    async def clear(self, name: str, *, who: str, why: str) -> None:
+        self._check()
+        self.set.pop(name, None)
+
+    def _check(self) -> None:
+        if self.away:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.")

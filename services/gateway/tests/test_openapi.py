@@ -25,6 +25,7 @@ PUBLIC = {
     "/api/auth/api-keys": {"get", "post"},
     "/api/auth/api-keys/{key_id}": {"delete"},
     "/api/admin/accounts": {"get"},
+    "/api/admin/controls": {"get", "put"},
     "/api/admin/accounts/{account_id}": {"get", "patch"},
     "/api/meetings": {"get", "post"},
     "/api/meetings/{meeting_id}": {"get", "patch", "delete"},
