@@ -32,6 +32,8 @@ class Replica:
     def __init__(
         self, broker: bus.Bus, name: str, settings: SessionSettings, engine: CountingSpeech | None = None
     ) -> None:
+        self.deaf = False
+        """Whether it misses that its sessions are adopted by others."""
         self.engine = engine or CountingSpeech()
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
@@ -66,7 +68,8 @@ async def replica(
         one = Replica(broker, name, settings, engine)
 
         async def note(message: Msg) -> None:
-            one.sessions.note_adopted(message.data)
+            if not one.deaf:
+                one.sessions.note_adopted(message.data)
 
         await broker.client.subscribe("sessions.adopted", cb=note)
         tasks = [
