@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +43,14 @@ _RELEASE_S = 3.0
 
 class Refused(Exception):
     """What was asked cannot be done and no retry or operator would help. The message is safe to show to anybody."""
+
+
+class Postponed(Exception):
+    """It could not be tried properly, through no fault of its own: counts as no attempt, to be done in `after_s`."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(after_s)
+        self.after_s = after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,7 @@ class Worker:
         request = ids.accept_request_id((message.headers or {}).get("x-request-id"))
         with telemetry.bound(request, job_id=job_id, job_kind=self._kind):
             try:
-                async with _kept_alive(message, self._policy.ack_wait_s / 3):
+                async with bus.kept_alive(message, self._policy.ack_wait_s / 3):
                     delay_s = await self._process(job_id)
             except Superseded:
                 log.info("superseded")  # the message is the business of whoever came after us
@@ -183,6 +191,10 @@ class Worker:
             await self._change("job refused", job, status=Status.FAILED, error=str(refusal), history=history)
             ATTEMPTS.labels(self._kind, "failed").inc()
             return None
+        except Postponed as postponement:
+            await self._release(job)
+            ATTEMPTS.labels(self._kind, "postponed").inc()
+            return min(postponement.after_s, _RETRY_AFTER_MAX_S)
         except asyncio.CancelledError:
             await self._release(job)
             raise
@@ -232,22 +244,6 @@ class Worker:
         await self._bus.publish(f"dlq.{job.kind}", orjson.dumps(letter), message_id=letter_id)
         DEAD_LETTERS.labels(job.kind).inc()
         log.error("job dead", attempts=job.attempts, fault=job.error)
-
-
-@asynccontextmanager
-async def _kept_alive(message: Msg, every_s: float) -> AsyncIterator[None]:
-    """Tell the broker inside that the message is being worked on."""
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            await bus.quietly(message.in_progress())
-
-    heart = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        heart.cancel()
 
 
 def _told(job: Job, kind: str, error: str) -> list[dict[str, Any]]:

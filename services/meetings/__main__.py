@@ -1,4 +1,4 @@
-"""Start the meetings service, or bring its database to the newest schema (`migrate`)."""
+"""Start the meetings service, or do one of its commands (`commands.py`)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,40 @@ import asyncio
 import sys
 from pathlib import Path
 
-from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
+from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
+from chassis.objects import Objects
 from chassis.pool import Limits
 from chassis.relay import Relay
-from services.meetings.accounts_store import AccountsStore
-from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
+from chassis.worker import Policy, Worker
+from services.meetings import commands
+from services.meetings.account_servicers import account_servicers
+from services.meetings.api import MeetingsApi, TasksApi
+from services.meetings.departures import DepartureConsumer
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
+from services.meetings.housekeeping import Housekeeping
 from services.meetings.leadership import Leadership
-from services.meetings.login import Login
+from services.meetings.login import utc_now
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
-from services.meetings.store import REVISION, outbox_rows, streams_seen
+from services.meetings.store import REVISION, idempotency_keys, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
-from services.meetings.tokens import AccessTokens
 from services.meetings.transcript_store import TranscriptStore
+from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
+from services.meetings.upload_tables import job_rows
+from services.meetings.uploads import BUCKET, KIND, UploadLimits
+from services.meetings.uploads_api import UploadsApi
+from services.meetings.uploads_store import UploadsStore
 
 SERVICE = "meetings"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -60,29 +70,53 @@ async def start(
     hashing = life.exits.enter_context(
         passwords(workers=settings.password_workers, queue_max=settings.password_queue_max)
     )
-    signing = AccessTokens(settings.auth_private_key.get_secret_value(), settings.access_token_life_s)
     cursors = Cursors(key)
-    accounts = AccountsStore(database)
-    login = Login(accounts, hashing, signing, refresh_life_s=settings.refresh_token_life_s)
 
-    server = grpc_server(settings.grpc_host, settings.grpc_port, rpc.Identity(SERVICE, key))
-    server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
+    identity = rpc.Identity(SERVICE, key)
+    transcribers = await life.exits.enter_async_context(rpc.peer(settings.transcriber_target, identity))
+    queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
+
+    server = grpc_server(settings.grpc_host, settings.grpc_port, identity)
+    for register, servicer in account_servicers(settings, database, cursors, hashing):
+        server.add(register, servicer)
+    keys = IdempotencyKeys(database, idempotency_keys)
     server.add(
         add_MeetingsServiceServicer_to_server,
-        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
+        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database), keys),
     )
-    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors)))
+    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors), keys))
+    limits = _upload_limits(settings)
+    server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits)))
     await server.start()
 
     life.require("database", schema.check)
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
-    life.spawn(converse(settings, database.patient(), schema, cursors, transcript_consumer), "events")
+    workers: list[Worker] = []
+    patient = database.patient()
+    files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
+    life.spawn(
+        converse(settings, patient, schema, cursors, queue, files, workers, transcript_consumer), "events and jobs"
+    )
+    life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
     await life.until_stop()
 
     # What was consumed and not committed stays in the stream, what was not relayed in the outbox.
     await server.retire()
+    async with asyncio.TaskGroup() as drains:
+        for worker in workers:
+            # Nobody waits for an upload to be heard to its end: another replica goes on with it.
+            drains.create_task(worker.drain(settings.drain_s / 10))
     await server.stop(settings.drain_s / 2)
+
+
+def _upload_limits(settings: Settings) -> UploadLimits:
+    return UploadLimits(
+        uploads_max=settings.uploads_per_account,
+        bytes_max=settings.upload_bytes_per_account,
+        life_s=settings.upload_life_s,
+        attempts_max=settings.upload_attempts_max,
+    )
 
 
 async def converse(
@@ -90,29 +124,47 @@ async def converse(
     database: postgres.Database,
     schema: Schema,
     cursors: Cursors,
+    queue: jobs.Queue,
+    files: TranscriberPeer,
+    workers: list[Worker],
     transcript_consumer: type[TranscriptConsumer],
 ) -> None:
-    """Exchange facts with the broker for the life of the process."""
+    """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
+    streams = (outbox.EVENTS, jobs.JOBS, jobs.DLQ)
+    policy = Policy(
+        delays_s=settings.upload_retry_delays_s,
+        deadline_s=settings.upload_deadline_s,
+        concurrency=settings.upload_concurrency,
+        ack_wait_s=15.0,
+    )
     async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
-        for stream in (outbox.EVENTS, jobs.DLQ):
+        for stream in streams:
             await broker.declared(stream)
+        objects = Objects(lambda: broker, BUCKET)
+        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), files, objects.remove)
+        workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
         transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
-            group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, jobs.DLQ)).run())
+            group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
+            for worker in workers:
+                group.create_task(worker.run())
+            departures = DepartureConsumer(MeetingsStore(database, cursors), TasksStore(database, cursors), broker)
+            group.create_task(departures.run())
 
 
 def main() -> None:
     """Do what the command line says."""
+    said = commands.parse(sys.argv[1:])
     settings = environment.load(Settings)
-    if sys.argv[1:] == ["migrate"]:
+    if said.command == "migrate":
         direct = settings.database_direct_url_meetings.get_secret_value()
         migrate(direct or settings.database_url_meetings.get_secret_value(), MIGRATIONS)
-    elif sys.argv[1:]:
-        raise SystemExit("usage: python -m services.meetings [migrate]")
+    elif said.command is not None:
+        commands.change_account(settings, said)
     else:
         lifecycle.run(SERVICE, settings, lambda life: start(life, settings))
 

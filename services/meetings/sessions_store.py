@@ -16,8 +16,9 @@ from verbatim.meetings.v1.events_pb2 import MeetingCompleted
 from verbatim.transcript.v1.transcript_pb2 import CloseReason, TranscriptEntry
 
 from chassis import outbox
+from services.meetings.columns import Id
 from services.meetings.meetings import Status, title_of_session
-from services.meetings.store import SOURCE, Id, bury, meetings, outbox_rows, sessions, tombstones
+from services.meetings.store import SOURCE, bury, meetings, outbox_rows, sessions, tombstones
 from services.meetings.transcript import Batch, recorded_at, storable
 
 
@@ -55,12 +56,12 @@ async def known_sessions(connection: AsyncConnection, session_ids: Sequence[str]
 
 
 async def ignored_sessions(connection: AsyncConnection, batch: Batch) -> set[str]:
-    """Return the sessions whose meeting was deleted; one that opens in such a meeting is buried with it."""
-    meeting_of = {session: entry.opened.meeting_id for session, entry in batch.opened.items()}
-    named = [*batch.sessions(), *meeting_of.values()]
+    """Return the sessions whose meeting or owner was deleted; one that opens there is buried with it."""
+    belongs_to = {s: {entry.opened.meeting_id, entry.opened.owner_id} for s, entry in batch.opened.items()}
+    named = [*batch.sessions(), *set().union(*belongs_to.values())]
     query = sa.select(tombstones.c.id).where(tombstones.c.id.in_(named))
     buried = set((await connection.execute(query)).scalars())
-    ignored = {s for s in batch.sessions() if s in buried or meeting_of.get(s) in buried}
+    ignored = {s for s in batch.sessions() if s in buried or belongs_to.get(s, set()) & buried}
     await bury(connection, "session", ignored - buried)
     return ignored
 
@@ -86,36 +87,57 @@ async def open_sessions(connection: AsyncConnection, opened: dict[str, Transcrip
     started: dict[str, dt.datetime] = {row.id: row.started_at for row in found.values() if row.started_at}
     made: dict[str, Session] = {}
     lines = []
+    uploaded = {entry.opened.meeting_id for entry in opened.values() if entry.opened.upload}
+    ends = await _ends(connection, uploaded)
     for session_id, entry in opened.items():
         meeting_id, at = entry.opened.meeting_id, recorded_at(entry)
         if meeting_id not in found or found[meeting_id].owner_id != entry.opened.owner_id:
             continue
         # Clocks of replicas differ a little: a session never starts before its meeting.
         shift_s = max(0.0, (at - started.setdefault(meeting_id, at)).total_seconds())
+        if entry.opened.upload:
+            # When it was sent says nothing of when it was spoken: it follows what is there.
+            shift_s = ends.get(meeting_id, 0.0)
         made[session_id] = Session(meeting_id, shift_s, closed=False)
         lines.append({"id": session_id, "meeting_id": meeting_id, "shift_s": shift_s, "opened_at": at})
     if lines:
         await connection.execute(sessions.insert(), lines)
-        live = meetings.update().where(meetings.c.id == sa.bindparam("meeting"))
-        live = live.values(
-            status=Status.LIVE, started_at=sa.bindparam("start"), ended_at=None, updated_at=sa.func.now()
+        live = {made[s].meeting_id for s, entry in opened.items() if s in made and not entry.opened.upload}
+        change = meetings.update().where(meetings.c.id == sa.bindparam("meeting"))
+        spoken = sa.bindparam("live", type_=sa.Boolean) | (meetings.c.status == Status.LIVE)
+        change = change.values(
+            status=sa.case((spoken, Status.LIVE), else_=Status.PROCESSING),
+            started_at=sa.bindparam("start"),
+            ended_at=None,
+            updated_at=sa.func.now(),
         )
         touched = sorted({session.meeting_id for session in made.values()})
-        await connection.execute(live, [{"meeting": m, "start": started[m]} for m in touched])
+        await connection.execute(change, [{"meeting": m, "start": started[m], "live": m in live} for m in touched])
     return made
 
 
-async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> int:
-    """Close sessions; a meeting with no open session left is completed, and that is told once. Returns how many are."""
+async def _ends(connection: AsyncConnection, meeting_ids: set[str]) -> dict[str, float]:
+    """Return where the closed sessions of meetings end, in seconds from the start of each."""
+    if not meeting_ids:
+        return {}
+    s = sessions.c
+    query = sa.select(s.meeting_id, sa.func.max(s.shift_s + s.audio_s))
+    query = query.where(s.meeting_id.in_(meeting_ids), s.closed_at.is_not(None)).group_by(s.meeting_id)
+    return {row[0]: row[1] for row in await connection.execute(query)}
+
+
+async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> set[str]:
+    """Close sessions; a meeting with no open session left is completed, and that is told once. Returns which are."""
     closing = {s: e for s, e in batch.closed.items() if s in known and not known[s].closed}
     if not closing:
-        return 0
+        return set()
     rows = [
         {
             "session": session_id, "closed_at": recorded_at(entry), "received_bytes": entry.closed.received_bytes,
             "close_reason": CloseReason.Name(entry.closed.reason).removeprefix("CLOSE_REASON_").lower(),
             "audio_s": entry.closed.audio_s, "gap_s": entry.closed.gap_s, "coverage": entry.closed.coverage,
             "transcribed_s": entry.closed.transcribed_s, "silence_s": entry.closed.silence_s,
+            "heals": entry.closed.heals,
         }
         for session_id, entry in closing.items()
     ]  # fmt: skip
@@ -129,7 +151,8 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
         meetings.update()
         .where(
             m.id.in_({known[session_id].meeting_id for session_id in closing}),
-            m.status == Status.LIVE,
+            # One that had failed may have been tried again.
+            m.status.in_((Status.LIVE, Status.PROCESSING, Status.FAILED)),
             ~sa.exists().where(s.meeting_id == m.id, s.closed_at.is_(None)),
         )
         .values(
@@ -149,7 +172,7 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
     ]
     events = [outbox.event("events.meeting.completed", fact.SerializeToString(), fact.meeting_id) for fact in facts]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)
-    return len(facts)
+    return {fact.meeting_id for fact in facts}
 
 
 async def advance_watermarks(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> list[Stored]:

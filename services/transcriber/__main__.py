@@ -9,25 +9,33 @@ from functools import partial
 from pathlib import Path
 
 from nats.aio.msg import Msg
-from verbatim.transcriber.v1 import transcriber_pb2_grpc
+from verbatim.transcriber.v1 import recordings_pb2_grpc, transcriber_pb2_grpc
 
 from chassis import bus, lifecycle, rpc
-from chassis.breaker import Breaker, BreakerSettings, Mode
+from chassis.breaker import BreakerSettings
 from chassis.controls import Controls
+from chassis.jobs import JOBS
 from chassis.lifecycle import Lifecycle
+from chassis.objects import Objects
 from chassis.retry import RetrySettings
 from chassis.settings import load
+from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
+from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
+from services.transcriber.media import MediaDecoder, MediaLimits
 from services.transcriber.recognition import Recogniser, RecognitionSettings
+from services.transcriber.recordings import Recordings, RecordingSettings
+from services.transcriber.recordings_api import RecordingsService
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
 from services.transcriber.speech import OpenAISpeech
 from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
+from services.transcriber.uploads import BUCKET, AudioStreamDrafts, Uploads, scratch_folder
 from services.transcriber.vendor import Vendor, VendorSettings
 
 
@@ -38,6 +46,7 @@ async def start(
     transcript_log: type[TranscriptLog] = TranscriptLog,
     audio_log: type[AudioLog] = AudioLog,
     live_session: type[LiveSession] = LiveSession,
+    aftercare_type: type[Aftercare] = Aftercare,
 ) -> None:
     """Connect, serve until told to stop, hand the sessions over.
 
@@ -48,47 +57,58 @@ async def start(
     broker = await life.exits.enter_async_context(
         bus.connect(settings.nats_url, name=life.replica, replicas=settings.nats_replicas)
     )
-    logs = streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s)
+    logs = (*streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s), JOBS)
     for stream in logs:
         await broker.declare(stream)
+    objects = Objects(lambda: broker, BUCKET)
+    await broker.declare(objects.stream(settings.uploads_bytes_max))
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
+    transcripts = transcript_log(broker)
+    aftercare = aftercare_type(transcripts, audio, recogniser, life.replica)
+    heal_jobs = HealJobs(broker, aftercare, HealJobSettings(concurrency=settings.heal_sessions))
     ports = Ports(
-        transcripts=transcript_log(broker),
+        transcripts=transcripts,
         audio=audio,
         recogniser=recogniser,
         announce=broker.client.publish,
         captions=captions,
         replica=life.replica,
         clock=time.monotonic,
+        ask_to_heal=heal_jobs.ask,
     )
     sessions = Sessions(
-        ports, _session_settings(settings), sessions_max=settings.sessions_max, live_session=live_session
-    )
+        ports, _session_settings(settings), sessions_max=settings.sessions_max,
+        tight=lambda: life.resources.tight, live_session=live_session,
+    )  # fmt: skip
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)
     if vendor is not None:
-        controls.watch(_override(vendor.breaker))
+        controls.watch(vendor.breaker.obey)
     life.spawn(controls.run(), "controls")
     life.spawn(broker.until_closed(), "broker")
     life.spawn(broker.keep(logs), "streams")
     life.spawn(audio.run(), "audio log")
     life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
+    life.spawn(heal_jobs.run(), "healing")
 
     server = rpc.Server(
         settings.grpc_host, settings.grpc_port,
         rpc.Identity("transcriber", settings.service_auth_key.get_secret_value()),
     )  # fmt: skip
-    service = TranscriberService(sessions)
+    service = TranscriberService(sessions, aftercare, heal_jobs)
     server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
+    files = _recordings(settings, ports, objects, AudioStreamDrafts(broker, heals=recogniser.heals))
+    server.add(recordings_pb2_grpc.add_RecordingsServiceServicer_to_server, files)
     await server.start()
     life.require("nats", broker.ping)
     life.ready()
 
     await life.until_stop()
     service.retire()
+    files.retire()
     await server.retire()
     await sessions.drain(settings.drain_s * 0.6)
     service.hang_up()
@@ -145,14 +165,31 @@ def _vendor_settings(settings: Settings) -> VendorSettings:
     )
 
 
-def _override(breaker: Breaker) -> Callable[[str, str | None], None]:
-    """Return what obeys the control `breaker.<dependency>`: open, closed or auto."""
+def _recordings(settings: Settings, ports: Ports, objects: Objects, drafts: AudioStreamDrafts) -> RecordingsService:
+    limits = MediaLimits(
+        memory_bytes=settings.decode_memory_bytes,
+        cpu_s=settings.decode_cpu_s,
+        wall_s=settings.decode_s,
+        audio_s=settings.recording_s_max,
+    )
+    decoder = MediaDecoder(scratch_folder(settings.verbatim_data_dir), limits, _cutting(settings))
+    recordings = Recordings(ports.recogniser, RecordingSettings(parallel=settings.recording_parallel))
+    return RecordingsService(
+        Uploads(objects, decoder, recordings, ports.transcripts, drafts, ports.replica),
+        decoder,
+        recordings,
+        uploads_max=settings.uploads_max,
+        files_max=settings.transcriptions_max,
+        file_bytes_max=settings.transcription_bytes_max,
+    )
 
-    def seen(name: str, value: str | None) -> None:
-        if name == f"breaker.{breaker.dependency}":
-            breaker.force(Mode(value) if value in set(Mode) else Mode.AUTO)
 
-    return seen
+def _cutting(settings: Settings) -> CuttingSettings:
+    return CuttingSettings(
+        end_silence_ms=settings.end_silence_ms,
+        soft_cap_ms=settings.soft_cap_ms,
+        hard_cap_ms=settings.hard_cap_ms,
+    )
 
 
 def _session_settings(settings: Settings) -> SessionSettings:
@@ -162,11 +199,7 @@ def _session_settings(settings: Settings) -> SessionSettings:
         partial_every_s=settings.partial_every_s,
         parallel_utterances=settings.parallel_utterances,
         idle_s=settings.session_idle_s,
-        cutting=CuttingSettings(
-            end_silence_ms=settings.end_silence_ms,
-            soft_cap_ms=settings.soft_cap_ms,
-            hard_cap_ms=settings.hard_cap_ms,
-        ),
+        cutting=_cutting(settings),
     )
 
 

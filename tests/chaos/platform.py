@@ -28,7 +28,7 @@ from dev.stack import Stack
 from tests.chaos.controls import WHOLE, Control
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
-from tests.limits import RAISED
+from tests.limits import OPEN_TO_MANY, RAISED
 
 PASSWORD = "a password for the fault tests"
 REPLICAS = {"gateway": 2, "transcriber": 2, "meetings": 2, "janitor": 0}
@@ -102,6 +102,7 @@ class Platform:
             self.oracle_url = f"http://{HOST}:{oracle_port}"
             self._env["gateway"] = dict(GATEWAY_ENV)
             self._env["transcriber"] = TRANSCRIBER_ENV | {"OPENAI_BASE_URL": f"{self.oracle_url}/v1"}
+            self._env["meetings"] = dict(OPEN_TO_MANY)
             if self._through_proxies:
                 await self._rewire()
             for service, changes in itertools.chain.from_iterable(one.items() for one in self._changes):
@@ -209,7 +210,8 @@ class Platform:
         self._env["gateway"]["TRANSCRIBER_TARGETS"] = targets
         self.plan.data_folder.mkdir(parents=True, exist_ok=True)
         url = database_url(self.plan, Keys.kept_in(self.plan.key_folder), "meetings")
-        self._env["meetings"] = {"DATABASE_URL_MEETINGS": url.replace(f":{of('postgres')}/", f":{self.database.port}/")}
+        proxied = url.replace(f":{of('postgres')}/", f":{self.database.port}/")
+        self._env["meetings"]["DATABASE_URL_MEETINGS"] = proxied
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

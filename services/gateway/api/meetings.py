@@ -18,6 +18,8 @@ from services.gateway.auth import Who
 from services.gateway.errors import BODY, CHANGE, READ, documented
 from services.gateway.resources import (
     ETAG,
+    REPLAYED,
+    Claimed,
     ExpectedVersion,
     Id,
     Language,
@@ -32,6 +34,7 @@ from services.gateway.resources import (
     fields_sent,
     moment,
     tag,
+    tag_replayed,
 )
 
 Participants = Annotated[list[Name], Field(max_length=100, examples=[["Ada", "Grace"]])]
@@ -75,7 +78,9 @@ class Meeting(BaseModel):
     started_at: datetime | None
     ended_at: datetime | None
     segments: int
-    draft_segments: int = Field(description="Segments that wait for a better transcription.")
+    draft_segments: int = Field(description="Segments that the embedded engine wrote.")
+    healing_segments: int = Field(description="Of these, those that will be heard again by the speech API.")
+    given_up_segments: int = Field(description="Of these, those that stay as they are: their audio is gone.")
     audio_seconds: float
     gap_seconds: float
     coverage: float | None = Field(description="(transcribed + silence) / received, once a session is over.")
@@ -95,6 +100,8 @@ class Meeting(BaseModel):
             ended_at=moment(meeting.ended_at) if meeting.HasField("ended_at") else None,
             segments=meeting.segments,
             draft_segments=meeting.draft_segments,
+            healing_segments=meeting.healing_segments,
+            given_up_segments=meeting.given_up_segments,
             audio_seconds=meeting.audio_s,
             gap_seconds=meeting.gap_s,
             coverage=meeting.coverage if meeting.HasField("coverage") else None,
@@ -109,9 +116,9 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
     @router.post(
         "",
         status_code=201,
-        responses={**documented(*BODY, Kind.UNAUTHORIZED, Kind.VALIDATION_FAILED), 201: {"headers": ETAG}},
+        responses={**documented(*BODY, Kind.UNAUTHORIZED, Kind.CONFLICT), 201: {"headers": ETAG | REPLAYED}},
     )
-    async def create_meeting(body: NewMeeting, who: Who, response: Response) -> Meeting:
+    async def create_meeting(body: NewMeeting, who: Who, claim: Claimed, response: Response) -> Meeting:
         """Make a meeting, which a live session or an upload then fills."""
         request = pb.CreateMeetingRequest(
             owner_id=who.account_id,
@@ -119,10 +126,12 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
             title=body.title,
             language=body.language or "",
             participants=body.participants,
+            claim=claim,
         )
         answer = await meetings.call(stub.CreateMeeting, request, timeout_s=timeout_s)
         response.headers["Location"] = f"/api/meetings/{answer.meeting.id}"
         tag(response, answer.meeting.version)
+        tag_replayed(response, answer.replayed)
         return Meeting.of(answer.meeting)
 
     @router.get("", responses=documented(Kind.UNAUTHORIZED, Kind.VALIDATION_FAILED))

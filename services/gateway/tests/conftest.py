@@ -19,23 +19,39 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
+from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
+from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 
 from chassis import ids
 from chassis.cache import Cache
 from chassis.lifecycle import HttpServer
 from chassis.limits import Limiter
-from chassis.rpc import Identity, Server, peer
+from chassis.objects import Objects
+from chassis.rpc import Identity, Peer, Server, peer
 from services.gateway import errors
+from services.gateway.access_tokens import AccessTokens
 from services.gateway.addresses import Proxies
-from services.gateway.app import public_app
-from services.gateway.auth import AccessTokens
+from services.gateway.api_key_checks import ApiKeyChecks
+from services.gateway.app import Doors, public_app
+from services.gateway.broker import Broker
+from services.gateway.callers import Callers
+from services.gateway.captcha import Captcha, NoCaptcha
+from services.gateway.credentials import Credentials
+from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
+from services.gateway.external_tokens import NoExternalTokens
 from services.gateway.limits import RateLimits
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
+from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
-from services.gateway.tests.fakes import FakeAccounts, FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
+from services.gateway.tests.fake_uploads import FakeUploads
+from services.gateway.tests.fakes import FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tickets import Tickets
+from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
 
 VIEWER_LIMITS = ViewerLimits(poll_s=30.0, hurry_s=0.05, insights_wait_s=0.2)
@@ -70,6 +86,11 @@ class Signer:
         }
         return {name: value for name, value in claims.items() if value is not None}
 
+    def account_of(self, headers: dict[str, str]) -> str:
+        """Return the account for which headers speak."""
+        token = headers["Authorization"].removeprefix("Bearer ")
+        return str(jwt.decode(token, options={"verify_signature": False})["sub"])
+
     def token(self, **changed: Any) -> str:
         return jwt.encode(self.claims(**changed), self.private_key, algorithm="EdDSA")
 
@@ -80,13 +101,20 @@ class Gateway:
 
     signer: Signer
     accounts: FakeAccounts = field(default_factory=FakeAccounts)
+    api_keys: FakeApiKeys = field(default_factory=FakeApiKeys)
+    logins: FakeLogins = field(default_factory=FakeLogins)
+    broker: Broker = field(default_factory=lambda: Broker("nats://127.0.0.1:1", "test"))
+    captcha: Captcha = field(default_factory=NoCaptcha)
     meetings: FakeMeetings = field(default_factory=FakeMeetings)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
+    uploads: FakeUploads = field(default_factory=FakeUploads)
     faults: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     viewers: Viewers = field(init=False)
+    objects: Objects = field(init=False)
+    entrance: Entrance = field(init=False)
     port: int = 0
     client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
     backends: list[Server] = field(default_factory=list)
@@ -94,6 +122,10 @@ class Gateway:
     def as_account(self, account_id: str | None = None) -> dict[str, str]:
         """Return headers that speak for an account (a new one by default)."""
         return {"Authorization": f"Bearer {self.signer.token(sub=account_id or ids.new_id())}"}
+
+    def as_admin(self) -> dict[str, str]:
+        """Return headers that speak for somebody who looks after the platform."""
+        return {"Authorization": f"Bearer {self.signer.token(role='admin')}"}
 
     async def new_meeting(self, who: dict[str, str], title: str = "Planning") -> str:
         answer = await self.client.post("/api/meetings", json={"title": title}, headers=who)
@@ -121,17 +153,41 @@ async def _backend(stack: AsyncExitStack, service: str, *servicers: tuple[Any, o
     return server
 
 
+def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
+    revocations = Revocations()
+    credentials = Credentials(
+        AccessTokens(settings.auth_public_key), ApiKeyChecks(meetings, timeout_s=5.0), NoExternalTokens(), revocations
+    )
+    return Entrance(
+        meetings=meetings,
+        credentials=credentials,
+        tickets=Tickets(SERVICE_KEY, gateway.broker),
+        revocations=revocations,
+        news=RevocationNews(revocations, meetings, gateway.broker, every_s=10.0, timeout_s=5.0),
+        callers=Callers(secure=settings.verbatim_env == "production"),
+        captcha=gateway.captcha,
+        timeout_s=settings.call_timeout_s,
+        login_timeout_s=settings.login_timeout_s,
+        fresh_login_s=settings.fresh_login_s,
+    )
+
+
 @asynccontextmanager
-async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -> AsyncIterator[Gateway]:
+async def running(
+    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, **changed: Any
+) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
-    gateway = Gateway(Signer())
+    gateway = Gateway(Signer(), captcha=captcha or NoCaptcha())
     async with AsyncExitStack() as stack:
         meetings = await _backend(
             stack,
             "meetings",
             (add_AccountsServiceServicer_to_server, gateway.accounts),
+            (add_ApiKeysServiceServicer_to_server, gateway.api_keys),
+            (add_LoginsServiceServicer_to_server, gateway.logins),
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
+            (add_UploadsServiceServicer_to_server, gateway.uploads),
         )
         insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
         gateway.backends = [meetings, insights]
@@ -148,21 +204,33 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
         insights_peer = await stack.enter_async_context(peer(settings.insights_target, identity))
         entries = StoredEntries(meetings_peer, insights_peer, timeout_s=settings.call_timeout_s)
         gateway.viewers = Viewers(entries, gateway.captions, viewer_limits)
-        app = public_app(
-            settings,
-            access_tokens=AccessTokens(settings.auth_public_key),
-            meetings_peer=meetings_peer,
-            insights_peer=insights_peer,
-            live=_live,
-            viewers=gateway.viewers,
-            rates=RateLimits(
-                Limiter(Cache("", service="gateway", replica="test")),
-                settings.rules,
-                aggressive_factor=settings.rate_limits_aggressive,
-                is_aggressive=lambda: gateway.aggressive,
-            ),
-            readiness=gateway.readiness,
+        # Without a running connection the broker is away, which most tests need not know.
+        storage = Broker(settings.nats_url, "gateway under test")
+        if "nats_url" in changed:
+            connecting = asyncio.create_task(storage.run())
+            stack.callback(connecting.cancel)
+        gateway.objects = Objects(storage.require, BUCKET)
+        upload_settings = UploadSettings(
+            file_bytes_max=settings.upload_bytes_max,
+            at_once_max=settings.uploads_at_once_max,
+            idle_s=settings.upload_idle_s,
         )
+        gateway.entrance = _entrance(settings, gateway, meetings_peer)
+        doors = Doors(
+            gateway.entrance,
+            meetings_peer,
+            insights_peer,
+            _live,
+            gateway.viewers,
+            UploadDesk(meetings_peer, gateway.objects, upload_settings),
+        )
+        rates = RateLimits(
+            Limiter(Cache("", service="gateway", replica="test")),
+            settings.rules,
+            aggressive_factor=settings.rate_limits_aggressive,
+            is_aggressive=lambda: gateway.aggressive,
+        )
+        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness)
         crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
         patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=1.0)
         server = HttpServer(

@@ -14,7 +14,8 @@ from chassis.migrations import Schema, SchemaMissing, migrate
 from chassis.postgres import Database
 from chassis.tests.servers import PostgresServer
 from services.meetings.__main__ import MIGRATIONS
-from services.meetings.store import METADATA, REVISION
+from services.meetings.columns import METADATA
+from services.meetings.store import REVISION
 
 
 def migrate_to(url: str, revision: str) -> None:

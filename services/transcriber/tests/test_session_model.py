@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -70,7 +69,7 @@ class World:
     def start(self, server: NatsServer) -> None:
         async def enter() -> None:
             for name in ("a", "b"):
-                one = replica(server, name, SETTINGS, NumberedSpeech())
+                one = replica(server, name, SETTINGS, engine=NumberedSpeech())
                 self.replicas[name] = await self._exits.enter_async_context(one)
 
         self.run(enter())
