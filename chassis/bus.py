@@ -279,6 +279,22 @@ async def quietly(acknowledgement: Awaitable[object]) -> None:
 
 
 @asynccontextmanager
+async def kept_alive(message: Msg, every_s: float) -> AsyncIterator[None]:
+    """Tell the broker inside that the message is being worked on."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            await quietly(message.in_progress())
+
+    heart = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        heart.cancel()
+
+
+@asynccontextmanager
 async def connect(url: str, *, name: str, replicas: int) -> AsyncIterator[Bus]:
     """Connect, for ever if need be, and close at the end.
 

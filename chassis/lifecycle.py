@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chassis import telemetry
+from chassis.resources import Resources
 from chassis.settings import ServiceSettings
 
 log = telemetry.logger(__name__)
@@ -52,6 +53,7 @@ class Lifecycle:
         self.replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"
         self.state = "starting"
         self.exits = stack
+        self.resources = Resources()
         self._tasks = tasks
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
@@ -202,6 +204,7 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
             loop.add_signal_handler(number, life.stop)
         internal = HttpServer(_internal_app(life), settings.internal_host, settings.internal_port)
         internal_task = tasks.create_task(internal.run_until_exit(), name="internal port")
+        life.spawn(life.resources.run(), "resources")
         body = asyncio.ensure_future(start(life))
         try:
             await _bounded(body, life, settings.drain_s)

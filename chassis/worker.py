@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -131,7 +131,7 @@ class Worker:
         request = ids.accept_request_id((message.headers or {}).get("x-request-id"))
         with telemetry.bound(request, job_id=job_id, job_kind=self._kind):
             try:
-                async with _kept_alive(message, self._policy.ack_wait_s / 3):
+                async with bus.kept_alive(message, self._policy.ack_wait_s / 3):
                     delay_s = await self._process(job_id)
             except Superseded:
                 log.info("superseded")  # the message is the business of whoever came after us
@@ -232,22 +232,6 @@ class Worker:
         await self._bus.publish(f"dlq.{job.kind}", orjson.dumps(letter), message_id=letter_id)
         DEAD_LETTERS.labels(job.kind).inc()
         log.error("job dead", attempts=job.attempts, fault=job.error)
-
-
-@asynccontextmanager
-async def _kept_alive(message: Msg, every_s: float) -> AsyncIterator[None]:
-    """Tell the broker inside that the message is being worked on."""
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            await bus.quietly(message.in_progress())
-
-    heart = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        heart.cancel()
 
 
 def _told(job: Job, kind: str, error: str) -> list[dict[str, Any]]:

@@ -198,6 +198,7 @@ def _viewer_limits(settings: Settings) -> ViewerLimits:
         backlog_max=settings.viewer_backlog_max,
         poll_s=settings.viewer_poll_s,
         insights_wait_s=settings.viewer_insights_wait_s,
+        heal_wait_s=settings.viewer_heal_wait_s,
     )
 
 

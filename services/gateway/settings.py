@@ -162,6 +162,9 @@ class Settings(ServiceSettings):
     viewer_insights_wait_s: float = Field(
         10.0, ge=0, le=3600, description="How long viewers wait for the minutes of a meeting that is over."
     )
+    viewer_heal_wait_s: float = Field(
+        30.0, ge=0, le=3600, description="How long viewers of a meeting that is over wait for its drafts to be healed."
+    )
     viewer_life_s: float = Field(
         900.0,
         gt=0,

@@ -19,7 +19,7 @@ from chassis import telemetry
 from chassis.errors import AppError, Kind
 from services.gateway import metrics, sse
 from services.gateway.captions import Captions
-from services.gateway.entries import Entry, EntryPage, StoredEntries
+from services.gateway.entries import Entry, EntryPage, Patience, StoredEntries
 from services.gateway.feed import Feed
 
 log = telemetry.logger(__name__)
@@ -48,6 +48,7 @@ class ViewerLimits:
     poll_s: float = 5.0
     hurry_s: float = 1.0
     insights_wait_s: float = 10.0
+    heal_wait_s: float = 30.0
     retry_ms: int = 1000
 
 
@@ -109,7 +110,7 @@ class Viewers:
         feed = Feed(
             viewer.account_id, viewer.meeting_id, newest, self.entries,
             poll_s=limits.poll_s, hurry_s=limits.hurry_s, backlog_max=limits.backlog_max,
-            insights_wait_s=limits.insights_wait_s,
+            patience=Patience(limits.insights_wait_s, limits.heal_wait_s),
         )  # fmt: skip
         task = asyncio.create_task(self._run(feed), name="feed")
         self._feeds[viewer.meeting_id] = (feed, task)

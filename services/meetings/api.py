@@ -99,6 +99,7 @@ class MeetingsApi:
             completed=found.completed,
             insights_made=found.insights_made,
             unchanged_s=found.unchanged_s,
+            healing_segments=found.healing,
             sessions=[meetings_pb.MeetingSession(session_id=s, shift_s=shift_s) for s, shift_s in found.open_sessions],
         )
 
@@ -186,6 +187,7 @@ def _meeting(m: Meeting) -> meetings_pb.Meeting:
         status=m.status, version=m.version, created_at=stamp(m.created_at), updated_at=stamp(m.updated_at),
         started_at=stamp(m.started_at), ended_at=stamp(m.ended_at), segments=m.segments,
         draft_segments=m.draft_segments, audio_s=m.audio_s, gap_s=m.gap_s, coverage=m.coverage,
+        healing_segments=m.healing_segments, given_up_segments=m.given_up_segments,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from chassis import outbox
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database
 from services.meetings.checks import not_found
+from services.meetings.healing_store import draft, healing
 from services.meetings.meetings import Meeting, MeetingChange, MeetingFilter, NewMeeting
 from services.meetings.paging import Cursors, Page
 from services.meetings.store import (
@@ -204,13 +205,14 @@ async def _with_accounts(connection: AsyncConnection, rows: Sequence[Any]) -> li
     wanted = [row.id for row in rows]
     if not wanted:
         return []
-    drafts = sa.func.count().filter(segments.c.quality == "draft")
+    kinds = (draft, healing, sa.and_(draft, segments.c.given_up))
     counted = await connection.execute(
-        sa.select(segments.c.meeting_id, sa.func.count(), drafts)
+        sa.select(segments.c.meeting_id, sa.func.count(), *(sa.func.count().filter(kind) for kind in kinds))
+        .join(sessions, sessions.c.id == segments.c.session_id)
         .where(segments.c.meeting_id.in_(wanted))
         .group_by(segments.c.meeting_id)
     )
-    counts = {row[0]: (row[1], row[2]) for row in counted}
+    counts = {row[0]: row[1:] for row in counted}
     s = sessions.c
     # Coverage of the whole: each session's own, weighed by how long it was.
     summed = await connection.execute(
@@ -221,12 +223,14 @@ async def _with_accounts(connection: AsyncConnection, rows: Sequence[Any]) -> li
     sums = {row[0]: (row[1], row[2], row[3] / row[1] if row[1] else 1.0) for row in summed}
     found = []
     for row in rows:
-        total, draft = counts.get(row.id, (0, 0))
+        total, drafts, waiting, given_up = counts.get(row.id, (0, 0, 0, 0))
         audio_s, gap_s, coverage = sums.get(row.id, (0.0, 0.0, None))
         known = {**row._mapping, "participants": tuple(row.participants)}
         accounts = {
             "segments": total,
-            "draft_segments": draft,
+            "draft_segments": drafts,
+            "healing_segments": waiting,
+            "given_up_segments": given_up,
             "audio_s": audio_s,
             "gap_s": gap_s,
             "coverage": coverage,

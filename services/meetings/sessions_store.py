@@ -106,17 +106,18 @@ async def open_sessions(connection: AsyncConnection, opened: dict[str, Transcrip
     return made
 
 
-async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> int:
-    """Close sessions; a meeting with no open session left is completed, and that is told once. Returns how many are."""
+async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> set[str]:
+    """Close sessions; a meeting with no open session left is completed, and that is told once. Returns which are."""
     closing = {s: e for s, e in batch.closed.items() if s in known and not known[s].closed}
     if not closing:
-        return 0
+        return set()
     rows = [
         {
             "session": session_id, "closed_at": recorded_at(entry), "received_bytes": entry.closed.received_bytes,
             "close_reason": CloseReason.Name(entry.closed.reason).removeprefix("CLOSE_REASON_").lower(),
             "audio_s": entry.closed.audio_s, "gap_s": entry.closed.gap_s, "coverage": entry.closed.coverage,
             "transcribed_s": entry.closed.transcribed_s, "silence_s": entry.closed.silence_s,
+            "heals": entry.closed.heals,
         }
         for session_id, entry in closing.items()
     ]  # fmt: skip
@@ -150,7 +151,7 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
     ]
     events = [outbox.event("events.meeting.completed", fact.SerializeToString(), fact.meeting_id) for fact in facts]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)
-    return len(facts)
+    return {fact.meeting_id for fact in facts}
 
 
 async def advance_watermarks(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> list[Stored]:

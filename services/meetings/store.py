@@ -15,7 +15,7 @@ from services.meetings.checks import not_found
 from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0004"
+REVISION = "0005"
 SOURCE = "meetings"
 
 
@@ -49,6 +49,8 @@ meetings = sa.Table(
     sa.Column("newest_entry", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("completed_entry", sa.BigInteger),
     sa.Column("insights_entry", sa.BigInteger),
+    # Of the minutes from which the tasks were made: what comes late of older ones is not applied.
+    sa.Column("insights_version", sa.BigInteger, nullable=False, server_default="0"),
     _search("title", 10_000),
     sa.Index("meetings_of_owner", "owner_id", "created_at", "id"),
     sa.Index("meetings_search", "search", postgresql_using="gin"),
@@ -74,6 +76,8 @@ sessions = sa.Table(
     sa.Column("transcribed_s", sa.Double),
     sa.Column("silence_s", sa.Double),
     sa.Column("coverage", sa.Double),
+    # Whether a better engine will hear its drafts again.
+    sa.Column("heals", sa.Boolean),
     sa.Index("sessions_of_meeting", "meeting_id"),
     sa.Index("sessions_open", "id", postgresql_where=sa.text("closed_at IS NULL")),
     sa.Index("sessions_closed", "closed_at"),
@@ -94,6 +98,8 @@ segments = sa.Table(
     sa.Column("confidence", sa.Double),
     text("engine"),
     sa.Column("quality", sa.Text, nullable=False),
+    # A draft that nobody will hear again.
+    sa.Column("given_up", sa.Boolean, nullable=False, server_default=sa.false()),
     # Byte range in the session's stream.
     sa.Column("start_offset", sa.BigInteger, nullable=False),
     sa.Column("end_offset", sa.BigInteger, nullable=False),
@@ -142,6 +148,8 @@ tasks = sa.Table(
     sa.Column("status", sa.Text, nullable=False, server_default="open"),
     text("source_segment_id"),
     sa.Column("origin", sa.Text, nullable=False),
+    # Whether it was found in a transcript, whoever changed it since.
+    sa.Column("found", sa.Boolean, nullable=False, server_default=sa.false()),
     version(),
     now("created_at"),
     now("updated_at"),
@@ -155,7 +163,11 @@ tombstones = sa.Table(
     "tombstones", METADATA,
     sa.Column("id", Id, primary_key=True),
     sa.Column("kind", sa.Text, nullable=False),
+    # Of a task: where it was found, so that it does not come back in other words.
+    sa.Column("meeting_id", Id),
+    text("source_segment_id"),
     now("deleted_at"),
+    sa.Index("tombstones_of_meeting", "meeting_id", postgresql_where=sa.text("meeting_id IS NOT NULL")),
 )  # fmt: skip
 
 # How far a stream is applied: written with the effect, so that a consumer that starts again knows where.
@@ -186,8 +198,8 @@ async def is_deleted(connection: AsyncConnection, row_id: str) -> bool:
     return bool((await connection.execute(query)).scalar_one())
 
 
-async def bury(connection: AsyncConnection, kind: str, row_ids: Iterable[str]) -> None:
-    """Note ids as deleted."""
-    rows = [{"id": row_id, "kind": kind} for row_id in row_ids]
+async def bury(connection: AsyncConnection, kind: str, row_ids: Iterable[str], **more: str) -> None:
+    """Note ids as deleted, with what else their tombstones say."""
+    rows = [{"id": row_id, "kind": kind, **more} for row_id in row_ids]
     if rows:
         await connection.execute(insert(tombstones).on_conflict_do_nothing(), rows)

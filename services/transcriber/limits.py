@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.filters import FilterSettings
+from services.transcriber.healing import HealingSettings
 from services.transcriber.transcript import BYTES_PER_SECOND
 
 
@@ -17,6 +18,7 @@ class SessionSettings:
     buffer_bytes_max: int = 600 * BYTES_PER_SECOND
     backlog_hold_s: float = 60.0
     partial_every_s: float = 1.5
+    partial_growth: float = 0.33
     partial_min_s: float = 0.8
     checkpoint_every_s: float = 30.0
     parallel_utterances: int = 2
@@ -29,3 +31,4 @@ class SessionSettings:
     decoding_burst_s: float = 2.0
     cutting: CuttingSettings = field(default_factory=CuttingSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
+    healing: HealingSettings = field(default_factory=HealingSettings)

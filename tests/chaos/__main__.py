@@ -115,6 +115,7 @@ class Run:
                     session_s=row.session_s,
                     rest_hz=row.rest_hz,
                     patience=CONTROL_PATIENCE if control else 1.0,
+                    healed=row.heals,
                 )
         except Exception as fault:  # noqa: BLE001 - whatever ends a row is its result: the others are still played
             found, whole = broken(fault), False

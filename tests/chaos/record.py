@@ -75,6 +75,8 @@ def figures(row: Row, result: Result) -> Figures:
         breaches.append(f"{result.callers.failed} of {result.callers.calls} REST calls failed")
     if row.unnoticed and (result.reconnects or result.pause_max > UNNOTICED_S):
         breaches.append(f"noticed by clients: {result.reconnects} reconnects, a pause of {result.pause_max:.1f} s")
+    if row.heals and verdict.drafted:
+        breaches.append(f"{verdict.drafted} chunks are in drafts that should have healed")
     return Figures(
         sessions=result.sessions,
         faults=result.faults,

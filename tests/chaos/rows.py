@@ -35,6 +35,13 @@ from tests.chaos.process_faults import (
     rolling_restart,
 )
 from tests.chaos.scene import REST_HZ, Script
+from tests.chaos.speech_faults import (
+    QUICK_BREAKER,
+    healers_killed,
+    speech_hangs,
+    speech_outage,
+    speech_rationed,
+)
 from tests.chaos.workload import Workload
 
 
@@ -43,10 +50,10 @@ class Row:
     """One row of the table.
 
     Besides the invariants of all rows: `pause_s_max` is the longest that a session may go without an acknowledgement,
-    `rest_perfect` says that no call may fail, `unnoticed` that no client may see anything at all. `control` is the
-    defence whose absence must be noticed; its script is `control_script` where that can be shorter. `own_platform` rows
-    share theirs with nobody, so that it may have settings (`env`, by service) and a `broker_disk`; `limit_s` bounds
-    a play; `impossible` says why a row cannot be played here.
+    `rest_perfect` says that no call may fail, `unnoticed` that no client may see anything at all, `heals` that no draft
+    may be left. `control` is the defence whose absence must be noticed; its script is `control_script` where that can
+    be shorter. `own_platform` rows share theirs with nobody, so that it may have settings (`env`, by service) and a
+    `broker_disk`; `limit_s` bounds a play; `impossible` says why a row cannot be played here.
     """
 
     key: str
@@ -61,6 +68,7 @@ class Row:
     pause_s_max: float | None = None
     rest_perfect: bool = False
     unnoticed: bool = False
+    heals: bool = False
     own_platform: bool = False
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     broker_disk: bool = False
@@ -75,6 +83,22 @@ _BOTH = (("gateway", "transcriber"), ("gateway-2", "transcriber-2"))
 
 ROWS = (
     Row("1", "meetings cut off from Postgres: refused 4 s, silent 5 s", database_unreachable, controls.BATCH),
+    Row(
+        "4", "speech API says 429 with Retry-After 2 for 12 s", speech_rationed, controls.HEALING,
+        sessions=4, speed=2.0, heals=True, own_platform=True, env=QUICK_BREAKER,
+    ),
+    Row(
+        "5", "speech API takes requests and never answers, for 20 s", speech_hangs, controls.HEALING,
+        sessions=4, speed=2.0, heals=True, own_platform=True, env=QUICK_BREAKER,
+    ),
+    Row(
+        "6", "speech API fails for 15 s while people talk", speech_outage, controls.HEALING,
+        sessions=4, speed=2.0, heals=True, own_platform=True, env=QUICK_BREAKER,
+    ),
+    Row(
+        "6k", "transcribers SIGKILL while drafts heal, of live and of closed sessions", healers_killed,
+        sessions=3, speed=1.5, heals=True, own_platform=True, env=QUICK_BREAKER,
+    ),
     Row("8", "clients' connections reset, 12 times half of them", client_resets, controls.BUFFER),
     Row("8b", "clients' network gone for 0.7 s, 6 times", client_flaps, controls.BUFFER),
     Row("9", "frames repeated, overlapping, reordered, with holes", bad_frames, controls.TRIM, FuzzedWorkload),

@@ -22,6 +22,8 @@ from tests.chaos.rest import Baseline, Logs, settled
 from tests.chaos.workload import FINISH_WITHIN_S, Ledger, Workload
 
 STORED_WITHIN_S = 30.0
+# A healer that was killed is missed by the broker for half a minute.
+HEALED_WITHIN_S = 90.0
 SETTLE_S = 30.0
 # What a client notices anyway: acknowledgements come every 200 ms.
 NOTICEABLE_S = 0.5
@@ -134,8 +136,11 @@ async def play(
     session_s: float | None = None,
     rest_hz: float = REST_HZ,
     patience: float = 1.0,
+    healed: bool = False,
 ) -> Result:
     """Run a workload, inject the faults of the script, heal, let everybody finish, judge.
+
+    With `healed`, drafts are given time to be heard again.
 
     `patience` is how long everything may take: a control, of which is known that it goes wrong, needs less.
     """
@@ -162,7 +167,7 @@ async def play(
                 task.cancel()
             await asyncio.wait(calling)
             await workload.finish()
-        verdict = await _judge(clients, workload, patience)
+        verdict = await _judge(clients, workload, patience, healed=healed)
         verdict.failed += bool(stuck)
         await _look(callers, clients, scene)
     finally:
@@ -187,13 +192,14 @@ async def play(
     )
 
 
-async def _judge(clients: Sequence[VerbatimClient], workload: Workload, patience: float) -> Verdict:
+async def _judge(clients: Sequence[VerbatimClient], workload: Workload, patience: float, *, healed: bool) -> Verdict:
     readers = asyncio.Semaphore(_READERS)
 
     async def one(ledger: Ledger) -> Verdict:
         async with readers:
-            within_s = STORED_WITHIN_S * patience if ledger.finished else 5.0 * patience
-            return judge(ledger, await _stored(clients, ledger, within_s))
+            stored_s = HEALED_WITHIN_S if healed else STORED_WITHIN_S
+            within_s = stored_s * patience if ledger.finished else 5.0 * patience
+            return judge(ledger, await _stored(clients, ledger, within_s, healed=healed), healed=healed)
 
     verdict = Verdict()
     for part in await asyncio.gather(*(one(ledger) for ledger in workload.ledgers)):
@@ -232,8 +238,11 @@ def _pauses(scene: Scene) -> list[float]:
     ]
 
 
-async def _stored(clients: Sequence[VerbatimClient], ledger: Ledger, within_s: float) -> list[dict[str, object]]:
-    """Return the meeting's segments when there are as many as the accounts say, or what is there after a while."""
+async def _stored(
+    clients: Sequence[VerbatimClient], ledger: Ledger, within_s: float, *, healed: bool
+) -> list[dict[str, object]]:
+    """Return the meeting's segments when there are as many as the accounts say (and no drafts among them, if they
+    should have healed), or what is there after a while."""
     wanted = ledger.finished["segments"] if ledger.finished else None
     deadline = time.monotonic() + within_s
     rows: list[dict[str, object]] = []
@@ -244,7 +253,8 @@ async def _stored(clients: Sequence[VerbatimClient], ledger: Ledger, within_s: f
             except (ApiError, httpx2.TransportError):
                 continue
             break
-        if len(rows) == wanted or time.monotonic() > deadline:
+        waits = healed and any(row["quality"] == "draft" for row in rows)
+        if (len(rows) == wanted and not waits) or time.monotonic() > deadline:
             break
         await asyncio.sleep(0.2)
     return rows

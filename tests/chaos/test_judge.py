@@ -49,6 +49,15 @@ def test_verdict(told: tuple[Segment, ...], stored: tuple[Segment, ...], found: 
     assert judge(ledger(*told), stored) == Verdict(acknowledged=5, **found)
 
 
+def test_where_drafts_should_have_healed_the_database_decides() -> None:
+    draft, healed = segment(1, 4, 5, text="hum", quality="draft"), segment(1, 4, 5, revision=2)
+    left_early = ledger(WELL[0], draft)
+    assert judge(left_early, (WELL[0], healed), healed=True) == Verdict(acknowledged=5)
+    assert judge(left_early, (WELL[0], draft), healed=True).drafted == 2
+    assert judge(left_early, (WELL[0], segment(1, 4, revision=2)), healed=True).lost == 1
+    assert judge(left_early, (WELL[0], segment(1, 4, 4, 5, revision=2)), healed=True).duplicated == 1
+
+
 def test_what_was_not_acknowledged_is_not_missed() -> None:
     assert judge(ledger(WELL[0], acked_chunks=4), WELL[:1]) == Verdict(acknowledged=3)
 

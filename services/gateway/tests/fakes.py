@@ -33,6 +33,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
         self.entries: dict[str, list[meetings_pb2.MeetingEntry]] = {}
         self.insights_made = False
         self.unchanged_s = 0.0
+        self.healing = 0
         self.entries_fault: AppError | None = None
         self.list_requests: list[meetings_pb2.ListMeetingsRequest] = []
         self.request_ids: list[str] = []
@@ -129,6 +130,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
             completed=meeting.status == "completed",
             insights_made=self.insights_made,
             unchanged_s=self.unchanged_s,
+            healing_segments=self.healing,
             sessions=[meetings_pb2.MeetingSession(session_id=SESSION, shift_s=100.0)],
         )
 

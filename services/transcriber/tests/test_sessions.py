@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import wave
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
@@ -32,15 +30,6 @@ from services.transcriber.tests.replicas import (
     speak,
     token_of,
 )
-
-RECORDING = Path(__file__).parents[3] / "dev/assets/meeting.wav"
-
-
-@pytest.fixture(scope="module")
-def speech() -> bytes:
-    """The first 20 s of the bundled meeting: six utterances or so."""
-    with wave.open(str(RECORDING)) as recording:
-        return bytes(recording.readframes(20 * 16_000))
 
 
 def _has_acknowledged(offset: int, client: Client) -> bool:
