@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, doctor, following, library, streaming, uploads
+from verbatim_client.cli import accounts, admin, doctor, following, keys, library, streaming, uploads
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -33,6 +33,7 @@ def application() -> typer.Typer:
     app.command("login")(accounts.login)
     app.command("logout")(accounts.logout)
     app.command("whoami")(accounts.whoami)
+    app.command("password")(accounts.password)
     app.command("stream")(streaming.stream)
     app.command("watch")(following.watch)
     app.command("upload")(uploads.upload)
@@ -48,6 +49,15 @@ def application() -> typer.Typer:
     # With one command alone typer would drop its name.
     jobs.callback()(_nothing)
     app.add_typer(jobs, name="jobs")
+    key_commands = typer.Typer(help="API keys, for programs.", no_args_is_help=True, rich_markup_mode=None)
+    key_commands.command("create")(keys.create)
+    key_commands.command("list")(keys.list_keys)
+    key_commands.command("delete")(keys.delete)
+    app.add_typer(key_commands, name="keys")
+    admins = typer.Typer(help="Looking after accounts, for admins.", no_args_is_help=True, rich_markup_mode=None)
+    for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
+        admins.command(command.__name__)(command)
+    app.add_typer(admins, name="admin")
     return app
 
 
