@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ log = telemetry.logger(__name__)
 
 _UNREAD_MS = 30_000
 _UNSENT_BYTES = 128 * 1024
+_CANCELLED_WITHIN_S = 2.0
+_CANCELLATIONS_MAX = 8
 
 T = TypeVar("T")
 Check = Callable[[], Awaitable[None]]
@@ -100,10 +102,23 @@ class Lifecycle:
                 faults[name] = type(fault).__name__
         return faults
 
-    def cancel_background(self) -> None:
+    async def end_background(self) -> None:
         """End the background tasks, at the end of the drain."""
-        for task in self._background:
+        await end(self._background)
+
+
+async def end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they have ended.
+
+    Before Python 3.12 `asyncio.wait_for`, which libraries of ours wait with, may swallow a cancellation that comes
+    together with what it waits for (python/cpython#86296): then it is asked again.
+    """
+    for _ in range(_CANCELLATIONS_MAX):
+        for task in tasks:
             task.cancel()
+        if not tasks or not (await asyncio.wait(tasks, timeout=_CANCELLED_WITHIN_S))[1]:
+            return
+    log.critical("tasks do not end", tasks=[task.get_name() for task in tasks if not task.done()])
 
 
 class HttpServer(uvicorn.Server):
@@ -188,7 +203,7 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
             await _bounded(body, life, settings.drain_s)
         finally:
             life.state = "stopped"
-            life.cancel_background()
+            await life.end_background()
             internal.should_exit = True
             await internal_task
     log.info("stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,19 +12,23 @@ from nats.aio.msg import Msg
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import bus, lifecycle, rpc
+from chassis.breaker import Breaker, BreakerSettings, Mode
+from chassis.controls import Controls
 from chassis.lifecycle import Lifecycle
+from chassis.retry import RetrySettings
 from chassis.settings import load
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
-from services.transcriber.recognition import Recogniser
+from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
-from services.transcriber.speech import OpenAISpeech, SpeechEngine
+from services.transcriber.speech import OpenAISpeech
 from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
+from services.transcriber.vendor import Vendor, VendorSettings
 
 
 async def start(
@@ -38,10 +43,7 @@ async def start(
 
     The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
     """
-    engines = _engines(settings)
-    for engine in engines:
-        life.exits.push_async_callback(engine.close)
-        await engine.start()
+    recogniser, vendor = await _recogniser(settings, life)
 
     broker = await life.exits.enter_async_context(
         bus.connect(settings.nats_url, name=life.replica, replicas=settings.nats_replicas)
@@ -50,11 +52,10 @@ async def start(
         await broker.declare(stream)
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
-    concurrency = settings.speech_concurrency if len(engines) > 1 else settings.embedded_workers
     ports = Ports(
         transcripts=transcript_log(broker),
         audio=audio,
-        recogniser=Recogniser(engines, concurrency=concurrency, deadline_s_max=settings.speech_deadline_s),
+        recogniser=recogniser,
         announce=broker.client.publish,
         captions=captions,
         replica=life.replica,
@@ -65,6 +66,10 @@ async def start(
     )
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
+    controls = Controls(broker, replicas=settings.nats_replicas)
+    if vendor is not None:
+        controls.watch(_override(vendor.breaker))
+    life.spawn(controls.run(), "controls")
     life.spawn(broker.until_closed(), "broker")
     life.spawn(audio.run(), "audio log")
     life.spawn(captions.run(), "captions")
@@ -88,17 +93,64 @@ async def start(
     await server.stop(settings.drain_s * 0.2)
 
 
-def _engines(settings: Settings) -> list[SpeechEngine]:
-    """Return the engines, best first; the embedded one is always last."""
+async def _recogniser(settings: Settings, life: Lifecycle) -> tuple[Recogniser, Vendor | None]:
+    """Start the engines: the embedded one always, the speech API if there is a key for it."""
     embedded = PocketSphinxSpeech(workers=settings.embedded_workers, memory_limit_bytes=settings.embedded_memory_bytes)
-    if settings.openai_api_key is None:
-        return [embedded]
-    api = OpenAISpeech(
-        api_key=settings.openai_api_key.get_secret_value(),
-        base_url=settings.openai_base_url,
-        model=settings.whisper_model,
+    life.exits.push_async_callback(embedded.close)
+    await embedded.start()
+    vendor = None
+    if settings.openai_api_key is not None:
+        api = OpenAISpeech(
+            api_key=settings.openai_api_key.get_secret_value(),
+            base_url=settings.openai_base_url,
+            model=settings.whisper_model,
+        )
+        life.exits.push_async_callback(api.close)
+        await api.start()
+        vendor = Vendor(api, _vendor_settings(settings), chance=random.random)
+    recognition = RecognitionSettings(
+        draft_within_s=settings.draft_within_s,
+        endpoint_s=settings.end_silence_ms / 1000.0,
+        embedded_workers=settings.embedded_workers,
     )
-    return [api, embedded]
+    recogniser = Recogniser(embedded, vendor, recognition)
+    life.exits.push_async_callback(recogniser.close)
+    return recogniser, vendor
+
+
+def _vendor_settings(settings: Settings) -> VendorSettings:
+    return VendorSettings(
+        concurrency_max=settings.speech_concurrency,
+        deadline_s_max=settings.speech_deadline_s,
+        retry=RetrySettings(
+            attempts=settings.speech_attempts,
+            wait_min_s=settings.speech_retry_min_s,
+            wait_max_s=settings.speech_retry_max_s,
+            budget_share=settings.speech_retry_budget,
+        ),
+        breaker=BreakerSettings(
+            failures_in_row=settings.breaker_failures,
+            window_s=settings.breaker_window_s,
+            calls_min=settings.breaker_calls_min,
+            failure_rate=settings.breaker_failure_rate,
+            slow_s=settings.breaker_slow_s,
+            slow_rate=settings.breaker_slow_rate,
+            open_s=settings.breaker_open_s,
+            probes=settings.breaker_probes,
+            probes_needed=settings.breaker_probes_needed,
+            ramp_s=settings.breaker_ramp_s,
+        ),
+    )
+
+
+def _override(breaker: Breaker) -> Callable[[str, str | None], None]:
+    """Return what obeys the control `breaker.<dependency>`: open, closed or auto."""
+
+    def seen(name: str, value: str | None) -> None:
+        if name == f"breaker.{breaker.dependency}":
+            breaker.force(Mode(value) if value in set(Mode) else Mode.AUTO)
+
+    return seen
 
 
 def _session_settings(settings: Settings) -> SessionSettings:

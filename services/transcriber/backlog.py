@@ -139,7 +139,7 @@ class Backlog:
                 work.task.cancel()
 
     async def _recognise(self, utterance: Utterance, pcm: bytes) -> Recognition | None:
-        """Ask the engines until one answers; None when the audio cannot be recognised."""
+        """Have an utterance recognised; None when the audio cannot be."""
         opened, ledger = self._ledger.opened, self._ledger
         prompt = filters.next_prompt(
             [*opened.vocabulary, opened.prompt],
@@ -147,14 +147,10 @@ class Backlog:
             silence_s=seconds(max(0, utterance.start_byte - ledger.tail_end_offset)),
             suppressed=self.last_suppressed,
         )
-        pause_s = 0.5
-        for _ in range(self._settings.engine_attempts):
-            try:
-                return await self._recogniser.final(pcm, language=opened.language or None, prompt=prompt)
-            except SpeechError as fault:
-                log.warning("utterance failed", reason=fault.reason)
-                if not fault.retryable:
-                    break
-                await asyncio.sleep(pause_s)
-                pause_s *= 2
-        return None
+        try:
+            return await self._recogniser.final(
+                pcm, session_id=ledger.session_id, language=opened.language or None, prompt=prompt
+            )
+        except SpeechError as fault:
+            log.warning("utterance cannot be recognised", reason=fault.reason)
+            return None

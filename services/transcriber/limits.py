@@ -20,7 +20,6 @@ class SessionSettings:
     partial_min_s: float = 0.8
     checkpoint_every_s: float = 30.0
     parallel_utterances: int = 2
-    engine_attempts: int = 5
     idle_s: float = 1800.0
     sign_of_life_s: float = 600.0
     gap_bytes_max: int = 24 * 3600 * BYTES_PER_SECOND

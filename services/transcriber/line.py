@@ -40,6 +40,7 @@ class ClientLine:
         self._faults = 0
         self._holds: set[str] = set()
         self._state: tuple[relay.State.ValueType, str] = (relay.STATE_OK, "")
+        self._drafts_only = drafts_only
         if drafts_only:
             self._state = (relay.STATE_DEGRADED, "embedded_engine")
 
@@ -67,6 +68,15 @@ class ClientLine:
         """Take one reason to hold away."""
         if reason in self._holds:
             self._holds.discard(reason)
+            self.tell_state()
+
+    def served(self, degraded: str) -> None:
+        """Say why captions are drafts for now (empty: they are not), when that has changed."""
+        if self._drafts_only:
+            return
+        state = (relay.STATE_DEGRADED, degraded) if degraded else (relay.STATE_OK, "")
+        if state != self._state:
+            self._state = state
             self.tell_state()
 
     def status(self, lag_s: float = 0.0) -> relay.Status:

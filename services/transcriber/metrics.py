@@ -33,10 +33,17 @@ ENGINE_SECONDS = Histogram(
     "speech_engine_seconds", "Time of one recognition.", ["engine", "purpose", "result"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0),
 )  # fmt: skip
+SPEECH_LIMIT = Gauge("speech_concurrency_limit", "Calls to the speech API that may run at one time.")
+SPEECH_WAITING = Gauge("speech_waiting", "Utterances that wait for their turn at an engine.", ["lane"])
+SPEECH_RATE_LIMITED = Counter("speech_rate_limited_total", "Answers of the speech API that asked for patience (429).")
+DRAFTS = Counter("speech_drafts_total", "Utterances that the embedded engine wrote because of this.", ["reason"])
+DEGRADED = Gauge("captions_degraded", "1 while live captions are drafts because the speech API cannot be used.")
 PARTIALS = Counter("partials_total", "Partial texts sent.")
 CAPTIONS_DROPPED = Counter("captions_dropped_total", "Partial texts and states that viewers did not get.")
 
 for _stage in ("received", "durable", "heard", "transcribed", "silence", "gap"):
     AUDIO_BYTES.labels(_stage)
+for _lane in ("live", "heal", "upload"):
+    SPEECH_WAITING.labels(_lane)
 for _attached in ("yes", "no"):
     SESSIONS.labels(_attached)

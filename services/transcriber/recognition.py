@@ -1,85 +1,259 @@
-"""From audio to text with the engines there are: the first that can, and its filters."""
+"""From audio to text: the speech API where there is one, drafts of the embedded engine where it fails or dawdles."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from chassis import telemetry
+from chassis.breaker import State
 from services.transcriber import metrics
 from services.transcriber.speech import SpeechEngine, SpeechError
 from services.transcriber.transcription import Transcription
+from services.transcriber.turnstile import AdaptiveLimit, Lane, Turnstile
+from services.transcriber.vendor import Vendor
+
+__all__ = ["Lane", "Recogniser", "Recognition", "RecognitionSettings"]
 
 log = telemetry.logger(__name__)
+
+NO_ENGINE = "none"
+_BYTES_PER_SECOND = 32_000
+_SPEED_REMEMBERED = 0.2
+_LATE_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionSettings:
+    """`draft_within_s` counts from the end of speech; the end is noticed `endpoint_s` later."""
+
+    draft_within_s: float = 3.0
+    endpoint_s: float = 0.5
+    draft_margin_s: float = 0.4
+    embedded_workers: int = 2
+    embedded_s_max: float = 30.0
+    embedded_attempts: int = 5
+    embedded_pause_s: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """A text with the engine that heard it and the seconds that it took."""
+    """A text with the engine that heard it and the seconds that it took.
+
+    `late` is the call to the speech API that goes on behind a draft: what it returns is the better text. It ends by
+    itself, with an engine's text or SpeechError.
+    """
 
     transcription: Transcription
     engine: str
     quality: Literal["final", "draft"]
     engine_s: float
+    late: asyncio.Task[Recognition] | None = None
 
 
 class Recogniser:
-    """Bounded access to the engines, best one first. The last one is the embedded engine, which is always there."""
+    """The engines of a process. Without `vendor` the embedded engine is all there is."""
 
-    def __init__(self, engines: list[SpeechEngine], *, concurrency: int, deadline_s_max: float) -> None:
-        self.engines = engines
-        self._slots = asyncio.Semaphore(concurrency)
-        self._concurrency = concurrency
-        self._running = 0
-        self._deadline_s_max = deadline_s_max
+    def __init__(
+        self,
+        embedded: SpeechEngine,
+        vendor: Vendor | None = None,
+        settings: RecognitionSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._embedded = embedded
+        self._vendor = vendor
+        self._settings = settings or RecognitionSettings()
+        self._clock = clock
+        workers = AdaptiveLimit(self._settings.embedded_workers, clock=clock)
+        self._workers = Turnstile(workers, share=lambda: 1.0, clock=clock)
+        self._speed = 0.15  # seconds of work per second of audio, as last seen
+        self._failing = ""
+        self._late: set[asyncio.Task[Recognition]] = set()
 
     @property
     def primary(self) -> SpeechEngine:
-        return self.engines[0]
+        """The engine that writes finals where there is one that can."""
+        return self._vendor.engine if self._vendor is not None else self._embedded
+
+    @property
+    def heals(self) -> bool:
+        """Whether drafts can become better: there is an engine above the embedded one."""
+        return self._vendor is not None
+
+    @property
+    def degraded(self) -> str:
+        """Why live captions are drafts now; empty if they are not, or if nothing better is to be had."""
+        if self._vendor is None:
+            return ""
+        if self._vendor.breaker.state is State.CLOSED:
+            return self._failing
+        return self._failing or "speech_api"
 
     @property
     def has_spare(self) -> bool:
         """Whether a partial text can be had without delaying a final one."""
-        return self._running < max(1, int(self._concurrency * 0.8))
+        if self._vendor is not None:
+            return self._vendor.turnstile.has_spare and self._vendor.breaker.state is State.CLOSED
+        return self._workers.has_spare
 
-    async def final(self, pcm: bytes, *, language: str | None, prompt: str) -> Recognition:
-        """Recognise an utterance with the first engine that can. Raises SpeechError when none could."""
-        async with self._slots:
-            self._running += 1
+    async def final(
+        self, pcm: bytes, *, session_id: str = "", language: str | None, prompt: str, lane: Lane = Lane.LIVE
+    ) -> Recognition:
+        """Recognise an utterance: by the speech API, else as a draft, which for live speech does not wait for it.
+
+        Raises SpeechError if the embedded engine is all there is and cannot. With a speech API the worst is a draft
+        without text, to be healed.
+        """
+        if self._vendor is None:
+            return await self._by_embedded(pcm, session_id, lane)
+        asked = asyncio.create_task(self.again(pcm, session_id=session_id, language=language, prompt=prompt, lane=lane))
+        try:
+            if lane is not Lane.LIVE:
+                await asyncio.wait([asked])
+                return await self._in_time(asked, None, pcm, session_id, lane)
+            await asyncio.wait([asked], timeout=self._draft_after_s(len(pcm)))
+            if asked.done():
+                return await self._in_time(asked, None, pcm, session_id, lane)
+            drafting = asyncio.create_task(self._draft(pcm, session_id, lane))
             try:
-                for engine in self.engines[:-1]:
-                    try:
-                        return await self._attempt(engine, pcm, language, prompt, "final")
-                    except SpeechError as fault:
-                        log.warning("speech engine failed", engine=engine.name, reason=fault.reason)
-                return await self._attempt(self.engines[-1], pcm, language, prompt, "final")
+                await asyncio.wait([asked, drafting], return_when=asyncio.FIRST_COMPLETED)
+                return await self._in_time(asked, drafting, pcm, session_id, lane)
             finally:
-                self._running -= 1
+                if not drafting.done():
+                    drafting.cancel()
+                    await asyncio.wait([drafting])
+        except asyncio.CancelledError:
+            asked.cancel()
+            await asyncio.wait([asked])
+            raise
+
+    async def again(
+        self, pcm: bytes, *, session_id: str, language: str | None, prompt: str, lane: Lane = Lane.HEAL
+    ) -> Recognition:
+        """Recognise an utterance by the speech API alone. Raises SpeechError when it cannot."""
+        if self._vendor is None:
+            raise SpeechError("there is no engine above the embedded one", retryable=False, reason="closed")
+        began = self._clock()
+        heard = await self._vendor.transcribe(pcm, session_id=session_id, language=language, prompt=prompt, lane=lane)
+        return Recognition(heard, self._vendor.engine.name, "final", self._clock() - began)
 
     async def partial(self, pcm: bytes, *, language: str | None, prompt: str) -> Recognition | None:
         """Recognise speech that goes on, with the best engine only; None if it fails or nothing is to spare."""
         if not self.has_spare:
             return None
-        self._running += 1
-        try:
-            return await self._attempt(self.primary, pcm, language, prompt, "partial")
-        except SpeechError:
-            return None
-        finally:
-            self._running -= 1
+        began = self._clock()
+        if self._vendor is not None:
+            heard = await self._vendor.once(pcm, language=language, prompt=prompt)
+            if heard is None:
+                return None
+            return Recognition(heard, self._vendor.engine.name, "final", self._clock() - began)
+        with suppress(SpeechError):
+            return await self._by_embedded_once(pcm, "", Lane.LIVE, "partial")
+        return None
 
-    async def _attempt(
-        self, engine: SpeechEngine, pcm: bytes, language: str | None, prompt: str, purpose: str
+    async def until_recovered(self) -> None:
+        """Wait until the speech API may be called."""
+        if self._vendor is not None:
+            await self._vendor.until_available()
+
+    async def close(self) -> None:
+        """End the calls that go on behind drafts."""
+        late = list(self._late)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    # -- the speech API and the draft -----------------------------------------------------------------------------
+
+    async def _in_time(
+        self,
+        asked: asyncio.Task[Recognition],
+        drafting: asyncio.Task[Recognition] | None,
+        pcm: bytes,
+        session_id: str,
+        lane: Lane,
     ) -> Recognition:
-        deadline_s = min(self._deadline_s_max, 2.0 + 2.0 * len(pcm) / 32_000)
-        started = time.monotonic()
-        result = "failed"
+        """Return the final text if it is there, else the draft; the call that still runs goes on behind it."""
+        reason = "slow"
+        if asked.done():
+            try:
+                recognition = asked.result()
+            except SpeechError as fault:
+                log.warning("speech api failed", reason=fault.reason)
+                reason = fault.reason
+            else:
+                self._fail(lane, "")
+                return recognition
+        self._fail(lane, "quota" if reason == "quota" else "speech_api")
+        metrics.DRAFTS.labels(reason).inc()
+        draft = await (drafting if drafting is not None else self._draft(pcm, session_id, lane))
+        if asked.done() or len(self._late) >= _LATE_MAX:
+            asked.cancel()
+            return draft
+        self._late.add(asked)
+        asked.add_done_callback(self._forget_late)
+        return Recognition(draft.transcription, draft.engine, "draft", draft.engine_s, late=asked)
+
+    def _forget_late(self, task: asyncio.Task[Recognition]) -> None:
+        self._late.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self._fail(Lane.LIVE, "")
+
+    def _fail(self, lane: Lane, reason: str) -> None:
+        if lane is Lane.LIVE and reason != self._failing:
+            self._failing = reason
+            metrics.DEGRADED.set(bool(reason))
+
+    def _draft_after_s(self, pcm_bytes: int) -> float:
+        """Return when to begin a draft, counted from the cut, so that it is there in time."""
+        settings = self._settings
+        work_s = self._speed * pcm_bytes / _BYTES_PER_SECOND + settings.draft_margin_s
+        return max(0.0, settings.draft_within_s - settings.endpoint_s - work_s)
+
+    async def _draft(self, pcm: bytes, session_id: str, lane: Lane) -> Recognition:
+        """Return what the embedded engine hears, or a draft without text if it cannot: it will be healed."""
         try:
-            transcription = await engine.transcribe(pcm, language=language, prompt=prompt, deadline_s=deadline_s)
-            result = "ok"
-        finally:
-            took = time.monotonic() - started
-            metrics.ENGINE_SECONDS.labels(engine.name, purpose, result).observe(took)
-        return Recognition(transcription, engine.name, engine.quality, took)
+            return await self._by_embedded_once(pcm, session_id, lane, "draft")
+        except SpeechError as fault:
+            log.warning("draft failed", reason=fault.reason)
+            return Recognition(Transcription(""), NO_ENGINE, "draft", 0.0)
+
+    # -- the embedded engine --------------------------------------------------------------------------------------
+
+    async def _by_embedded(self, pcm: bytes, session_id: str, lane: Lane) -> Recognition:
+        """Ask the embedded engine until it answers: its processes are replaced when they die. Raises SpeechError."""
+        pause_s = self._settings.embedded_pause_s
+        for attempt in range(1, self._settings.embedded_attempts + 1):
+            try:
+                return await self._by_embedded_once(pcm, session_id, lane, "final")
+            except SpeechError as fault:
+                log.warning("embedded engine failed", reason=fault.reason)
+                if not fault.retryable or attempt == self._settings.embedded_attempts:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+        raise AssertionError("unreachable")
+
+    async def _by_embedded_once(self, pcm: bytes, session_id: str, lane: Lane, purpose: str) -> Recognition:
+        result = "failed"
+        async with self._workers.passage(lane, session_id):
+            began = self._clock()
+            try:
+                heard = await self._embedded.transcribe(
+                    pcm, language=None, prompt="", deadline_s=self._settings.embedded_s_max
+                )
+                result = "ok"
+            finally:
+                took = self._clock() - began
+                metrics.ENGINE_SECONDS.labels(self._embedded.name, purpose, result).observe(took)
+        if pcm:
+            seen = took * _BYTES_PER_SECOND / len(pcm)
+            self._speed += _SPEED_REMEMBERED * (seen - self._speed)
+        return Recognition(heard, self._embedded.name, self._embedded.quality, took)

@@ -200,6 +200,7 @@ class LiveSession:
             self.abandon()
         if self.attached and now - self._journal.appended_at > self._settings.sign_of_life_s:
             self._wake.set()
+        self._line.served(self._ports.recogniser.degraded)
         if self._tasks is not None and self.attached:
             self._partials.tick(now, self._tasks)
 

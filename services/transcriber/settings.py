@@ -18,8 +18,27 @@ class Settings(ServiceSettings):
     openai_api_key: SecretStr | None = Field(None, description="Key of the speech API. Without one: embedded engine.")
     openai_base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible speech API.")
     whisper_model: str = Field("whisper-1", description="Model asked for at the speech API.")
-    speech_deadline_s: float = Field(30.0, gt=0, le=300, description="Longest wait for one recognition.")
-    speech_concurrency: int = Field(8, ge=1, le=256, description="Recognitions at the speech API at one time.")
+    speech_deadline_s: float = Field(
+        30.0, gt=0, le=300, description="Longest time of one recognition, retries included."
+    )
+    speech_concurrency: int = Field(
+        8, ge=1, le=256, description="Most recognitions at the speech API at one time; fewer while it struggles."
+    )
+    speech_attempts: int = Field(3, ge=1, le=5, description="Attempts of one recognition at the speech API.")
+    speech_retry_min_s: float = Field(2.0, gt=0, le=60, description="Shortest pause before the next attempt.")
+    speech_retry_max_s: float = Field(10.0, gt=0, le=120, description="Longest pause before the next attempt.")
+    speech_retry_budget: float = Field(0.1, ge=0, le=1, description="Retries per call, on the average, at most.")
+    breaker_failures: int = Field(5, ge=1, description="Failures in a row at which the breaker opens.")
+    breaker_failure_rate: float = Field(0.5, gt=0, le=1, description="Share of failed calls at which it opens.")
+    breaker_slow_s: float = Field(15.0, gt=0, description="A call that takes as long counts as slow.")
+    breaker_slow_rate: float = Field(0.8, gt=0, le=1, description="Share of slow calls at which it opens.")
+    breaker_window_s: float = Field(30.0, gt=0, description="Time over which shares are counted.")
+    breaker_calls_min: int = Field(20, ge=1, description="Fewest calls in that time for a share to count.")
+    breaker_open_s: float = Field(60.0, gt=0, description="How long it stays open; up to a tenth is added by chance.")
+    breaker_probes: int = Field(2, ge=1, description="Probes at one time when it is half-open.")
+    breaker_probes_needed: int = Field(3, ge=1, description="Probes that must succeed for it to close.")
+    breaker_ramp_s: float = Field(30.0, ge=0, description="Time in which concurrency grows again after it closed.")
+    draft_within_s: float = Field(3.0, ge=0.5, le=60, description="When a live draft is due, from the end of speech.")
     embedded_workers: int = Field(
         default_factory=lambda: max(1, (os.cpu_count() or 2)), ge=1, le=64,
         description="Processes of the embedded engine; default: one per processor.",

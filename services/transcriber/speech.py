@@ -33,6 +33,7 @@ Reason = Literal[
     "overloaded",
     "crashed",
     "closed",
+    "breaker_open",
 ]
 
 # The limit of the OpenAI API, which reports a larger file as an error of the server: refused before sending.

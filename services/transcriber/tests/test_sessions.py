@@ -22,7 +22,7 @@ from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
 from services.transcriber.captions import Captions
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
-from services.transcriber.recognition import Recogniser
+from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.speech import SpeechError
@@ -49,7 +49,7 @@ class Replica:
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
         self.captions = Captions(broker.client.publish)
-        recogniser = Recogniser([self.engine], concurrency=4, deadline_s_max=5.0)
+        recogniser = Recogniser(self.engine, settings=RecognitionSettings(embedded_workers=4, embedded_s_max=5.0))
         self.ports = Ports(
             self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic
         )  # fmt: skip
