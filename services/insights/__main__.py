@@ -10,7 +10,8 @@ from pathlib import Path
 from verbatim.insights.v1 import insights_pb2_grpc
 
 from chassis import bus, lifecycle, outbox, postgres, rpc
-from chassis.jobs import DLQ, JOBS, Queue
+from chassis.dead_letters import DLQ
+from chassis.jobs import JOBS, Queue
 from chassis.migrations import Schema, migrate
 from chassis.pool import Limits
 from chassis.relay import Relay

@@ -5,8 +5,8 @@ from __future__ import annotations
 import nats.js.errors
 
 from chassis import bus
+from chassis.dead_letters import DLQ
 from chassis.errors import AppError, Kind
-from chassis.jobs import DLQ
 from services.janitor.broker import Broker
 
 

@@ -10,8 +10,9 @@ from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_t
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 
-from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
+from chassis import bus, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
+from chassis.dead_letters import DLQ
 from chassis.migrations import Schema, migrate
 from chassis.pool import Limits
 from chassis.relay import Relay
@@ -80,12 +81,12 @@ async def converse(settings: Settings, database: postgres.Database, schema: Sche
     """Exchange facts with the broker for the life of the process."""
     await schema.wait()
     async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
-        for stream in (outbox.EVENTS, jobs.DLQ):
+        for stream in (outbox.EVENTS, DLQ):
             await broker.declared(stream)
         transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
-            group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, jobs.DLQ)).run())
+            group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, DLQ)).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
 

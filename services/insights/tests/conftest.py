@@ -14,7 +14,8 @@ from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
 from verbatim.meetings.v1 import events_pb2, meetings_pb2_grpc
 
 from chassis import bus, ids, outbox, postgres, rpc
-from chassis.jobs import DLQ, JOBS, Queue
+from chassis.dead_letters import DLQ
+from chassis.jobs import JOBS, Queue
 from chassis.migrations import migrate
 from chassis.relay import Relay
 from chassis.tests.servers import NatsServer
