@@ -288,33 +288,6 @@ class Bus:
         return True
 
 
-class Link:
-    """The connection of a process that goes on without one: made in the background, there when it is."""
-
-    def __init__(self, url: str, *, name: str, replicas: int) -> None:
-        self._url = url
-        self._name = name
-        self._replicas = replicas
-        self._bus: Bus | None = None
-
-    async def keep(self) -> None:
-        """Connect, for ever if need be, and stay connected for the life of the process."""
-        async with connect(self._url, name=self._name, replicas=self._replicas) as connected:
-            self._bus = connected
-            await connected.until_closed()
-
-    @property
-    def connected(self) -> bool:
-        return self._bus is not None and self._bus.client.is_connected
-
-    @property
-    def bus(self) -> Bus:
-        """The connection. Raises AppError(UNAVAILABLE) if there was none yet."""
-        if self._bus is None:
-            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="never connected")
-        return self._bus
-
-
 async def quietly(acknowledgement: Awaitable[object]) -> None:
     """Acknowledge if the broker can be reached: a lost acknowledgement only costs a redelivery."""
     try:

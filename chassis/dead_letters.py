@@ -7,7 +7,7 @@ again and to remove the letter. A job that is sent back begins anew; an event re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -85,8 +85,8 @@ async def publish(broker: bus.Bus, one: outbox.Event) -> None:
 class DeadLetters:
     """The stream, for those who decide. Raises AppError(UNAVAILABLE) while the broker is away."""
 
-    def __init__(self, broker: bus.Link) -> None:
-        self._broker = broker
+    def __init__(self, connection: Callable[[], bus.Bus]) -> None:
+        self._connection = connection
 
     async def count(self) -> int:
         """Return how many there are."""
@@ -128,7 +128,7 @@ class DeadLetters:
         headers = {**one.headers, LETTER_HEADER: one.id, "Nats-Msg-Id": f"{one.id}/again"}
         headers.setdefault("x-request-id", telemetry.request_id())
         try:
-            await self._broker.bus.js.publish(one.subject, one.payload, headers=headers, timeout=5.0)
+            await self._connection().js.publish(one.subject, one.payload, headers=headers, timeout=5.0)
         except bus.FAULTS as fault:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
         await self._remove(one)
@@ -144,7 +144,7 @@ class DeadLetters:
     async def _state(self) -> tuple[int, int, int]:
         """Return the number of letters, and the first and last place in the stream."""
         try:
-            state = (await self._broker.bus.js.stream_info(DLQ.name)).state
+            state = (await self._connection().js.stream_info(DLQ.name)).state
         except nats.js.errors.NotFoundError:
             return 0, 1, 0
         except bus.FAULTS as fault:
@@ -153,7 +153,7 @@ class DeadLetters:
 
     async def _read(self, place: int) -> Letter | None:
         try:
-            return _letter(await self._broker.bus.js.get_msg(DLQ.name, place))
+            return _letter(await self._connection().js.get_msg(DLQ.name, place))
         except nats.js.errors.NotFoundError:
             return None
         except bus.FAULTS as fault:
@@ -161,7 +161,7 @@ class DeadLetters:
 
     async def _remove(self, one: Letter) -> None:
         try:
-            await self._broker.bus.js.delete_msg(DLQ.name, one.sequence)
+            await self._connection().js.delete_msg(DLQ.name, one.sequence)
         except nats.js.errors.NotFoundError:
             return
         except nats.js.errors.APIError as fault:

@@ -49,6 +49,14 @@ class Refused(Exception):
     """What was asked cannot be done and no retry or operator would help. The message is safe to show to anybody."""
 
 
+class Postponed(Exception):
+    """It could not be tried properly, through no fault of its own: counts as no attempt, to be done in `after_s`."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(after_s)
+        self.after_s = after_s
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How a worker treats the jobs of its kind. `delays_s` are those before the second, third, … attempt."""
@@ -197,6 +205,10 @@ class Worker:
             ATTEMPTS.labels(self._kind, "failed").inc()
             self._guard.went(well=True)
             return None
+        except Postponed as postponement:
+            await self._release(job)
+            ATTEMPTS.labels(self._kind, "postponed").inc()
+            return min(postponement.after_s, _RETRY_AFTER_MAX_S)
         except asyncio.CancelledError:
             await self._release(job)
             raise

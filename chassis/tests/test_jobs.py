@@ -31,7 +31,7 @@ from chassis.poison import Guard, GuardSettings
 from chassis.relay import Relay
 from chassis.tests import bench
 from chassis.tests.servers import NatsServer
-from chassis.worker import Effect, Handler, Policy, Refused, Run, Worker
+from chassis.worker import Effect, Handler, Policy, Postponed, Refused, Run, Worker
 
 pytestmark = pytest.mark.req("R-JOB-1")
 
@@ -41,10 +41,10 @@ QUICK = Policy(delays_s=(0.2, 0.4), jitter=0.0, deadline_s=2.0, concurrency=2, a
 class Place:
     """A database with the tables of jobs, a broker, a relay, and workers on demand."""
 
-    def __init__(self, database: postgres.Database, broker: bus.Bus, link: bus.Link, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, database: postgres.Database, broker: bus.Bus, tasks: asyncio.TaskGroup) -> None:
         self.database = database
         self.bus = broker
-        self.letters = DeadLetters(link)
+        self.letters = DeadLetters(lambda: broker)
         self._tasks = tasks
 
     def work(self, handler: Handler, policy: Policy = QUICK) -> Worker:
@@ -119,10 +119,7 @@ async def opened(database_url: str, nats_url: str) -> AsyncIterator[Place]:
         with suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(relay.run())
-                link = bus.Link(nats_url, name="letters", replicas=1)
-                tasks.create_task(link.keep())
-                await eventually(lambda: truth(link.connected))
-                yield Place(database, broker, link, tasks)
+                yield Place(database, broker, tasks)
                 await lifecycle.end(list(tasks._tasks))
 
 
@@ -232,6 +229,22 @@ async def test_a_bug_is_counted_as_an_attempt_and_does_not_stop_the_worker(
     assert "attempt failed" in printed.out
     assert "KeyError('secret" not in printed.out
     assert "KeyError: 'secret" not in printed.out
+
+
+async def test_an_attempt_that_is_postponed_does_not_count(place: Place) -> None:
+    tries = 0
+
+    async def not_now(run: Run) -> Effect:
+        nonlocal tries
+        tries += 1
+        if tries < 5:
+            raise Postponed(0.1)
+        return bench.effect("a")
+
+    place.work(not_now)
+    job = await place.put("a")
+    done = await place.reaches(job.id, Status.COMPLETED)
+    assert (tries, done.attempts, done.crashes) == (5, 1, 0)
 
 
 async def test_an_attempt_over_its_deadline_fails(place: Place) -> None:

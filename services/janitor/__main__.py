@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from chassis import lifecycle, rpc
+from chassis.broker import Broker
 from chassis.settings import load
 from services.janitor import tasks
-from services.janitor.broker import Broker
 from services.janitor.letters import DeadLetters
 from services.janitor.rounds import Round
 from services.janitor.session_logs import Finishers, SessionLogs
@@ -19,7 +19,7 @@ SERVICE = "janitor"
 async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Make rounds until told to stop; a round that is cut short is made again by the next janitor."""
     data = Path(settings.verbatim_data_dir)
-    broker = Broker(settings.nats_url)
+    broker = Broker(settings.nats_url, SERVICE)
     letters = DeadLetters(broker)
     identity = rpc.Identity("janitor", settings.service_auth_key.get_secret_value())
     targets = [target.strip() for target in settings.transcriber_targets.split(",") if target.strip()]

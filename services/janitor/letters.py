@@ -5,9 +5,9 @@ from __future__ import annotations
 import nats.js.errors
 
 from chassis import bus
+from chassis.broker import Broker
 from chassis.dead_letters import DLQ
 from chassis.errors import AppError, Kind
-from services.janitor.broker import Broker
 
 
 class DeadLetters:
