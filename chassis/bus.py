@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 
-import nats
 import nats.errors
 import nats.js.errors
 import orjson
@@ -27,6 +26,7 @@ from nats.js.api import (
 from prometheus_client import Counter, Gauge
 
 from chassis import telemetry
+from chassis.broker_socket import SturdyClient
 from chassis.errors import AppError, Kind
 
 log = telemetry.logger(__name__)
@@ -35,8 +35,7 @@ CONNECTED = Gauge("nats_connected", "1 while the broker is connected.")
 CONSUMED = Counter("messaging_consumed_messages_total", "Messages handled.", ["consumer", "result"])
 PENDING = Gauge("messaging_consumer_pending", "Messages that wait for a consumer, as it was told last.", ["consumer"])
 
-# RuntimeError: uvloop's word for a socket that the broker has just closed.
-FAULTS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError, RuntimeError)
+FAULTS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,11 +336,12 @@ async def connect(url: str, *, name: str, replicas: int) -> AsyncIterator[Bus]:
         if holder and not holder[0].closed.done():
             holder[0].closed.set_result(None)
 
-    client = await nats.connect(
+    client = SturdyClient()
+    await client.connect(
         servers=[server.strip() for server in url.split(",")],
         name=name,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.5,
+        reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds; any number will do
         connect_timeout=2,
         ping_interval=5,
         max_outstanding_pings=2,
@@ -358,4 +358,5 @@ async def connect(url: str, *, name: str, replicas: int) -> AsyncIterator[Bus]:
         yield bus
     finally:
         holder.clear()
-        await client.close()
+        with suppress(*FAULTS):
+            await client.close()

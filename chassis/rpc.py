@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -12,10 +14,11 @@ import grpc
 import jwt
 import orjson
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind, Problem, kind_of_grpc
+from chassis.second_try import SecondTry
 
 log = telemetry.logger(__name__)
 
@@ -29,6 +32,10 @@ _LABELS = ["rpc_method", "rpc_response_status_code"]
 
 SERVER_CALLS = Histogram("rpc_server_call_duration_seconds", "Time to answer a unary call.", _LABELS, buckets=_BUCKETS)
 CLIENT_CALLS = Histogram("rpc_client_call_duration_seconds", "Time a unary call took.", _LABELS, buckets=_BUCKETS)
+
+AGAIN = Counter(
+    "rpc_client_retries_total", "Reads asked a second time because the first met a broken connection.", ["rpc_method"]
+)
 
 # Measured against a frozen peer: keepalive alone does not fail over, http2.ping_timeout_ms does.
 _KEEPALIVE: list[tuple[str, int]] = [
@@ -46,7 +53,8 @@ _CHANNEL: list[tuple[str, Any]] = [
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.dns_min_time_between_resolutions_ms", 5000),
-    ("grpc.service_config", '{"loadBalancingConfig":[{"round_robin":{}}]}'),
+    # A replica that says that it retires is asked nothing more, before it refuses anything.
+    ("grpc.service_config", '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'),
 ]
 _SERVER: list[tuple[str, Any]] = [
     *_KEEPALIVE,
@@ -54,6 +62,10 @@ _SERVER: list[tuple[str, Any]] = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 2000),
     ("grpc.http2.max_ping_strikes", 0),
 ]
+
+# What callers get to hear that a replica retires. Their health checks are streams: it is a matter of milliseconds.
+_NOTICE_S = 0.5
+_AGAIN_AFTER_S = (0.02, 0.1)
 
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
@@ -117,25 +129,45 @@ class Peer:
         self.target = target
         self.channel = grpc.aio.insecure_channel(target, options=_CHANNEL)
         self._identity = identity
+        self._second_try = SecondTry()
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return what a stream to the peer carries."""
         return self._identity.metadata()
 
     async def call(self, method: Callable[..., Awaitable[Res]], request: Any, *, timeout_s: float) -> Res:
-        """Make one attempt, at most `timeout_s` and never longer than what is left of the caller's own deadline.
+        """Call, at most for `timeout_s` and never longer than what is left of the caller's own deadline.
 
-        Raises AppError: the peer's own, or UNAVAILABLE / TIMEOUT for the transport's failures.
+        One attempt; a method that its contract calls NO_SIDE_EFFECTS gets a second one within the same time when the
+        first met a broken connection. Whoever calls must not try again. Raises AppError: the peer's own, or
+        UNAVAILABLE / TIMEOUT for the transport's failures.
         """
-        timeout_s = _within_callers_deadline(timeout_s)
+        until = time.monotonic() + _within_callers_deadline(timeout_s)
         name = getattr(method, "_method", b"").decode() or "unknown"
+        try:
+            answer = await self._attempt(method, request, name, until)
+        except grpc.aio.AioRpcError as fault:
+            # With our trailer it is the peer's own verdict, not a failure of the way to it.
+            if _carried(fault) is not None or not self._second_try.allows(name, fault.code()):
+                raise _to_app_error(fault, self.target) from fault
+        else:
+            self._second_try.earn()
+            return answer
+        AGAIN.labels(name).inc()
+        await asyncio.sleep(random.uniform(*_AGAIN_AFTER_S))
+        try:
+            return await self._attempt(method, request, name, until)
+        except grpc.aio.AioRpcError as fault:
+            raise _to_app_error(fault, self.target) from fault
+
+    async def _attempt(self, method: Callable[..., Awaitable[Res]], request: Any, name: str, until: float) -> Res:
         started = time.monotonic()
         status = grpc.StatusCode.OK
         try:
-            return await method(request, timeout=timeout_s, metadata=self.metadata())
+            return await method(request, timeout=max(0.0, until - started), metadata=self.metadata())
         except grpc.aio.AioRpcError as fault:
             status = fault.code()
-            raise _to_app_error(fault, self.target) from fault
+            raise
         finally:
             CLIENT_CALLS.labels(name, status.name).observe(time.monotonic() - started)
 
@@ -200,8 +232,9 @@ class Server:
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
     async def retire(self) -> None:
-        """Tell health checkers to send nobody here any more."""
+        """Tell callers to ask others from now on, and give them a moment to hear it. Calls are still answered."""
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(_NOTICE_S)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, give those under way `grace_s`, then cut them."""
@@ -249,15 +282,19 @@ class _Edge(grpc.aio.ServerInterceptor):
         if inner is None:
             raise AssertionError("client-streaming calls are not used")
 
-        async def stream(messages: Any, context: Any) -> AsyncIterator[Any]:
+        # Not a generator: one that is cancelled while gRPC sends what it has yielded is left to the collector, which
+        # ends it late and in another context. Cancelled here, everything inside is over at once.
+        async def stream(messages: Any, context: Any) -> None:
             with telemetry.bound(request):
                 await self._admit(token, context)
                 try:
                     _deadline.set(_until(context))
-                    # Closed here and now when the caller goes away, not when it is collected.
                     async with aclosing(inner(messages, context)) as answers:
                         async for answer in answers:
-                            yield answer
+                            try:
+                                await context.write(answer)
+                            except grpc.aio.InternalError:
+                                return  # the caller has left
                 except AppError as error:
                     await _abort(context, error)
                 except Exception:
@@ -295,7 +332,8 @@ async def _abort(context: Any, error: AppError) -> None:
     await context.abort(error.codes.grpc, error.message, trailing_metadata=((_ERROR_KEY, orjson.dumps(wire)),))
 
 
-def _to_app_error(fault: grpc.aio.AioRpcError, target: str) -> AppError:
+def _carried(fault: grpc.aio.AioRpcError) -> AppError | None:
+    """Return the AppError that the peer sent in its trailers; None if it did not fail in its own words."""
     trailers: Sequence[tuple[str, Any]] = tuple(fault.trailing_metadata() or ())
     for key, value in trailers:
         if key == _ERROR_KEY:
@@ -307,6 +345,12 @@ def _to_app_error(fault: grpc.aio.AioRpcError, target: str) -> AppError:
                 retry_after_s=wire["retry_after_s"],
                 version=wire["version"],
             )
+    return None
+
+
+def _to_app_error(fault: grpc.aio.AioRpcError, target: str) -> AppError:
+    if (carried := _carried(fault)) is not None:
+        return carried
     kind = kind_of_grpc(fault.code())
     message = (
         "A part of the service does not answer."

@@ -66,6 +66,7 @@ def _gateway(plan: Plan, keys: Keys, name: str) -> dict[str, str]:
         "INSIGHTS_TARGET": _target(plan, "insights"),
         "AUTH_PUBLIC_KEY": keys.auth_public_key,
         "REDIS_URL": plan.redis_url,
+        "NOTICE_S": "0",  # nobody balances the load of a single gateway
     }
 
 

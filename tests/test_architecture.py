@@ -131,3 +131,11 @@ def test_every_rpc_has_a_request_and_response_of_its_own_and_a_caller() -> None:
     for contract in (ROOT / "proto").rglob("*.proto"):
         for method in re.findall(r"rpc (\w+)\(", contract.read_text()):
             assert re.search(rf"\.{method}\b", code), f"{method} of {contract.name} is called by nobody"
+
+
+def test_every_read_says_in_its_contract_that_it_has_no_side_effects() -> None:
+    for contract in (ROOT / "proto").rglob("*.proto"):
+        for method, end in re.findall(
+            r"rpc ((?:Get|List|Search)\w+)\([^)]*\) returns \([^)]*\)\s*([;{][^}]*)", contract.read_text()
+        ):
+            assert "idempotency_level = NO_SIDE_EFFECTS" in end, f"{method} of {contract.name}"

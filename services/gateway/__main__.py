@@ -65,6 +65,10 @@ async def start(settings: Settings, life: Lifecycle) -> None:
 
     await life.until_stop()
 
+    # Readiness says no from here on, but who has not seen that yet is still served: uvicorn will close the port and all
+    # idle connections at once, and a request on its way would meet that.
+    app.leaving = True
+    await asyncio.sleep(settings.notice_s)
     # uvicorn closes every socket at once when it is told to exit: clients must know where to go before.
     await asyncio.gather(live.drain(settings.live_drain_s), viewers.drain(settings.live_drain_s))
     server.should_exit = True

@@ -34,12 +34,14 @@ class Edge:
     """The one ASGI callable of the public port.
 
     Sends WebSockets to the endpoint of their path, everything else to `rest`. The frames of a socket pass by
-    untouched: there are hundreds of thousands of them.
+    untouched: there are hundreds of thousands of them. When it is `leaving`, each answer asks for the end of its
+    connection, so that nobody has one left to send on when the port is closed.
     """
 
     def __init__(
         self, rest: ASGIApp, sockets: Mapping[str, ASGIApp], *, body_bytes_max: int, origins: Sequence[str]
     ) -> None:
+        self.leaving = False
         self._rest = rest
         self._sockets = dict(sockets)
         self._body_bytes_max = body_bytes_max
@@ -67,7 +69,7 @@ class Edge:
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        request = _Request(scope, receive, send, self._body_bytes_max, self._origins)
+        request = _Request(scope, receive, send, self._body_bytes_max, self._origins, last=self.leaving)
         active = ACTIVE_REQUESTS.labels(method)
         active.inc()
         with telemetry.bound(request.id):
@@ -106,7 +108,7 @@ class _Request:
     """One request on its way through: counts its body, dresses its answer."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int, origins: frozenset[bytes]
+        self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int, origins: frozenset[bytes], *, last: bool
     ) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         self.scope = scope
@@ -123,6 +125,7 @@ class _Request:
         self._receive = receive
         self._send = send
         self._bytes_left = body_bytes_max
+        self._last = last
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -148,6 +151,8 @@ class _Request:
             (b"content-security-policy", _PAGE_POLICY if is_page else _DATA_POLICY),
             *_SECURITY,
         ]
+        if self._last:
+            added.append((b"connection", b"close"))
         if b"cache-control" not in own:
             added.append((b"cache-control", b"no-store"))
         if self._origin:

@@ -36,12 +36,19 @@ class Settings(ServiceSettings):
     )
     export_timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest export of a transcript, end to end.")
     body_bytes_max: int = Field(256 * 1024, ge=1024, le=16 * 1024 * 1024, description="Longest body of a request.")
+    notice_s: float = Field(
+        3.0,
+        ge=0,
+        le=600,
+        description="Time between SIGTERM (from when on readiness says no) and the end of taking new work: what load "
+        "balancers need to notice. With LIVE_DRAIN_S and REQUEST_DRAIN_S less than DRAIN_S.",
+    )
     request_drain_s: int = Field(
-        10, ge=1, le=3600, description="What requests under way get to finish after SIGTERM; less than DRAIN_S."
+        10, ge=1, le=3600, description="What requests under way get to finish when no new ones are taken any more."
     )
 
     live_drain_s: float = Field(
-        5.0, gt=0, le=3600, description="What live sockets get to close after SIGTERM; less than DRAIN_S."
+        5.0, gt=0, le=3600, description="What live sockets get to close when no new ones are taken any more."
     )
     sessions_per_account: int = Field(50, ge=1, description="Live sessions of one account on one replica.")
     token_grace_s: float = Field(

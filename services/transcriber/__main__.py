@@ -86,8 +86,8 @@ async def start(
     life.ready()
 
     await life.until_stop()
-    await server.retire()
     service.retire()
+    await server.retire()
     await sessions.drain(settings.drain_s * 0.6)
     service.hang_up()
     await server.stop(settings.drain_s * 0.2)

@@ -28,6 +28,16 @@ class _Line:
         self.events: list[relay.ServerEvent] = []
         self.ready = asyncio.Event()
         self.channels: dict[int, _Channel] = {}
+        self.greetings: set[asyncio.Task[None]] = set()
+
+    async def end(self, reader: asyncio.Task[None]) -> None:
+        """The gateway is gone: let its clients' sessions know, also those whose greeting is still under way."""
+        for channel in self.channels.values():
+            channel.gone = True
+            if channel.session is not None:
+                channel.session.detach(channel)
+        reader.cancel()
+        await asyncio.gather(reader, *self.greetings, return_exceptions=True)
 
     def say_retiring(self) -> None:
         """Queue the notice that this process goes away."""
@@ -83,24 +93,22 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
         if self._retiring:
             line.say_retiring()
         await context.send_initial_metadata(())  # tells the gateway that it is connected
-        async with asyncio.TaskGroup() as greetings:
-            reader = greetings.create_task(self._read(request_iterator, line, greetings))
-            reader.add_done_callback(lambda _: line.ready.set())
-            try:
-                while not (reader.done() or self._hung_up) or line.events:
-                    await line.ready.wait()
-                    line.ready.clear()
-                    if len(line.channels) > _GATHER_ABOVE:
-                        await asyncio.sleep(_GATHER_S)
-                    if line.events:
-                        batch, line.events = line.events, []
-                        yield relay.RelayResponse(events=batch)
-            finally:
-                self._lines.discard(line)
-                reader.cancel()
-                for channel in line.channels.values():
-                    if channel.session is not None:
-                        channel.session.detach(channel)
+        reader = asyncio.create_task(self._read(request_iterator, line))
+        reader.add_done_callback(lambda _: line.ready.set())
+        try:
+            while not (reader.done() or self._hung_up) or line.events:
+                await line.ready.wait()
+                line.ready.clear()
+                if len(line.channels) > _GATHER_ABOVE:
+                    await asyncio.sleep(_GATHER_S)
+                if line.events:
+                    batch, line.events = line.events, []
+                    yield relay.RelayResponse(events=batch)
+            if reader.done() and not reader.cancelled():
+                reader.result()
+        finally:
+            self._lines.discard(line)
+            await line.end(reader)
 
     async def FinishSession(  # noqa: N802
         self, request: relay.FinishSessionRequest, context: Any
@@ -108,17 +116,19 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
         """Begin to close an orphan; its utterances are recognised in the background."""
         return relay.FinishSessionResponse(begun=await self._sessions.finish_orphan(request.session_id))
 
-    async def _read(self, batches: Any, line: _Line, greetings: asyncio.TaskGroup) -> None:
+    async def _read(self, batches: Any, line: _Line) -> None:
         async for batch in batches:
             for event in batch.events:
-                self._take(event, line, greetings)
+                self._take(event, line)
 
-    def _take(self, event: relay.ClientEvent, line: _Line, greetings: asyncio.TaskGroup) -> None:
+    def _take(self, event: relay.ClientEvent, line: _Line) -> None:
         kind = event.WhichOneof("kind")
         if kind in {"open", "resume"}:
             channel = _Channel(line, event.channel)
             line.channels[event.channel] = channel
-            greetings.create_task(self._greet(event, channel))
+            greeting = asyncio.create_task(self._greet(event, channel))
+            line.greetings.add(greeting)
+            greeting.add_done_callback(line.greetings.discard)
             return
         known = line.channels.get(event.channel)
         if known is None:

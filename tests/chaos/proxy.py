@@ -1,7 +1,7 @@
 """A TCP proxy that makes the network's faults: per direction, switchable while connections are open.
 
 Verbs: latency, jitter, bandwidth, slices, a hole (bytes vanish, the connection looks alive), a stall (bytes wait until
-it is lifted), the end after n bytes; and at once: reset, half-close, refusal of new connections.
+it is lifted), the end after n bytes; and at once: reset, half-close, half-open, refusal of new connections.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Toxics:
 class Proxy:
     """One listening port before one or several upstreams, which take new connections in turn.
 
-    An upstream that refuses is skipped, as by a load balancer. `up` is towards the upstream, `down` towards the client.
+    An upstream that refuses is skipped, and those in `avoided` get no new connections while there are others, as by a
+    load balancer. `up` is towards the upstream, `down` towards the client.
     """
 
     def __init__(self, port: int, upstreams: Sequence[Address], *, seed: int = 0) -> None:
@@ -73,6 +74,7 @@ class Proxy:
         self.up = Toxics()
         self.down = Toxics()
         self.refusing = False
+        self.avoided: set[Address] = set()
         self.connections = 0
         self._upstreams = list(upstreams)
         self._turn = 0
@@ -106,6 +108,13 @@ class Proxy:
         for pair in self._pairs:
             pair.half_close(direction)
 
+    def half_open(self, direction: Direction) -> int:
+        """Let what comes in one direction of every connection that is open now vanish for good, its end included: the
+        other side is not told. New connections are honest. Say how many it hit."""
+        for pair in self._pairs:
+            pair.deaf.add(direction)
+        return len(self._pairs)
+
     def partition(self) -> None:
         """Let all bytes of both directions vanish, without a word to anybody."""
         self.up.hole = self.down.hole = True
@@ -134,9 +143,10 @@ class Proxy:
             self._pairs.discard(pair)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        for _ in self._upstreams:
+        wanted = [one for one in self._upstreams if one not in self.avoided] or self._upstreams
+        for _ in wanted:
             self._turn += 1
-            host, port = self._upstreams[self._turn % len(self._upstreams)]
+            host, port = wanted[self._turn % len(wanted)]
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CONNECT_S):
                     return await asyncio.open_connection(host, port, limit=READ_BYTES)
@@ -151,14 +161,15 @@ class _Pair:
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
+        self.deaf: set[Direction] = set()
         self._client, self._upstream = client, upstream
         self._over = asyncio.Event()
 
     async def run(self, up: Toxics, down: Toxics, draw: random.Random) -> None:
         """Carry bytes until both directions have ended, or one fails."""
         halves = [
-            asyncio.create_task(self._carry(self._client[0], self._upstream[1], up, draw)),
-            asyncio.create_task(self._carry(self._upstream[0], self._client[1], down, draw)),
+            asyncio.create_task(self._carry(self._client[0], self._upstream[1], "up", up, draw)),
+            asyncio.create_task(self._carry(self._upstream[0], self._client[1], "down", down, draw)),
         ]
         over = asyncio.create_task(self._over.wait())
         running: set[asyncio.Task[Any]] = {*halves, over}
@@ -183,12 +194,17 @@ class _Pair:
             writer.write_eof()
 
     async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, toxics: Toxics, draw: random.Random
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        direction: Direction,
+        toxics: Toxics,
+        draw: random.Random,
     ) -> None:
         passed_bytes = 0
         try:
             while data := await reader.read(READ_BYTES):
-                if toxics.hole:
+                if toxics.hole or direction in self.deaf:
                     continue
                 await toxics.unstalled()
                 if toxics.latency_s or toxics.jitter_s:
@@ -201,10 +217,19 @@ class _Pair:
                     return
                 passed_bytes += len(data)
                 await _send(writer, data, toxics)
-            writer.write_eof()
+            if direction not in self.deaf:
+                writer.write_eof()
         except (OSError, RuntimeError):
-            # One side is gone: the other learns it the same way.
-            self.reset()
+            if self.deaf:
+                await _swallow(reader)  # the word that one side is gone does not get through either
+            else:
+                self.reset()  # one side is gone: the other learns it the same way
+
+
+async def _swallow(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(OSError):
+        while await reader.read(READ_BYTES):
+            pass
 
 
 async def _send(writer: asyncio.StreamWriter, data: bytes, toxics: Toxics) -> None:

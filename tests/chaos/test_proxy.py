@@ -109,3 +109,42 @@ async def test_refusal_is_a_reset() -> None:
         with pytest.raises(ConnectionResetError):
             await reader.read(1)
         writer.close()
+
+
+async def test_half_open_connection_stays_so_whatever_either_side_does() -> None:
+    async with proxied() as (proxy, streams):
+        await say(streams, b"hello")
+        assert proxy.half_open("up") == 1
+        streams[1].write(b"lost")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await streams[0].read(1)
+        fresh = await asyncio.open_connection(HOST, proxy.port)
+        assert await say(fresh, b"honest") == b"honest"
+        fresh[1].close()
+
+
+async def test_server_of_a_half_open_connection_does_not_learn_that_the_client_is_gone() -> None:
+    met: asyncio.Queue[str] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(100):
+                writer.write(b"x")
+            met.put_nowait("the end")
+        except OSError:
+            met.put_nowait("a reset")
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    async with server, Proxy(0, [server.sockets[0].getsockname()[:2]]) as proxy:
+        reader, writer = await asyncio.open_connection(HOST, proxy.port)
+        writer.write(b"x")
+        await reader.readexactly(1)
+        proxy.half_open("up")
+        writer.write(b"x")
+        writer.transport.abort()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await met.get()

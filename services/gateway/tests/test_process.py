@@ -35,6 +35,7 @@ async def started(**variables: str) -> AsyncIterator[asyncio.subprocess.Process]
         "TRANSCRIBER_TARGETS": "127.0.0.1:1",
         "MEETINGS_TARGET": "127.0.0.1:1",
         "INSIGHTS_TARGET": "127.0.0.1:1",
+        "NOTICE_S": "0",
         **variables,
     }
     process = await asyncio.create_subprocess_exec(
@@ -72,6 +73,28 @@ async def test_it_serves_without_its_neighbours_and_ends_on_sigterm_with_status_
         assert asked.headers["x-request-id"].encode() in log
         assert b"canary" not in log
         assert log.index(b'"draining"') < log.index(b'"stopped"')
+
+
+@pytest.mark.req("R-SVC-7", "R-RUN-4")
+async def test_after_sigterm_it_serves_until_load_balancers_have_noticed() -> None:
+    """It closed its port and every idle connection at once: a request that was on its way met a reset."""
+    public, internal = free_port(), free_port()
+    async with started(PORT=str(public), INTERNAL_PORT=str(internal), NOTICE_S="2") as process:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{public}"
+        async with asyncio.timeout(30):
+            while b'"event":"ready"' not in await process.stdout.readline():
+                pass
+            async with httpx2.AsyncClient() as client:
+                assert "connection" not in (await client.get(f"{url}/healthz")).headers
+                process.send_signal(signal.SIGTERM)
+                while (await client.get(f"{url}/readyz")).status_code != 503:
+                    await asyncio.sleep(0.02)
+                last = await client.get(f"{url}/healthz")  # on a new connection: the one before was the last of its own
+                assert last.status_code == 200
+                assert last.headers["connection"] == "close"
+            await process.communicate()
+        assert process.returncode == 0
 
 
 @pytest.mark.req("R-SVC-7")

@@ -11,7 +11,7 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import rpc
-from services.gateway.relay import Fleet
+from services.gateway.relay import Fleet, Link
 
 IDENTITY = rpc.Identity("gateway", "k" * 32)
 
@@ -55,3 +55,66 @@ async def test_nobody_is_brought_to_a_transcriber_that_retires() -> None:
     running.cancel()
     for server in servers:
         await server.stop(0)
+
+
+class Forsaking(Transcriber):
+    """Ends each stream at once, however much is being written to it; `streams` counts them."""
+
+    def __init__(self) -> None:
+        super().__init__(retires=False)
+        self.streams = 0
+
+    async def Relay(self, request_iterator: Any, context: Any) -> AsyncIterator[relay.RelayResponse]:  # noqa: N802
+        """Serve one stream for a moment."""
+        self.streams += 1
+        await context.send_initial_metadata(())
+        await anext(request_iterator)
+        yield relay.RelayResponse()
+
+
+class Talker:
+    """A session that talks without a pause, and comes back whenever its transcriber is gone."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.lost = 0
+
+    def on_event(self, event: relay.ServerEvent) -> None:
+        """Hear nothing."""
+
+    def on_lost(self) -> None:
+        """Note it."""
+        self.lost += 1
+
+    async def talk(self) -> None:
+        """Join, say as much as goes, join again."""
+        audio = relay.Audio(data=bytes(16_000))
+        while True:
+            if self._link.connected:
+                channel, lost = self._link.join(self), self.lost
+                while self.lost == lost:
+                    self._link.send(relay.ClientEvent(channel=channel, audio=audio))
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.req("R-WS-4", "R-HEAL-2")
+async def test_a_stream_that_breaks_while_it_is_written_to_is_made_again() -> None:
+    """The writing half met a call that was over (asyncio.InvalidStateError), and that ended the gateway."""
+    forsaking = Forsaking()
+    server = await serving(forsaking)
+    links = [Link(f"127.0.0.1:{server.port}", IDENTITY, lambda: None) for _ in range(24)]
+    running = [asyncio.create_task(link.run()) for link in links]
+    talkers = [Talker(link) for link in links]
+    talking = [asyncio.create_task(talker.talk()) for talker in talkers]
+    async with asyncio.timeout(30):
+        while forsaking.streams < 150 and not any(task.done() for task in running):
+            await asyncio.sleep(0.01)
+    for task in talking:
+        task.cancel()
+    assert [task.exception() for task in running if task.done()] == []
+    assert any(talker.lost for talker in talkers)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, *talking, return_exceptions=True)
+    await server.stop(0)

@@ -17,7 +17,7 @@ from services.transcriber.session import LiveSession, SessionSettings
 from services.transcriber.tests import signals
 from services.transcriber.tests.fakes import Client
 from services.transcriber.tests.recorder import CONTAINERS, Container, record
-from services.transcriber.tests.test_sessions import (
+from services.transcriber.tests.replicas import (
     OWNER,
     SETTINGS,
     Replica,

@@ -1,0 +1,71 @@
+"""The relay over gRPC, as a gateway uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from verbatim.transcriber.v1 import transcriber_pb2 as relay
+from verbatim.transcriber.v1 import transcriber_pb2_grpc
+from verbatim.transcript.v1 import transcript_pb2 as pb
+
+from chassis import ids, rpc
+from chassis.tests.servers import NatsServer
+from services.transcriber.api import TranscriberService
+from services.transcriber.tests.replicas import OWNER, Replica, replica
+
+KEY = "k" * 32
+
+
+@asynccontextmanager
+async def relay_of(one: Replica) -> AsyncIterator[Any]:
+    """Open the stream of a gateway to a replica."""
+    server = rpc.Server("127.0.0.1", 0, rpc.Identity("transcriber", KEY))
+    server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, TranscriberService(one.sessions))
+    await server.start()
+    door = rpc.Peer(f"127.0.0.1:{server.port}", rpc.Identity("gateway", KEY))
+    call = transcriber_pb2_grpc.TranscriberServiceStub(door.channel).Relay(metadata=door.metadata())
+    await call.wait_for_connection()
+    try:
+        yield call
+    finally:
+        call.cancel()
+        await door.close()
+        await server.stop(0)
+
+
+def opening(channel: int, session_id: str) -> relay.ClientEvent:
+    opened = pb.Opened(meeting_id=ids.new_id(), owner_id=OWNER, sample_rate=16_000, channels=1)
+    return relay.ClientEvent(channel=channel, open=relay.Open(session_id=session_id, session=opened))
+
+
+@pytest.mark.req("R-WS-3", "R-SVC-6")
+@pytest.mark.parametrize("state", ["greeted", "in the midst of its greeting", "not reading"])
+async def test_sessions_of_a_gateway_that_is_gone_are_detached_at_once(
+    nats_server: NatsServer, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    """The stream's handler was left to the garbage collector: sessions kept a client that was gone until then."""
+    mishaps: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, mishap: mishaps.append(mishap))
+    session_id = ids.new_id()
+    async with replica(nats_server, "a") as one, relay_of(one) as call:
+        await call.write(relay.RelayRequest(events=[opening(1, session_id)]))
+        if state != "in the midst of its greeting":
+            batch = await call.read()
+            assert batch.events[0].WhichOneof("kind") == "started"
+            assert one.sessions.get(session_id).attached  # type: ignore[union-attr]
+        if state == "not reading":
+            # More answers than its window takes: the handler waits in the midst of sending them.
+            strangers = [opening(channel, "") for channel in range(2, 4_000)]
+            for first in range(0, len(strangers), 1000):
+                await call.write(relay.RelayRequest(events=strangers[first : first + 1000]))
+            await asyncio.sleep(0.3)
+        call.cancel()
+        async with asyncio.timeout(5):
+            while (session := one.sessions.get(session_id)) is not None and session.attached:
+                await asyncio.sleep(0.01)
+    assert mishaps == []
+    assert "stream failed" not in capsys.readouterr().out
