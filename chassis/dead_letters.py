@@ -7,6 +7,7 @@ again and to remove the letter. A job that is sent back begins anew; an event re
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ for _how in ("retried", "discarded"):
     RESOLVED.labels(_how)
 
 _AT_ONCE = 32
+_NOT_IN_ADDRESSES = re.compile(r"[^A-Za-z0-9_.:-]")
 _NO_SUCH_MESSAGE = frozenset({10043, 10057})
 
 
@@ -68,13 +70,14 @@ def letter(
 ) -> outbox.Event:
     """Return a letter, to be put into the outbox; `publish` is for those who have none.
 
-    `subject`, `payload` and `headers` are the message that was given up; `error` is safe to show.
+    `subject`, `payload` and `headers` are the message that was given up; `error` is safe to show. The id becomes part
+    of addresses, so what may not stand there is replaced.
     """
     body = {
         "kind": kind, "subject": subject, "payload": payload.hex(), "headers": dict(headers or {}), "error": error,
         "history": list(history), "about": dict(about or {}), "at": datetime.now(UTC).isoformat(),
     }  # fmt: skip
-    return outbox.Event(f"dlq.{kind}", orjson.dumps(body), letter_id)
+    return outbox.Event(f"dlq.{kind}", orjson.dumps(body), _NOT_IN_ADDRESSES.sub("-", letter_id))
 
 
 async def publish(broker: bus.Bus, one: outbox.Event) -> None:
@@ -118,8 +121,8 @@ class DeadLetters:
                     return one
         raise AppError(Kind.NOT_FOUND, "There is no such letter.")
 
-    async def retry(self, one: Letter) -> None:
-        """Send what was given up on its way again, and remove the letter. Safe to repeat.
+    async def retry(self, one: Letter, *, who: str) -> None:
+        """Send what was given up on its way again, and remove the letter, at somebody's word. Safe to repeat.
 
         Raises AppError(CONFLICT) for one that cannot be.
         """
@@ -133,13 +136,30 @@ class DeadLetters:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
         await self._remove(one)
         RESOLVED.labels("retried").inc()
-        log.warning("letter retried", letter_id=one.id, letter_kind=one.kind)
+        log.warning("letter retried", letter_id=one.id, letter_kind=one.kind, who=who)
 
-    async def discard(self, one: Letter) -> None:
-        """Remove a letter for good. Safe to repeat."""
+    async def retry_all(self, *, kind: str = "", who: str) -> tuple[int, int]:
+        """Retry the letters that are there now; return how many were and how many cannot be.
+
+        What dies again meanwhile has a new letter, behind those.
+        """
+        _, _, last = await self._state()
+        retried = kept = 0
+        after: int | None = 0
+        while after is not None and after < last:
+            page, after = await self.list(kind=kind, after=after, most=200)
+            for one in page:
+                if one.retryable and one.sequence <= last:
+                    await self.retry(one, who=who)
+                    retried += 1
+                kept += not one.retryable
+        return retried, kept
+
+    async def discard(self, one: Letter, *, who: str) -> None:
+        """Remove a letter for good, at somebody's word. Safe to repeat."""
         await self._remove(one)
         RESOLVED.labels("discarded").inc()
-        log.warning("letter discarded", letter_id=one.id, letter_kind=one.kind)
+        log.warning("letter discarded", letter_id=one.id, letter_kind=one.kind, who=who)
 
     async def _state(self) -> tuple[int, int, int]:
         """Return the number of letters, and the first and last place in the stream."""

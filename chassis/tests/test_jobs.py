@@ -628,7 +628,7 @@ async def test_a_letter_that_is_retried_begins_its_job_anew_once(place: Place) -
     job = await place.put("a")
     await place.reaches(job.id, Status.DEAD)
     [letter] = await place.buried()
-    await place.letters.retry(letter)  # nothing was mended: it dies again, and has a letter of its own
+    await place.letters.retry(letter, who="ada")  # nothing was mended: it dies again, and has a letter of its own
 
     async def another() -> bool:
         return [found.id for found in await place.dead_letters()] not in ([], [letter.id])
@@ -637,12 +637,12 @@ async def test_a_letter_that_is_retried_begins_its_job_anew_once(place: Place) -
     broken = False
     [second] = await place.dead_letters()
     for _ in range(2):  # as when the answer of the first was lost
-        await place.letters.retry(second)
+        await place.letters.retry(second, who="ada")
     done = await place.reaches(job.id, Status.COMPLETED)
     await eventually(nothing_left(place))
     assert (done.attempts, len(done.history), await place.effects()) == (1, 2, ["a"])
     assert await place.dead_letters() == []
-    await place.letters.retry(letter)  # an old letter that somebody kept: the job is over
+    await place.letters.retry(letter, who="ada")  # an old letter that somebody kept: the job is over
     await eventually(nothing_left(place))
     assert await place.effects() == ["a"]
 
@@ -670,7 +670,7 @@ async def test_letters_are_listed_in_pages_found_by_id_and_discarded(place: Plac
     found = await place.letters.get(letters[4].id)
     assert found == letters[4]
     for _ in range(2):
-        await place.letters.discard(found)
+        await place.letters.discard(found, who="ada")
     with pytest.raises(AppError) as caught:
         await place.letters.get(found.id)
     assert caught.value.kind is Kind.NOT_FOUND
@@ -679,14 +679,43 @@ async def test_letters_are_listed_in_pages_found_by_id_and_discarded(place: Plac
 
 
 @pytest.mark.req("R-JOB-2")
+async def test_all_letters_of_a_kind_are_retried_once_each(place: Place) -> None:
+    broken = True
+
+    async def handler(run: Run) -> Effect:
+        if broken:
+            raise AppError(Kind.FORBIDDEN, "No.")
+        return bench.effect(run.job.key)
+
+    place.work(handler, replace(QUICK, guard=GuardSettings(attempts_min=1000)))
+    jobs = [await place.put(f"{number}") for number in range(12)]
+    await place.buried(12)
+    await place.bus.publish("dlq.strange", b"?", message_id="one")
+    assert await place.letters.retry_all(kind="other", who="ada") == (0, 0)
+    # Nothing is mended: each dies once more, and what dies meanwhile is not retried again.
+    assert await place.letters.retry_all(who="ada") == (12, 1)
+
+    async def dead_again() -> bool:
+        return await place.letters.count() == 13
+
+    await eventually(dead_again)
+    broken = False
+    assert await place.letters.retry_all(kind="sum", who="ada") == (12, 0)
+    for job in jobs:
+        await place.reaches(job.id, Status.COMPLETED)
+    assert len(await place.effects()) == 12
+    assert [letter.id for letter in await place.dead_letters()] == ["one"]
+
+
+@pytest.mark.req("R-JOB-2")
 async def test_what_others_put_among_the_dead_letters_is_shown_as_far_as_it_is_known(place: Place) -> None:
     await place.bus.publish("dlq.strange", b"\xff", message_id="one")
     [letter] = await place.dead_letters()
     assert (letter.id, letter.kind, letter.payload) == ("one", "strange", b"\xff")
     with pytest.raises(AppError) as caught:
-        await place.letters.retry(letter)
+        await place.letters.retry(letter, who="ada")
     assert caught.value.kind is Kind.CONFLICT
-    await place.letters.discard(letter)
+    await place.letters.discard(letter, who="ada")
 
 
 async def test_when_nearly_all_jobs_fail_the_rest_waits_instead_of_dying(place: Place) -> None:

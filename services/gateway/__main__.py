@@ -6,6 +6,8 @@ import asyncio
 from functools import partial
 
 from chassis import lifecycle
+from chassis.broker import Broker
+from chassis.dead_letters import DeadLetters
 from chassis.lifecycle import HttpServer, Lifecycle
 from chassis.rpc import Identity, peer
 from chassis.settings import load
@@ -36,6 +38,9 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     entries = StoredEntries(meetings, insights, timeout_s=settings.call_timeout_s)
     viewers = Viewers(entries, captions, _viewer_limits(settings))
 
+    broker = Broker(settings.nats_url, life.replica)
+    life.spawn(broker.keep_connected(), "broker")
+
     app = public_app(
         settings,
         access_tokens=access_tokens,
@@ -43,6 +48,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         insights_peer=insights,
         live=live,
         viewers=viewers,
+        letters=DeadLetters(lambda: broker.bus),
         readiness=life.readiness,
     )
     server = HttpServer(

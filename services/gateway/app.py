@@ -11,10 +11,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
 from chassis import telemetry
+from chassis.dead_letters import DeadLetters
 from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import errors, pages
-from services.gateway.api import accounts, insights, meetings, tasks, transcripts
+from services.gateway.api import accounts, dead_letters, insights, meetings, tasks, transcripts
 from services.gateway.api import viewers as viewers_api
 from services.gateway.auth import AccessTokens
 from services.gateway.edge import Edge
@@ -45,6 +46,7 @@ def public_app(
     insights_peer: Peer,
     live: ASGIApp,
     viewers: Viewers,
+    letters: DeadLetters,
     readiness: Readiness,
 ) -> Edge:
     """Return the ASGI callable of the public port."""
@@ -68,6 +70,7 @@ def public_app(
     app.include_router(viewers_api.routes(viewers))
     app.include_router(tasks.routes(meetings_peer, timeout_s=call_s))
     app.include_router(insights.routes(insights_peer, timeout_s=call_s))
+    app.include_router(dead_letters.routes(letters))
     _add_health(app, readiness)
     _add_pages(app)
     return Edge(app, {"/transcribe": live}, body_bytes_max=settings.body_bytes_max, origins=settings.allowed_origins)

@@ -100,3 +100,13 @@ async def _principal(
 
 # A route that has a parameter of this type answers 401 to everybody else, before it looks at what was sent.
 Who = Annotated[Principal, Depends(_principal)]
+
+
+async def _admin(who: Who) -> Principal:
+    if who.role != "admin":
+        raise AppError(Kind.FORBIDDEN, "Only those who look after the platform may do this.")
+    return who
+
+
+# The same for those who look after the platform; answers 403 to others.
+Admin = Annotated[Principal, Depends(_admin)]

@@ -12,9 +12,11 @@ from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_serv
 
 from chassis import bus, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
+from chassis.controls import Controls
 from chassis.dead_letters import DLQ
 from chassis.migrations import Schema, migrate
 from chassis.pool import Limits
+from chassis.pruning import Pruner
 from chassis.relay import Relay
 from services.meetings.accounts_store import AccountsStore
 from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
@@ -27,7 +29,7 @@ from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
-from services.meetings.store import REVISION, outbox_rows, streams_seen
+from services.meetings.store import PRUNED, REVISION, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
 from services.meetings.tokens import AccessTokens
 from services.meetings.transcript_store import TranscriptStore
@@ -86,6 +88,10 @@ async def converse(settings: Settings, database: postgres.Database, schema: Sche
         transcripts = TranscriptConsumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
+            controls = Controls(broker, replicas=settings.nats_replicas)
+            group.create_task(controls.run())
+            group.create_task(database.reset_by(controls))
+            group.create_task(Pruner(database, PRUNED).run())
             group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, DLQ)).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import outbox, relay
+from chassis import outbox, pruning, relay
 from chassis.errors import AppError, Kind
 from services.meetings.checks import not_found
 
@@ -209,6 +209,9 @@ progress = sa.Table(
 outbox_rows = outbox.outbox_table(METADATA)
 inbox_rows = outbox.inbox_table(METADATA)
 streams_seen = relay.streams_table(METADATA)
+
+# Sessions' logs and events are gone long before: nothing can tell of the dead any more.
+PRUNED = [*pruning.inbox_rules(inbox_rows), pruning.Rule(tombstones, pruning.older(tombstones.c.deleted_at, 90))]
 
 
 async def version_conflict(connection: AsyncConnection, table: sa.Table, owner_id: str, row_id: str) -> AppError:

@@ -128,4 +128,11 @@ def routes(insights: Peer, *, timeout_s: float) -> APIRouter:
         answer = await insights.call(stub.GetJob, request, timeout_s=timeout_s)
         return Job.of(answer.job)
 
+    @router.post("/api/jobs/{job_id}/cancel", responses=documented(*READ, Kind.CONFLICT))
+    async def cancel_job(job_id: Id, who: Who) -> Job:
+        """End a job that is not over. What it has not finished yet has no effect."""
+        request = pb.CancelJobRequest(owner_id=who.account_id, job_id=job_id)
+        answer = await insights.call(stub.CancelJob, request, timeout_s=timeout_s)
+        return Job.of(answer.job)
+
     return router

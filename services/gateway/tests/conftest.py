@@ -22,6 +22,9 @@ from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_t
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 
 from chassis import ids
+from chassis.bus import Bus
+from chassis.dead_letters import DeadLetters
+from chassis.errors import AppError, Kind
 from chassis.lifecycle import HttpServer
 from chassis.rpc import Identity, Server, peer
 from services.gateway import errors
@@ -79,6 +82,7 @@ class Gateway:
     insights: FakeInsights = field(default_factory=FakeInsights)
     faults: dict[str, str] = field(default_factory=dict)
     captions: FakeCaptions = field(default_factory=FakeCaptions)
+    connection: Bus | None = None
     viewers: Viewers = field(init=False)
     port: int = 0
     client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
@@ -92,6 +96,11 @@ class Gateway:
         answer = await self.client.post("/api/meetings", json={"title": title}, headers=who)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
+
+    def broker(self) -> Bus:
+        if self.connection is None:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.")
+        return self.connection
 
     async def readiness(self) -> dict[str, str]:
         return self.faults
@@ -148,6 +157,7 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             insights_peer=insights_peer,
             live=_live,
             viewers=gateway.viewers,
+            letters=DeadLetters(gateway.broker),
             readiness=gateway.readiness,
         )
         server = HttpServer(app, "127.0.0.1", 0, http="httptools", ws="websockets-sansio", timeout_graceful_shutdown=1)

@@ -75,6 +75,11 @@ class House:
         asked = insights_pb2.GetJobRequest(owner_id=owner_id, job_id=job_id)
         return (await self.door.call(self.stub.GetJob, asked, timeout_s=5.0)).job
 
+    async def cancel(self, owner_id: str, job_id: str) -> insights_pb2.Job:
+        asked = insights_pb2.CancelJobRequest(owner_id=owner_id, job_id=job_id)
+        answer: insights_pb2.CancelJobResponse = await self.door.call(self.stub.CancelJob, asked, timeout_s=5.0)
+        return answer.job
+
     async def messages(self, subject: str) -> int:
         """Count the messages of the events stream with this subject."""
         info = await self.bus.js.stream_info("EVENTS", subjects_filter=subject)

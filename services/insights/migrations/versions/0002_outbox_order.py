@@ -1,4 +1,4 @@
-"""Outbox: order of each aggregate, and where the broker put each event. Jobs: urgency, expiry, heartbeat, letter."""
+"""The outbox keeps the order of each aggregate and where the broker put each event; what is pruned has an index."""
 
 from alembic import op
 
@@ -11,20 +11,13 @@ depends_on = None
 def upgrade() -> None:
     op.execute("ALTER TABLE outbox ADD aggregate TEXT DEFAULT '' NOT NULL, ADD stream_seq BIGINT")
     op.execute("CREATE TABLE streams (name TEXT PRIMARY KEY, created_at TIMESTAMP WITH TIME ZONE NOT NULL)")
-    op.execute(
-        "ALTER TABLE jobs ADD urgency TEXT DEFAULT 'normal' NOT NULL, ADD expires_at TIMESTAMP WITH TIME ZONE, "
-        "ADD beat_at TIMESTAMP WITH TIME ZONE, ADD letter_id TEXT"
-    )
     with op.get_context().autocommit_block():
         # Not in a transaction: writers need not wait for these.
         op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS outbox_published ON outbox (published_at)")
         op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS inbox_handled ON inbox (handled_at)")
-        op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS jobs_by_status ON jobs (kind, status, updated_at)")
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX jobs_by_status")
-    op.execute("ALTER TABLE jobs DROP urgency, DROP expires_at, DROP beat_at, DROP letter_id")
     op.execute("DROP INDEX inbox_handled")
     op.execute("DROP INDEX outbox_published")
     op.execute("DROP TABLE streams")
