@@ -6,10 +6,12 @@ PY := .venv/bin/python
 UV := .venv/bin/uv
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
+comma := ,
+
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli test chaos bench lint lock clean
+.PHONY: help setup setup-dev run demo seed cli test chaos bench lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +40,22 @@ chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 R
 
 bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200)
 	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200)
+
+IMAGE ?= verbatim:$(shell sed -n 's/^appVersion: //p' deploy/helm/verbatim/Chart.yaml)
+CA_CERTIFICATES ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
+
+image: ## Build the one image of all services, and its bill of materials (IMAGE=verbatim:0.1.0)
+	@mkdir -p build
+	DOCKER_BUILDKIT=1 docker build --file deploy/Dockerfile --tag $(IMAGE) --network host \
+		$(if $(CA_CERTIFICATES),--secret id=ca$(comma)src=$(CA_CERTIFICATES)) \
+		--build-arg VERSION=$(lastword $(subst :, ,$(IMAGE))) \
+		--build-arg REVISION=$$(git rev-parse HEAD) \
+		--build-arg CREATED=$$(git log -1 --format=%cI) .
+	@$(PY) -m cyclonedx_py requirements requirements.txt --pyproject pyproject.toml --output-reproducible -o build/sbom.cdx.json
+	@docker image inspect --format '  · {{.Size}} bytes, {{.Id}}' $(IMAGE)
+
+image-test: setup-dev image ## Run the image hardened, down to a real transcription
+	VERBATIM_IMAGE=$(IMAGE) $(PY) -m pytest tests/image -s
 
 lint: setup-dev ## Check style, types, contracts and house rules
 	$(PY) -m ruff check

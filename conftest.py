@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from chassis.tests.servers import database_url, nats_server, own_postgres, postgres_server
+from chassis.tests.servers import database_url, nats_server, own_postgres, postgres_server, redis_server
 
-__all__ = ["database_url", "nats_server", "own_postgres", "postgres_server"]
+__all__ = ["database_url", "nats_server", "own_postgres", "postgres_server", "redis_server"]
 
 # https://github.com/python/cpython/issues/106905
 PARSER_DISLIKES_GARBAGE = sys.version_info < (3, 11, 8)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -190,6 +190,23 @@ class Peer:
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
         await self.channel.close()
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """Let all calls that are made inside end within so many seconds from now, and within those of an outer one.
+
+    None sets nothing. Tasks that are started inside keep the deadline: start none that live longer.
+    """
+    until = _deadline.get()
+    if seconds is not None:
+        own = time.monotonic() + seconds
+        until = own if until is None else min(own, until)
+    token = _deadline.set(until)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 def _within_callers_deadline(timeout_s: float) -> float:

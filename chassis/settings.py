@@ -80,6 +80,7 @@ def variables(cls: type[ServiceSettings]) -> list[tuple[str, str, str]]:
     """Return (variable, default, meaning) of each setting, for the table in the documentation."""
     rows = []
     for name, field in cls.model_fields.items():
-        default = "required" if field.is_required() else str(field.default)
-        rows.append((name.upper(), default, field.description or ""))
+        # What a factory gives differs from machine to machine: its description says what it is.
+        told = "" if field.default_factory is not None else str(field.default)
+        rows.append((name.upper(), "required" if field.is_required() else told, field.description or ""))
     return rows

@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from chassis.settings import ServiceSettings, variables
+from dev import chart
 
 ROOT = Path(__file__).parent.parent
 SERVICES = ("gateway", "transcriber", "meetings", "insights", "janitor")
@@ -168,9 +169,12 @@ def _marks(decorators: list[ast.expr]) -> list[str]:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write what is derived: the two pages, and what goes with the chart's values."""
     (ROOT / "docs/settings.md").write_text(settings_page())
     (ROOT / "docs/requirements.md").write_text(requirements_page())
+    values = (chart.CHART / "values.yaml").read_text()
+    (chart.CHART / "README.md").write_text(chart.readme(values))
+    (chart.CHART / "values.schema.json").write_text(chart.schema(values))
 
 
 if __name__ == "__main__":

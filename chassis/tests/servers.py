@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL, and NATS with JetStream, on free ports, their data in a scratch folder."""
+"""Real servers for tests: PostgreSQL, NATS with JetStream, and Redis, on free ports, their data in a scratch folder."""
 
 from __future__ import annotations
 
@@ -57,6 +57,48 @@ class NatsServer:
             self._process.kill()
             self._process.wait(timeout=10)
             self._process = None
+
+
+class RedisServer:
+    """One Redis that can be killed, frozen and started again on the same port with the same data."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until it listens."""
+        settings = {
+            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self._folder), "save": "", "appendonly": "yes",
+            "appendfsync": "always",
+        }  # fmt: skip
+        arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        self._process = _process([_program("redis-server"), *arguments], None)
+        _until(lambda: _listens(self.port), self._process)
+
+    def kill(self) -> None:
+        """Kill it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=10)
+            self._process = None
+
+    def lose_data(self) -> None:
+        """Take what it has on disk away. While it does not run."""
+        shutil.rmtree(self._folder)
+        self._folder.mkdir()
+
+    def freeze(self) -> None:
+        """Let it neither answer nor hang up."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
 
 class PostgresServer:
@@ -197,6 +239,18 @@ def nats_server() -> Iterator[NatsServer]:
     """Run a broker of its own for one test."""
     with _scratch() as folder:
         server = NatsServer(folder, _free_port())
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """Run a Redis of its own for one test."""
+    with _scratch() as folder:
+        server = RedisServer(folder, _free_port())
         server.start()
         try:
             yield server

@@ -7,18 +7,26 @@ from functools import partial
 
 from chassis import lifecycle
 from chassis.broker import Broker
+from chassis.cache import Cache
 from chassis.dead_letters import DeadLetters
 from chassis.lifecycle import HttpServer, Lifecycle
+from chassis.limits import Limiter
 from chassis.rpc import Identity, peer
+from chassis.seats import Seats
 from chassis.settings import load
+from services.gateway.addresses import Proxies
+from services.gateway.admission import Admission
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
 from services.gateway.captions import NatsCaptions
 from services.gateway.connection import LiveLimits
 from services.gateway.entries import StoredEntries
+from services.gateway.limits import RateLimits
 from services.gateway.live import LiveEndpoint
+from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
 from services.gateway.relay import Fleet
 from services.gateway.settings import Settings
+from services.gateway.switches import Switches
 from services.gateway.viewers import ViewerLimits, Viewers
 
 
@@ -29,9 +37,28 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
     access_tokens = AccessTokens(settings.auth_public_key)
 
+    cache = Cache(
+        settings.redis_url.get_secret_value(),
+        service="gateway",
+        replica=life.replica,
+        replicas_min=settings.gateway_replicas,
+    )
+    switches = Switches(settings.nats_url, life.replica, replicas=settings.nats_replicas)
+    life.spawn(switches.run(), "controls")
+    limiter = Limiter(cache)
+    rates = RateLimits(
+        limiter,
+        settings.rules,
+        aggressive_factor=settings.rate_limits_aggressive,
+        is_aggressive=lambda: switches.value("rate_limits") == "aggressive",
+    )
+    admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits)
+    life.spawn(cache.run(), "redis")
+    life.spawn(admission.run(), "sessions")
+
     fleet = Fleet(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
-    live = LiveEndpoint(fleet, meetings, access_tokens, _limits(settings))
+    live = LiveEndpoint(fleet, meetings, access_tokens, admission, _limits(settings))
 
     captions = NatsCaptions(settings.nats_url, life.replica)
     life.spawn(captions.run(), "captions")
@@ -49,19 +76,24 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         live=live,
         viewers=viewers,
         letters=DeadLetters(lambda: broker.bus),
+        rates=rates,
         readiness=life.readiness,
+    )
+    crowd = Crowd(
+        most=settings.connections_max,
+        most_of_one=settings.connections_per_ip_max,
+        proxies=Proxies(settings.trusted_proxies),
     )
     server = HttpServer(
         app,
         settings.host,
         settings.port,
-        http="httptools",
-        ws="websockets-sansio",
+        http=partial(PatientHttp, crowd, _patience(settings)),
+        ws=partial(CountedSocket, crowd),
         ws_per_message_deflate=False,
         ws_max_size=262_144,
         ws_ping_interval=settings.heartbeat_s,
         ws_ping_timeout=settings.heartbeat_s,
-        proxy_headers=False,
         # Longer than the minute after which common proxies close their side first.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=settings.request_drain_s,
@@ -79,13 +111,22 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     await asyncio.gather(live.drain(settings.live_drain_s), viewers.drain(settings.live_drain_s))
     server.should_exit = True
     await serving
+    await admission.settle()
 
 
 def _limits(settings: Settings) -> LiveLimits:
     return LiveLimits(
         heartbeat_s=settings.heartbeat_s,
-        sessions_per_account=settings.sessions_per_account,
         token_grace_s=settings.token_grace_s,
+    )
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        head_s=settings.head_timeout_s,
+        head_bytes_max=settings.head_bytes_max,
+        body_bytes_per_s=settings.body_bytes_per_s_min,
+        read_s=settings.unread_timeout_s,
     )
 
 

@@ -15,10 +15,13 @@ from chassis.dead_letters import DeadLetters
 from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import errors, pages
+from services.gateway.addresses import Proxies
 from services.gateway.api import accounts, dead_letters, insights, meetings, tasks, transcripts
 from services.gateway.api import viewers as viewers_api
 from services.gateway.auth import AccessTokens
-from services.gateway.edge import Edge
+from services.gateway.edge import Edge, Guard
+from services.gateway.limits import RateLimits
+from services.gateway.load import Load
 from services.gateway.settings import Settings
 from services.gateway.viewers import Viewers
 
@@ -38,7 +41,7 @@ class State(BaseModel):
     status: str
 
 
-def public_app(
+def public_app(  # noqa: PLR0913 - everything that the composition root has made
     settings: Settings,
     *,
     access_tokens: AccessTokens,
@@ -47,6 +50,7 @@ def public_app(
     live: ASGIApp,
     viewers: Viewers,
     letters: DeadLetters,
+    rates: RateLimits,
     readiness: Readiness,
 ) -> Edge:
     """Return the ASGI callable of the public port."""
@@ -73,7 +77,17 @@ def public_app(
     app.include_router(dead_letters.routes(letters))
     _add_health(app, readiness)
     _add_pages(app)
-    return Edge(app, {"/transcribe": live}, body_bytes_max=settings.body_bytes_max, origins=settings.allowed_origins)
+    guard = Guard(
+        proxies=Proxies(settings.trusted_proxies),
+        load=Load(settings.load_max),
+        rates=rates,
+        account_of=access_tokens.account_of,
+        origins=settings.allowed_origins,
+        hosts=settings.allowed_hosts,
+        body_bytes_max=settings.body_bytes_max,
+        request_s=settings.request_timeout_s,
+    )
+    return Edge(app, {"/transcribe": live}, guard)
 
 
 def _add_health(app: FastAPI, readiness: Readiness) -> None:

@@ -63,6 +63,16 @@ class AccessTokens:
         self._remembered[token] = (expires_at, principal)
         return principal
 
+    def account_of(self, authorization: str) -> str | None:
+        """Return whom an Authorization header speaks for; None if that is nobody known here."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        try:
+            return self.authenticate(token.strip()).account_id
+        except AppError:
+            return None
+
     def _check(self, token: str) -> tuple[float, Principal]:
         if len(token) > _TOKEN_CHARS_MAX:
             raise _refusal("too long")

@@ -14,6 +14,7 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 
 from chassis.errors import TABLE, AppError, Kind
 from services.gateway import metrics, wire
+from services.gateway.admission import Meter
 from services.gateway.relay import Link
 
 Message = MutableMapping[str, Any]
@@ -37,7 +38,6 @@ class LiveLimits:
     in_flight_bytes: int = 1024 * 1024
     hold_pause_s: float = 1.0
     faults_max: int = 100
-    sessions_per_account: int = 50
     token_grace_s: float = 30.0
 
 
@@ -47,6 +47,7 @@ class Connection:
     def __init__(self, receive: Receive, send: Send, request_id: str, limits: LiveLimits) -> None:
         self.request_id = request_id
         self.session_id = ""
+        self.meter = Meter()
         self._receive = receive
         self._send = send
         self._limits = limits
@@ -159,6 +160,7 @@ class Connection:
     def on_event(self, event: relay.ServerEvent) -> None:
         """Pass an event on to the client."""
         kind = event.WhichOneof("kind")
+        self.meter.on_event(event)
         if kind == "problem":
             self._on_problem(event.problem)
             return

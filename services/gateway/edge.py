@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis import ids, telemetry
+from chassis import ids, rpc, telemetry
 from chassis.errors import AppError, Kind
-from services.gateway import errors
+from chassis.limits import Verdict
+from services.gateway import errors, headers, limits
+from services.gateway.addresses import Proxies
+from services.gateway.limits import RateLimits
+from services.gateway.load import Load, work_of
 from services.gateway.metrics import ACTIVE_REQUESTS, REQUESTS
 
 log = telemetry.logger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET_ROUTES = frozenset({"/healthz", "/readyz"})
-
+_FREE_PATHS = frozenset({"/healthz", "/readyz", "/", "/docs", "/openapi.json", "/style.css", "/favicon.ico"})
+_FREE_FOLDER = "/assets/"
 _EVENT_STREAM = b"text/event-stream"
 
-_PAGE_POLICY = b"default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
-_DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
-_SECURITY = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-]
+AccountOf = Callable[[str], str | None]
 
-Headers = list[tuple[bytes, bytes]]
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Who may come in. `account_of` tells whom an Authorization header speaks for, without asking anybody."""
+
+    proxies: Proxies
+    load: Load
+    rates: RateLimits
+    account_of: AccountOf
+    origins: Sequence[str]
+    hosts: Sequence[str]
+    body_bytes_max: int
+    request_s: float
 
 
 class Edge:
@@ -38,30 +51,36 @@ class Edge:
     connection, so that nobody has one left to send on when the port is closed.
     """
 
-    def __init__(
-        self, rest: ASGIApp, sockets: Mapping[str, ASGIApp], *, body_bytes_max: int, origins: Sequence[str]
-    ) -> None:
+    def __init__(self, rest: ASGIApp, sockets: Mapping[str, ASGIApp], guard: Guard) -> None:
         self.leaving = False
         self._rest = rest
         self._sockets = dict(sockets)
-        self._body_bytes_max = body_bytes_max
-        self._origins = frozenset(origin.encode() for origin in origins)
+        self._guard = guard
+        self._origins = frozenset(origin.encode() for origin in guard.origins)
+        self._hosts = frozenset(host.encode() for host in guard.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"}:
+            # From here on `client` is whom the request comes from, whoever brought it.
+            scope["client"] = (self._guard.proxies.client(scope), 0)
         if scope["type"] == "http":
             await self._request(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._socket(scope, receive, send)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        offered = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        fields = dict(scope["headers"])
+        offered = fields.get(b"x-request-id", b"").decode("latin-1")
         with telemetry.bound(ids.accept_request_id(offered)):
             endpoint = self._sockets.get(scope["path"])
             try:
                 if endpoint is None:
-                    await errors.refuse_handshake(AppError(Kind.NOT_FOUND, "There is nothing here."), scope, send)
-                else:
-                    await endpoint(scope, receive, send)
+                    raise AppError(Kind.NOT_FOUND, "There is nothing here.")
+                self._check_host(fields)
+                self._check_origin(fields)
+                await endpoint(scope, receive, send)
+            except AppError as error:
+                await errors.refuse_handshake(error, scope, send)
             except Exception:
                 log.exception("socket failed", route=scope["path"] if endpoint else "unmatched")
                 await send({"type": "websocket.close", "code": errors.unforeseen().codes.close})
@@ -69,7 +88,7 @@ class Edge:
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        request = _Request(scope, receive, send, self._body_bytes_max, self._origins, last=self.leaving)
+        request = _Request(scope, receive, send, self._guard.body_bytes_max, self._origins, last=self.leaving)
         active = ACTIVE_REQUESTS.labels(method)
         active.inc()
         with telemetry.bound(request.id):
@@ -88,20 +107,52 @@ class Edge:
     async def _answer(self, request: _Request) -> None:
         scope = request.scope
         try:
-            if request.declared_bytes > self._body_bytes_max:
-                raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
-            if request.is_preflight:
-                await request.send_preflight()
-            else:
-                await self._rest(scope, request.receive, request.send)
+            await self._serve(request)
         except AppError as error:
             await errors.answer(error, scope["path"])(scope, request.receive, request.send)
+        except asyncio.CancelledError:
+            # The process ends and this took too long.
+            if request.status == 0:
+                restarting = AppError(Kind.UNAVAILABLE, "The service is restarting.")
+                await errors.answer(restarting, scope["path"])(scope, request.receive, request.send)
+            raise
         except Exception:
             log.exception("request failed")
             if request.status == 0:
                 await errors.answer(errors.unforeseen(), scope["path"])(scope, request.receive, request.send)
             # An answer that has begun stays without its end: the server then cuts the connection, and the client
             # sees that something is missing.
+
+    async def _serve(self, request: _Request) -> None:
+        scope, guard = request.scope, self._guard
+        method, path = scope["method"], scope["path"]
+        self._check_host(request.fields)
+        if request.is_preflight:
+            await request.send_preflight()
+            return
+        work = work_of(method, path)
+        with guard.load.carry(work), rpc.within(None if work.lasting else guard.request_s):
+            if path not in _FREE_PATHS and not path.startswith(_FREE_FOLDER):
+                account = guard.account_of(request.fields.get(b"authorization", b"").decode("latin-1"))
+                request.verdict = await guard.rates.charge(method, path, scope["client"][0], account)
+                if not request.verdict.allowed:
+                    raise limits.refusal(request.verdict)
+            if request.declared_bytes > guard.body_bytes_max:
+                raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
+            await self._rest(scope, request.receive, request.send)
+
+    def _check_host(self, fields: Mapping[bytes, bytes]) -> None:
+        if self._hosts and fields.get(b"host", b"").partition(b":")[0].lower() not in self._hosts:
+            raise AppError(Kind.BAD_REQUEST, "This is not the host that was asked for.")
+
+    def _check_origin(self, fields: Mapping[bytes, bytes]) -> None:
+        """Let a page open a socket only if it is ours or allowed. What is no browser says no origin."""
+        origin = fields.get(b"origin")
+        if origin is None or origin in self._origins:
+            return
+        _, scheme_end, host = origin.partition(b"://")
+        if not scheme_end or host.lower() != fields.get(b"host", b"").lower():
+            raise AppError(Kind.FORBIDDEN, "Pages of this origin may not open a socket here.")
 
 
 class _Request:
@@ -110,17 +161,18 @@ class _Request:
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int, origins: frozenset[bytes], *, last: bool
     ) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.fields: dict[bytes, bytes] = dict(scope["headers"])
         self.scope = scope
         self.status = 0
         self.stream_began = 0.0
-        self.id = ids.accept_request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
-        declared = headers.get(b"content-length", b"0")
+        self.verdict = Verdict(True, ())
+        self.id = ids.accept_request_id(self.fields.get(b"x-request-id", b"").decode("latin-1"))
+        declared = self.fields.get(b"content-length", b"0")
         self.declared_bytes = int(declared) if declared.isdigit() else 0
-        origin = headers.get(b"origin", b"")
+        origin = self.fields.get(b"origin", b"")
         self._origin = origin if origin in origins else b""
         self.is_preflight = (
-            scope["method"] == "OPTIONS" and bool(self._origin) and b"access-control-request-method" in headers
+            scope["method"] == "OPTIONS" and bool(self._origin) and b"access-control-request-method" in self.fields
         )
         self._receive = receive
         self._send = send
@@ -144,31 +196,18 @@ class _Request:
                 self.stream_began = time.perf_counter()
         await self._send(message)
 
-    def _added(self, own: dict[bytes, bytes]) -> Headers:
+    def _added(self, own: dict[bytes, bytes]) -> headers.Headers:
         is_page = own.get(b"content-type", b"").startswith(b"text/html")
-        added: Headers = [
-            (b"x-request-id", self.id.encode()),
-            (b"content-security-policy", _PAGE_POLICY if is_page else _DATA_POLICY),
-            *_SECURITY,
-        ]
+        added = [*headers.for_answer(self.id, page=is_page), *limits.fields(self.verdict)]
         if self._last:
             added.append((b"connection", b"close"))
         if b"cache-control" not in own:
             added.append((b"cache-control", b"no-store"))
         if self._origin:
-            added += [
-                (b"access-control-allow-origin", self._origin),
-                (b"access-control-expose-headers", b"ETag, Location, Retry-After, X-Request-ID"),
-                (b"vary", b"Origin"),
-            ]
+            added += headers.for_origin(self._origin)
         return added
 
     async def send_preflight(self) -> None:
-        """Tell the browser what a page of an allowed origin may send. Cookies are never among it."""
-        headers = [
-            (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-            (b"access-control-allow-headers", b"Authorization, Content-Type, If-Match, X-Request-ID"),
-            (b"access-control-max-age", b"600"),
-        ]
-        await self.send({"type": "http.response.start", "status": 204, "headers": headers})
+        """Tell the browser what a page of an allowed origin may send."""
+        await self.send({"type": "http.response.start", "status": 204, "headers": list(headers.PREFLIGHT)})
         await self.send({"type": "http.response.body", "body": b""})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from starlette.types import Scope, Send
 
 from chassis import telemetry
 from chassis.errors import TABLE, AppError, Kind, Problem, kind_of_http
+from services.gateway import headers
 
 log = telemetry.logger(__name__)
 
@@ -65,15 +67,42 @@ def answer(error: AppError, path: str) -> Response:
     return Response(orjson.dumps(body), error.codes.http, _headers(error), "application/json")
 
 
+def body_of(error: AppError, request_id: str) -> bytes:
+    """Return the public shape as bytes."""
+    return orjson.dumps(error.body(request_id))
+
+
+def raw(error: AppError, request_id: str) -> bytes:
+    """Return a whole HTTP answer for a connection on which nothing can be read any more."""
+    body = body_of(error, request_id)
+    fields = [
+        *((name.encode(), value.encode()) for name, value in _headers(error).items()),
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"connection", b"close"),
+        *headers.for_answer(request_id, page=False),
+    ]
+    status = HTTPStatus(error.codes.http)
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), *(name + b": " + value for name, value in fields)]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def of_status(status: int) -> AppError:
+    """Return what to say instead of a library's own words."""
+    kind = kind_of_http(status)
+    return AppError(kind, _WORDS.get(kind, _WORDS[Kind.BAD_REQUEST]))
+
+
 def _headers(error: AppError) -> dict[str, str]:
-    headers = {}
+    fields = {}
     if error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        fields["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.version is not None:
-        headers["ETag"] = f'"{error.version}"'
+        fields["ETag"] = f'"{error.version}"'
     if error.kind is Kind.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
-    return headers
+        fields["WWW-Authenticate"] = "Bearer"
+    return fields
 
 
 def _as_openai(error: AppError, request_id: str) -> dict[str, object]:
@@ -131,9 +160,9 @@ def _problem(one: Mapping[str, Any]) -> str:
 
 async def _of_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    kind = kind_of_http(error.status_code)
-    response = answer(AppError(kind, _WORDS.get(kind, _WORDS[Kind.BAD_REQUEST])), request.url.path)
-    if kind is Kind.METHOD_NOT_ALLOWED:
+    found = of_status(error.status_code)
+    response = answer(found, request.url.path)
+    if found.kind is Kind.METHOD_NOT_ALLOWED:
         # The framework names the methods of one route; a path may have several.
         operations = request.app.openapi()["paths"].get(request.scope["route"].path, {"get": None})
         response.headers["Allow"] = ", ".join(sorted(method.upper() for method in operations))
@@ -158,8 +187,8 @@ def too_long() -> HTTPException:
 async def refuse_handshake(error: AppError, scope: Scope, send: Send) -> None:
     """Answer a WebSocket handshake with the error as an HTTP answer."""
     response = answer(error, scope["path"])
-    headers = [*response.raw_headers, (b"x-request-id", telemetry.request_id().encode())]
-    await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
+    fields = [*response.raw_headers, *headers.for_answer(telemetry.request_id(), page=False)]
+    await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": fields})
     await send({"type": "websocket.http.response.body", "body": response.body})
 
 

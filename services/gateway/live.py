@@ -7,9 +7,6 @@ transcriber's logs: when this process dies, clients resume through another.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
@@ -19,6 +16,7 @@ from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import metrics, wire
+from services.gateway.admission import Admission, Overloaded
 from services.gateway.auth import AccessTokens, Principal
 from services.gateway.connection import RESTARTING, Connection, LiveLimits, Message, Receive, Send
 from services.gateway.relay import Fleet
@@ -26,19 +24,22 @@ from services.gateway.relay import Fleet
 log = telemetry.logger(__name__)
 
 _INTERNAL = 1011
+_OVERLOADED = 1013
 
 
 class LiveEndpoint:
     """The ASGI application for `/transcribe`."""
 
-    def __init__(self, fleet: Fleet, meetings: Peer, access_tokens: AccessTokens, limits: LiveLimits) -> None:
+    def __init__(
+        self, fleet: Fleet, meetings: Peer, access_tokens: AccessTokens, admission: Admission, limits: LiveLimits
+    ) -> None:
         self._fleet = fleet
         self._meetings = meetings
         self._stub = meetings_pb2_grpc.MeetingsServiceStub(meetings.channel)
         self._access_tokens = access_tokens
+        self._admission = admission
         self._limits = limits
         self._connections: set[Connection] = set()
-        self._seats: Counter[str] = Counter()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -54,17 +55,19 @@ class LiveEndpoint:
         self._empty.clear()
         metrics.WS_SESSIONS.inc()
         try:
-            await self._serve(connection, headers)
+            await self._serve(connection, headers, scope["client"][0])
         finally:
             metrics.WS_SESSIONS.dec()
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
 
-    async def _serve(self, connection: Connection, headers: dict[str, str]) -> None:
+    async def _serve(self, connection: Connection, headers: dict[str, str], address: str) -> None:
         writer = asyncio.create_task(connection.write())
         try:
-            await self._converse(connection, headers)
+            await self._converse(connection, headers, address)
+        except Overloaded as error:
+            connection.fail(error, close_code=_OVERLOADED)
         except AppError as error:
             connection.fail(error)
         except Exception:
@@ -75,7 +78,7 @@ class LiveEndpoint:
             connection.finish_writing()
             await writer
 
-    async def _converse(self, connection: Connection, headers: dict[str, str]) -> None:
+    async def _converse(self, connection: Connection, headers: dict[str, str], address: str) -> None:
         if self._draining:
             raise AppError(Kind.UNAVAILABLE, "The service is restarting.", retry_after_s=0.0)
         start = await connection.read_start()
@@ -83,28 +86,18 @@ class LiveEndpoint:
             return
         principal = self._authenticate(start, headers)
         session_id = start.resume.session_id if start.resume else ids.new_id()
-        link = await self._fleet.choose(session_id, self._limits.transcriber_s)
-        if start.resume:
-            event = self._resume(start.resume, principal, connection.request_id)
-        else:
-            event = await self._open(session_id, start, principal, connection.request_id)
-        with self._seat(principal), connection.until(principal.expires_at + self._limits.token_grace_s):
-            await connection.join(link, session_id, event)
-            await connection.read()
-
-    @contextmanager
-    def _seat(self, principal: Principal) -> Iterator[None]:
-        """Count the account's sessions on this replica. Raises AppError(RATE_LIMIT_EXCEEDED) when it has too many."""
-        taken = self._seats[principal.account_id]
-        if taken >= self._limits.sessions_per_account:
-            raise AppError(Kind.RATE_LIMIT_EXCEEDED, "Too many live sessions of this account.", retry_after_s=10.0)
-        self._seats[principal.account_id] += 1
-        try:
-            yield
-        finally:
-            self._seats[principal.account_id] -= 1
-            if not self._seats[principal.account_id]:
-                del self._seats[principal.account_id]
+        admitted = self._admission.session(
+            principal.account_id, session_id, connection.meter, address=address, resumed=start.resume is not None
+        )
+        async with admitted:
+            link = await self._fleet.choose(session_id, self._limits.transcriber_s)
+            if start.resume:
+                event = self._resume(start.resume, principal, connection.request_id)
+            else:
+                event = await self._open(session_id, start, principal, connection.request_id)
+            with connection.until(principal.expires_at + self._limits.token_grace_s):
+                await connection.join(link, session_id, event)
+                await connection.read()
 
     def _authenticate(self, start: wire.StartMessage, headers: dict[str, str]) -> Principal:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")

@@ -30,3 +30,21 @@ FEEDS = Gauge("feeds", "Meetings that somebody follows through this gateway.")
 FEED_POLLS = Counter("feed_polls_total", "Looks into the store that nobody had asked for.")
 FEED_FAILURES = Counter("feed_failures_total", "Feeds that ended by a failure of ours; their viewers connect again.")
 WS_CLOSED = Counter("ws_closed_total", "Live sockets closed by us, by close code.", ["code"])
+
+RATE_LIMITED = Counter("rate_limited_total", "Requests and sessions denied because of a quota.", ["scope"])
+LOAD = Gauge("load", "Cost of the requests under way, in small reads.")
+LOAD_MAX = Gauge("load_max", "Cost of the requests that may be under way at once.")
+LOAD_SHED = Counter("load_shed_total", "Requests and sessions put off because there was too much to do.", ["priority"])
+CONNECTIONS = Gauge("http_server_connections", "Open connections on the public port.")
+CONNECTIONS_REFUSED = Counter(
+    "http_server_connections_refused_total",
+    "Connections that we ended: `crowd` too many of one address, `full` too many of all, `head`, `body`, `read`: slow.",
+    ["reason"],
+)
+AUDIO_CHARGED = Counter("audio_charged_seconds_total", "Live audio that was charged to accounts.")
+for _scope in ("ip", "account", "starts", "route", "sessions", "audio"):
+    RATE_LIMITED.labels(_scope)
+for _priority in ("running", "normal", "heavy"):
+    LOAD_SHED.labels(_priority)
+for _reason in ("crowd", "full", "head", "body", "read"):
+    CONNECTIONS_REFUSED.labels(_reason)

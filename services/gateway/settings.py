@@ -6,10 +6,14 @@ from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from chassis.limits import Quota
 from chassis.settings import ServiceSettings
+from services.gateway.addresses import Proxies
+from services.gateway.admission import SessionLimits
+from services.gateway.limits import Rules, rates, route_rates
 
 # From an environment variable: parts between commas, not JSON.
 Listed = Annotated[tuple[str, ...], NoDecode]
@@ -36,6 +40,56 @@ class Settings(ServiceSettings):
     )
     export_timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest export of a transcript, end to end.")
     body_bytes_max: int = Field(256 * 1024, ge=1024, le=16 * 1024 * 1024, description="Longest body of a request.")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis that replicas share limits through; empty: each keeps its share in memory.",
+    )
+    gateway_replicas: int = Field(
+        1, ge=1, le=1000, description="Replicas that share the limits, until Redis has told how many there are."
+    )
+    rate_limits_ip: str = Field(
+        "100/min 1000/h", description="Requests of one address (of IPv6: its /64), as rates; empty: no limit."
+    )
+    rate_limits_account: str = Field("100/min 1000/h", description="Requests of one account, as rates.")
+    rate_limits_routes: str = Field(
+        "GET /api/meetings/{id}/export=30/min; POST /api/insights/{id}=20/h",
+        description="Further limits of single routes, of the account or else the address, with semicolons between.",
+    )
+    rate_limits_starts: str = Field("60/h", description="Live sessions that one account begins, as rates.")
+    rate_limits_aggressive: float = Field(
+        0.2, gt=0, le=1, description="Part of every rate that is left in the aggressive mode."
+    )
+    load_max: int = Field(
+        256,
+        ge=8,
+        description="Requests under way at once, in small reads (a write is 2, an export 8); beyond it they are put "
+        "off, those that cost most first.",
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Longest request, all its calls together; streams and files have their own."
+    )
+    connections_max: int = Field(10_000, ge=10, description="Most open connections on the public port.")
+    connections_per_ip_max: int = Field(
+        256, ge=1, description="Most open connections of one address, sockets included; trusted proxies have no limit."
+    )
+    head_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest time from a connection to a request's head.")
+    head_bytes_max: int = Field(
+        32 * 1024, ge=1024, le=1024 * 1024, description="Longest head of a request: first line and header fields."
+    )
+    body_bytes_per_s_min: int = Field(
+        512, ge=1, description="Slowest body, over five seconds; below it the connection is cut."
+    )
+    unread_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Longest time that a client may leave an answer unread."
+    )
+    allowed_hosts: Listed = Field(
+        (), description="Names that we are reached by, comma-separated; a request for another is refused. Empty: any."
+    )
+    trusted_proxies: Listed = Field(
+        (),
+        description="Addresses or networks (CIDR) of proxies in front of us, comma-separated. Only from these is "
+        "X-Forwarded-For believed.",
+    )
     notice_s: float = Field(
         3.0,
         ge=0,
@@ -50,7 +104,15 @@ class Settings(ServiceSettings):
     live_drain_s: float = Field(
         5.0, gt=0, le=3600, description="What live sockets get to close when no new ones are taken any more."
     )
-    sessions_per_account: int = Field(50, ge=1, description="Live sessions of one account on one replica.")
+    sessions_max: int = Field(
+        2000, ge=1, description="Live sessions on this replica; resumed ones may be a fifth more."
+    )
+    sessions_per_account: int = Field(50, ge=1, description="Live sessions of one account on all replicas.")
+    audio_minutes_per_day: int = Field(
+        6000,
+        ge=0,
+        description="Live audio of one account in any 24 hours, after which it can begin no session; 0: no limit.",
+    )
     token_grace_s: float = Field(
         30.0, ge=0, le=3600, description="Life of a live socket after its access token has expired."
     )
@@ -86,11 +148,48 @@ class Settings(ServiceSettings):
         description="Longest life of a viewer's stream: who may watch is checked at its beginning.",
     )
 
-    @field_validator("transcriber_targets", "allowed_origins", mode="before")
+    @property
+    def rules(self) -> Rules:
+        """The quotas that the rates mean."""
+        return Rules(
+            address=rates(self.rate_limits_ip, "ip"),
+            account=rates(self.rate_limits_account, "account"),
+            routes=route_rates(self.rate_limits_routes),
+            starts=rates(self.rate_limits_starts, "starts"),
+        )
+
+    @property
+    def session_limits(self) -> SessionLimits:
+        """The limits of live sessions."""
+        audio = Quota("audio-day", self.audio_minutes_per_day * 60, 86400.0) if self.audio_minutes_per_day else None
+        return SessionLimits(self.sessions_max, self.sessions_per_account, audio)
+
+    @field_validator("transcriber_targets", "allowed_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("rate_limits_ip", "rate_limits_account", "rate_limits_starts")
+    @classmethod
+    def _be_rates(cls, value: str) -> str:
+        rates(value, "")
+        return value
+
+    @field_validator("rate_limits_routes")
+    @classmethod
+    def _be_rates_of_routes(cls, value: str) -> str:
+        route_rates(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _be_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            Proxies(value)
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
         return value
 
     @field_validator("allowed_origins")

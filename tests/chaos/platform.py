@@ -25,11 +25,12 @@ from dev.runner import Program, Runner
 from dev.settings import ROOT
 from dev.stack import Stack
 from tests.chaos.proxy import Proxy
+from tests.limits import RAISED
 
 PASSWORD = "a password for the fault tests"
 REPLICAS = {"gateway": 2, "transcriber": 2, "meetings": 2, "janitor": 0}
 # Shorter than it ships (20 s), so that rows with half-open clients take seconds; one account speaks for many people.
-GATEWAY_ENV = {"HEARTBEAT_S": "2", "SESSIONS_PER_ACCOUNT": "2000"}
+GATEWAY_ENV = RAISED | {"HEARTBEAT_S": "2", "SESSIONS_PER_ACCOUNT": "2000"}
 # Long utterances are cut early, so that cuts in running speech are common; gathering is as it ships.
 TRANSCRIBER_ENV = {
     "OPENAI_API_KEY": "numbers-only",

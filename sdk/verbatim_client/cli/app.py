@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, background, following, library, streaming
+from verbatim_client.cli import accounts, background, doctor, following, library, streaming
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -49,6 +49,7 @@ def application() -> typer.Typer:
     letters.command("show")(background.show_letter)
     letters.command("retry")(background.retry_letters)
     letters.command("discard")(background.discard_letters)
+    app.command("doctor")(doctor.doctor)
     return app
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -23,14 +24,19 @@ from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_serv
 
 from chassis import ids
 from chassis.bus import Bus
+from chassis.cache import Cache
 from chassis.dead_letters import DeadLetters
 from chassis.errors import AppError, Kind
 from chassis.lifecycle import HttpServer
+from chassis.limits import Limiter
 from chassis.rpc import Identity, Server, peer
 from services.gateway import errors
+from services.gateway.addresses import Proxies
 from services.gateway.app import public_app
 from services.gateway.auth import AccessTokens
 from services.gateway.entries import StoredEntries
+from services.gateway.limits import RateLimits
+from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
 from services.gateway.settings import Settings
 from services.gateway.tests.fakes import FakeAccounts, FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
 from services.gateway.viewers import ViewerLimits, Viewers
@@ -81,6 +87,7 @@ class Gateway:
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
     faults: dict[str, str] = field(default_factory=dict)
+    aggressive: bool = False
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     connection: Bus | None = None
     viewers: Viewers = field(init=False)
@@ -143,7 +150,7 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             transcriber_targets="127.0.0.1:1",
             meetings_target=f"127.0.0.1:{meetings.port}",
             insights_target=f"127.0.0.1:{insights.port}",
-            **changed,
+            **{"rate_limits_ip": "", "rate_limits_account": "", "rate_limits_routes": "", **changed},
         )
         identity = Identity("gateway", SERVICE_KEY)
         meetings_peer = await stack.enter_async_context(peer(settings.meetings_target, identity))
@@ -158,9 +165,25 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             live=_live,
             viewers=gateway.viewers,
             letters=DeadLetters(gateway.broker),
+            rates=RateLimits(
+                Limiter(Cache("", service="gateway", replica="test")),
+                settings.rules,
+                aggressive_factor=settings.rate_limits_aggressive,
+                is_aggressive=lambda: gateway.aggressive,
+            ),
             readiness=gateway.readiness,
         )
-        server = HttpServer(app, "127.0.0.1", 0, http="httptools", ws="websockets-sansio", timeout_graceful_shutdown=1)
+        crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
+        patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=1.0)
+        server = HttpServer(
+            app,
+            "127.0.0.1",
+            0,
+            http=partial(PatientHttp, crowd, patience),
+            ws=partial(CountedSocket, crowd),
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=1,
+        )
         serving = asyncio.create_task(server.run_until_exit())
         gateway.port = server.port
         gateway.client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10)

@@ -1,0 +1,53 @@
+"""compose.yaml says the same as the chart: every variable is a setting, every service as hard."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.rendering import ROOT, SERVICES
+from tests.chart.test_policies import settings_of
+
+pytestmark = [pytest.mark.req("R-RUN-3"), pytest.mark.helmless]
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_variable_is_a_setting_and_every_required_setting_is_given(service: str) -> None:
+    fields = settings_of(service).model_fields
+    given = set(COMPOSE["services"][service]["environment"])
+    assert given <= {name.upper() for name in fields}
+    assert {name.upper() for name, field in fields.items() if field.is_required()} <= given
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_is_hardened_and_watched(service: str) -> None:
+    told = COMPOSE["services"][service]
+    assert told["read_only"] and told["cap_drop"] == ["ALL"] and told["user"] == "10001:10001"
+    assert told["mem_limit"] and told["pids_limit"] and told["healthcheck"]["test"]
+    drain_s = float(told["environment"]["DRAIN_S"])
+    assert float(told["stop_grace_period"].removesuffix("s")) > drain_s
+
+
+def test_only_the_gateway_has_a_port() -> None:
+    assert [name for name, told in COMPOSE["services"].items() if "ports" in told] == ["gateway"]
+
+
+def test_images_are_those_of_the_chart() -> None:
+    values = yaml.safe_load((ROOT / "deploy/helm/verbatim/values.yaml").read_text())
+    for store, told in values["bundled"].items():
+        assert COMPOSE["services"][store]["image"] == f"{told['image']['repository']}:{told['image']['tag']}"
+
+
+def test_secrets_that_are_asked_for_are_made() -> None:
+    asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "deploy/compose.yaml").read_text()))
+    script = ROOT / "deploy" / "compose_secrets.py"
+    told = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=True).stdout
+    made = {line.partition("=")[0] for line in told.splitlines()}
+    assert asked == made
