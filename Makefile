@@ -36,7 +36,7 @@ test: setup-dev ## Run every test that needs no cluster
 	@$(PY) -m pytest
 
 chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a)
-	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" $(if $(ROWS),,--out docs/faults.md)
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --out docs/faults.md
 
 bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200)
 	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200)

@@ -220,6 +220,11 @@ class Breaker:
         self._mode = mode
         self._enter(State.CLOSED)
 
+    def obey(self, control: str, value: str | None) -> None:
+        """Follow the control `breaker.<dependency>`: open, closed, or else auto. Others are none of its business."""
+        if control == f"breaker.{self.dependency}":
+            self.force(Mode(value) if value in set(Mode) else Mode.AUTO)
+
     def acquire(self) -> Permit:
         """Return the leave to make one call. Raises OpenError."""
         state = self.state

@@ -12,16 +12,19 @@ from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chassis import telemetry
+from chassis.resources import Resources
 from chassis.settings import ServiceSettings
 
 log = telemetry.logger(__name__)
+
+TASKS = Gauge("asyncio_tasks", "Tasks in the event loop.")
 
 _UNREAD_MS = 30_000
 _UNSENT_BYTES = 128 * 1024
@@ -50,6 +53,7 @@ class Lifecycle:
         self.replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"
         self.state = "starting"
         self.exits = stack
+        self.resources = Resources()
         self._tasks = tasks
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
@@ -167,6 +171,7 @@ def _internal_app(life: Lifecycle) -> Starlette:
         return JSONResponse({"status": "unready" if faults else "ready", "faults": faults}, 503 if faults else 200)
 
     async def metrics(_: Request) -> Response:
+        TASKS.set(len(asyncio.all_tasks()))
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
@@ -199,6 +204,7 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
             loop.add_signal_handler(number, life.stop)
         internal = HttpServer(_internal_app(life), settings.internal_host, settings.internal_port)
         internal_task = tasks.create_task(internal.run_until_exit(), name="internal port")
+        life.spawn(life.resources.run(), "resources")
         body = asyncio.ensure_future(start(life))
         try:
             await _bounded(body, life, settings.drain_s)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from dev.demo import demo
+from dev.people import NotOpenedError
 from dev.ports import PortBusyError
 from dev.run import run
 from dev.runner import NotReadyError, ProcessDiedError
@@ -18,7 +19,9 @@ from dev.settings import Settings, SettingsError
 from dev.setup import set_up
 from dev.stack import AlreadyRunningError, remove_data
 
-PLAIN_ERRORS = (AlreadyRunningError, PortBusyError, ServersMissingError, SettingsError, PermissionError)
+PLAIN_ERRORS = (
+    AlreadyRunningError, PortBusyError, ServersMissingError, SettingsError, NotOpenedError, PermissionError,
+)  # fmt: skip
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dev.people import Person
 from dev.ports import HOST, Ports
 from dev.settings import ROOT
 
@@ -21,8 +22,8 @@ class Plan:
     Processes are named `postgres`, `nats`, `redis` and after their service; the second replica of a service
     is `gateway-2` and so on. Replicas default to 1 for each service, 0 leaves it out. `extra_env` is per
     service, per process (`transcriber-2`; the first of its service shares that one's name), or under `*` for
-    all; `passed_on` goes to all and gives way to it. `code` is the checkout whose services run; `modules` names
-    what runs in a service's place, as `python -m` takes it.
+    all; `passed_on` goes to all and gives way to it. `people` can log in from the start. `code` is the checkout whose
+    services run; `modules` names what runs in a service's place, as `python -m` takes it.
     """
 
     data_folder: Path
@@ -31,6 +32,7 @@ class Plan:
     extra_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     passed_on: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
+    people: tuple[Person, ...] = ()
     nats_server: str | None = None
     code: Path = ROOT
 

@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
+from dev.people import ADMIN, DEMO
 from dev.plan import Plan
 from dev.ports import Ports
-from dev.seed import ACCOUNT, sow
+from dev.seed import sow
 from dev.settings import Settings
 from dev.stack import Stack
 
@@ -47,6 +48,7 @@ async def local_stack(settings: Settings, *, quiet: bool = False) -> AsyncIterat
         settings.data_folder,
         Ports.fixed(settings.port),
         passed_on=settings.passed_on,
+        people=(DEMO, ADMIN),
         nats_server=settings.nats_server,
     )
     stack = Stack(plan, progress=silent if quiet else _progress, say=silent if quiet else _say)
@@ -94,7 +96,8 @@ def table(stack: Stack) -> str:
         ("page and API", stack.url),
         ("live audio", stack.ws_url),
         ("API docs", f"{stack.url}/docs"),
-        ("demo login", f"{ACCOUNT.email}   {ACCOUNT.password}"),
+        ("demo login", f"{DEMO.email}   {DEMO.password}"),
+        ("admin login", f"{ADMIN.email}   {ADMIN.password}"),
         *((f"metrics {name}", f"{stack.internal_url(name)}/metrics") for name in stack.plan.names()),
         ("logs", str(stack.plan.log_folder)),
         ("stop", "Ctrl-C stops everything; `make clean` forgets the data"),

@@ -6,12 +6,12 @@ import json
 import sys
 import wave
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 from verbatim_client import ApiError, LiveSettings, StreamError, VerbatimClient
 
+from dev.people import DEMO
 from dev.settings import ROOT, Settings
 from dev.stack import running_state
 
@@ -19,18 +19,6 @@ RECORDING = ROOT / "dev" / "assets" / "meeting.wav"
 SAMPLE_TITLE = "Weekly planning (sample)"
 SAMPLE_SPEED = 8.0
 FINISH_WITHIN_S = 180.0
-
-
-@dataclass(frozen=True)
-class Account:
-    """Who the demo is. The password is no secret: it opens a platform on loopback with a recording in it."""
-
-    email: str = "demo@verbatim.example"
-    username: str = "demo"
-    password: str = "verbatim-demo-1"  # noqa: S105 - see above
-
-
-ACCOUNT = Account()
 
 
 class RecordingError(Exception):
@@ -105,9 +93,9 @@ def read_recording(path: Path) -> bytes:
 
 async def _log_in_or_register(client: VerbatimClient) -> None:
     try:
-        await client.login(ACCOUNT.email, ACCOUNT.password)
+        await client.login(DEMO.email, DEMO.password)
     except ApiError as error:
         if error.status != httpx2.codes.UNAUTHORIZED:
             raise
-        await client.register(ACCOUNT.email, ACCOUNT.username, ACCOUNT.password)
-        await client.login(ACCOUNT.email, ACCOUNT.password)
+        await client.register(DEMO.email, DEMO.username, DEMO.password)
+        await client.login(DEMO.email, DEMO.password)

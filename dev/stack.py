@@ -22,6 +22,7 @@ from typing import TextIO
 from dev import backing, probes
 from dev.environment import database_url, plain_environment, service_environment
 from dev.keys import Keys
+from dev.people import open_accounts
 from dev.plan import SERVICES, WITH_DATABASE, Plan
 from dev.runner import ProcessDiedError, Program, Runner, wait_until
 from dev.servers import find_or_install
@@ -113,6 +114,7 @@ class Stack:
             await self._check_ports()
             await self._start_servers()
             await self._migrate()
+            await self._open_accounts()
             await self._start_services()
             self._write_state()
         except BaseException:
@@ -191,6 +193,13 @@ class Stack:
             )
         )
 
+    async def _open_accounts(self) -> None:
+        opened = self.plan.data_folder / "accounts"
+        known = set(opened.read_text().split()) if opened.exists() else set()
+        if new := [person for person in self.plan.people if person.email not in known]:
+            await open_accounts(new, self.env("meetings"), self.plan.code)
+            opened.write_text("\n".join(person.email for person in self.plan.people))
+
     async def _start_services(self) -> None:
         for stage in (SERVICES[1:], SERVICES[:1]):  # the edge last
             await self.runner.start(*(self._program(name) for name in self.plan.names(*stage)))
@@ -232,7 +241,7 @@ def remove_data(data_folder: Path) -> None:
     with _take_lock(data_folder):
         for name in ("postgres", "nats", "redis", "scratch", "logs", "keys"):
             shutil.rmtree(data_folder / name, ignore_errors=True)
-        for name in ("seeded", "stack.json", "lock"):
+        for name in ("seeded", "accounts", "stack.json", "lock"):
             (data_folder / name).unlink(missing_ok=True)
 
 

@@ -10,3 +10,6 @@ RAISED = {
     "CONNECTIONS_PER_IP_MAX": "10000",
     "LOAD_MAX": "2000",
 }
+
+# The same of the meetings service: many people who come from one address.
+OPEN_TO_MANY = {"REGISTRATIONS_PER_HOUR": "10000", "LOGIN_TRIES": "1000"}

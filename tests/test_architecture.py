@@ -15,6 +15,7 @@ GRAB_BAGS = re.compile(r"(^|/)(utils?|helpers?|common|misc|base|manager|service)
 PURE = [
     "services/transcriber/audio.py",
     "services/transcriber/cutting.py",
+    "services/transcriber/drafts.py",
     "services/transcriber/filters.py",
     "services/transcriber/marks.py",
     "services/transcriber/ogg.py",

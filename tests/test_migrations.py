@@ -23,6 +23,7 @@ from chassis.tests.servers import PostgresServer
 from services.insights import __main__ as insights
 from services.insights import store as insights_store
 from services.meetings import __main__ as meetings
+from services.meetings import columns as meetings_columns
 from services.meetings import store as meetings_store
 
 pytestmark = pytest.mark.req("R-DB-5")
@@ -44,7 +45,7 @@ class Owner:
 
 
 OWNERS = [
-    Owner("meetings", meetings.MIGRATIONS, meetings_store.METADATA, meetings_store.REVISION),
+    Owner("meetings", meetings.MIGRATIONS, meetings_columns.METADATA, meetings_store.REVISION),
     Owner("insights", insights.MIGRATIONS, insights_store.METADATA, insights_store.REVISION),
 ]
 each = pytest.mark.parametrize("owner", OWNERS, ids=[owner.name for owner in OWNERS])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import uvloop
+from nats.aio.msg import Msg
 
 from chassis import bus
 from chassis.errors import AppError, Kind
@@ -52,3 +54,55 @@ async def _answers(broker: bus.Bus) -> bool:
     except bus.FAULTS:
         return False
     return True
+
+
+@pytest.mark.req("R-HEAL-1", "R-HEAL-2")
+async def test_a_stream_that_was_deleted_is_made_again_and_counts_on(nats_server: NatsServer) -> None:
+    async with bus.connect(nats_server.url, name="one", replicas=1) as broker:
+        await broker.declare(STREAM)
+        await broker.declare(STREAM)  # it is there already
+        last = await broker.publish("events.one", b"1")
+        keeping = asyncio.create_task(broker.keep([STREAM]))
+        await broker.js.delete_stream(STREAM.name)
+        with pytest.raises(AppError):
+            await broker.publish("events.one", b"2", timeout_s=1.0)
+        async with asyncio.timeout(20):
+            while not await _publishes(broker):
+                await asyncio.sleep(0.1)
+        assert (await broker.publish("events.one", b"3")).seq > last.seq
+        assert bus.RECREATED.labels(STREAM.name)._value.get() == 1
+        keeping.cancel()
+
+
+@pytest.mark.req("R-HEAL-2")
+async def test_a_consumer_that_was_deleted_is_made_again(nats_server: NatsServer) -> None:
+    heard: list[bytes] = []
+
+    async def handle(messages: list[Msg]) -> None:
+        heard.extend(message.data for message in messages)
+
+    async with bus.connect(nats_server.url, name="one", replicas=1) as broker:
+        await broker.declare(STREAM)
+        consuming = asyncio.create_task(
+            broker.consume(stream=STREAM.name, durable="all", subject="events.>", handle=handle)
+        )
+        await broker.publish("events.one", b"1")
+        await _until(lambda: heard == [b"1"])
+        await broker.js.delete_consumer(STREAM.name, "all")
+        await broker.publish("events.one", b"2")
+        await _until(lambda: b"2" in heard, within_s=40)
+        consuming.cancel()
+
+
+async def _publishes(broker: bus.Bus) -> bool:
+    try:
+        await broker.publish("events.one", b"2", timeout_s=1.0)
+    except AppError:
+        return False
+    return True
+
+
+async def _until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.05)

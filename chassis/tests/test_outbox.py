@@ -137,7 +137,7 @@ async def test_an_event_carries_the_attributes_of_cloudevents(place: Place) -> N
     place.relay()
     await place.send(("a", 1))
     await place.all_published()
-    message = await place.bus.js.get_msg(EVENTS.name, 1)
+    message = await place.bus.js.get_last_msg(EVENTS.name, EVENTS.subjects[0])
     headers = message.headers or {}
     assert headers["ce-specversion"] == "1.0"
     assert headers["ce-type"] == ferry.SUBJECT

@@ -71,6 +71,30 @@ async def test_what_cannot_be_kept_is_declared_and_the_rest_is_whole(platform: S
     assert finished["audio_seconds"] == 10.0
 
 
+async def test_what_the_platform_acknowledged_and_lost_becomes_a_gap_and_the_session_goes_on(
+    platform: ScriptedPlatform,
+) -> None:
+    """Somebody deleted its log: it asked for audio that nobody has any more, and the client gave the session up."""
+    half = len(SPEECH) // 2 // 3200 * 3200
+
+    async def forget(platform: ScriptedPlatform, socket: ServerConnection) -> bool:
+        if len(platform.audio) < half:
+            return False
+        platform.on_frame = None
+        del platform.audio[3200:]
+        socket.transport.abort()
+        return True
+
+    platform.on_frame = forget
+    events = await spoken(session(platform), SPEECH)
+    assert events[-1]["type"] == "finished"
+    (gap,) = [message for message in platform.messages if message["type"] == "gap"]
+    assert gap["from"] == 3200
+    assert half - 3200 <= gap["to"] <= half
+    kept = SPEECH[:3200] + bytes(gap["to"] - 3200) + SPEECH[gap["to"] :]
+    assert bytes(platform.audio) == kept
+
+
 async def test_a_backlog_is_sent_at_the_bounded_pace(platform: ScriptedPlatform) -> None:
     """Four seconds that gathered go at sixteen times real time; what is spoken after that goes at once."""
 

@@ -145,6 +145,28 @@ class Client(RuleBasedStateMachine):
         self.restore(self.acked_offset + int((self.reached_offset - self.acked_offset) * share) // UNIT * UNIT)
         return old
 
+    @precondition(lambda self: self.acked_offset > 0)
+    @rule(target=generations, share=st.floats(0, 0.99))
+    def the_platform_has_lost_what_it_acknowledged(self, share: float) -> int:
+        """Somebody has deleted its log: what is forgotten here too becomes a gap, never silence."""
+        old = self.generation
+        self.outbox.end()
+        offset = int(self.acked_offset * share) // UNIT * UNIT
+        said: list[Said] = []
+        for part in self.said:
+            for start, end, letter in (
+                (part.start, min(part.end, offset), part.letter),
+                (max(part.start, offset), min(part.end, self.acked_offset), GAP),
+                (max(part.start, self.acked_offset), part.end, part.letter),
+            ):
+                if start < end:
+                    said.append(Said(start, end, letter))
+        self.said = said
+        self.dropped_bytes += self.acked_offset - offset
+        self.acked_offset = offset
+        self.restore(offset)
+        return old
+
     def restore(self, offset: int) -> None:
         self.generation = self.outbox.begin(offset, WINDOW_BYTES)
         self.expected_offset = offset

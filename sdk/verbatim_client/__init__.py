@@ -12,6 +12,7 @@ from verbatim_client.client import VerbatimClient
 from verbatim_client.errors import ApiError, ConnectionGivenUpError, SessionLostError, StreamError
 from verbatim_client.live import LiveSession
 from verbatim_client.settings import Buffering, LiveSettings
+from verbatim_client.transcript import Transcript
 from verbatim_client.watch import Watch
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LiveSettings",
     "SessionLostError",
     "StreamError",
+    "Transcript",
     "VerbatimClient",
     "Watch",
 ]

@@ -138,10 +138,16 @@ class AudioBuffer:
         self.acked_offset = max(self.acked_offset, offset)
 
     def rewind(self, offset: int) -> None:
-        """Make everything from an offset on due again. Raises ValueError if that is forgotten or was never sent."""
-        if not self.acked_offset <= offset <= self._ever_sent_offset:
-            was_sent = f"{self._ever_sent_offset} was sent and {self.acked_offset} acknowledged"
-            raise ValueError(f"the platform asks for audio from {offset}, but {was_sent}")
+        """Make everything from an offset on due again. Raises ValueError if that was never sent.
+
+        A platform that asks for what it has acknowledged has lost its log: what was forgotten since becomes a gap.
+        """
+        if not 0 <= offset <= self._ever_sent_offset:
+            raise ValueError(f"the platform asks for audio from {offset}, but {self._ever_sent_offset} was sent")
+        if offset < self.acked_offset:
+            self._sent.appendleft(Piece(offset, self.acked_offset))
+            self.dropped_bytes += self.acked_offset - offset
+            self.acked_offset = offset
         rows = deque([*self._sent, *self._due])
         self._sent.clear()
         while rows and rows[0].start < offset:

@@ -22,6 +22,7 @@ from verbatim_client.events import EventQueue
 from verbatim_client.outbox import Outbox
 from verbatim_client.settings import Buffering, LiveSettings
 from verbatim_client.talk import Talk
+from verbatim_client.transcript import Transcript
 from verbatim_client.wire import FINAL_CLOSES, FRAME_MAX_BYTES, NOT_FOUND, UNAUTHORIZED, Event
 
 TokenSource = Callable[[bool], Awaitable[str]]
@@ -53,6 +54,8 @@ class LiveSession:
         self.reconnects = 0
         self.last_event = 0
         self.finished: Event | None = None
+        self.transcript = Transcript()
+        """What was said so far, revisions in place of drafts."""
         self._url, self._token, self._settings = url, token, settings
         self._backoff = backoff or Backoff()
         self._audio = AudioBuffer(buffering)
@@ -252,6 +255,7 @@ class LiveSession:
 
     def _emit(self, event: Event) -> None:
         self.last_event = max(self.last_event, int(event.get("event", 0)))
+        self.transcript.apply(event)
         if not self._events.put(event):
             raise StreamError("nobody reads the session's events", None)
 

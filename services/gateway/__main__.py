@@ -5,37 +5,61 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+import httpx2
+
 from chassis import lifecycle
-from chassis.broker import Broker
 from chassis.cache import Cache
 from chassis.dead_letters import DeadLetters
 from chassis.lifecycle import HttpServer, Lifecycle
 from chassis.limits import Limiter
-from chassis.rpc import Identity, peer
+from chassis.rpc import Identity, Peer, peer
 from chassis.seats import Seats
 from chassis.settings import load
+from services.gateway.access_tokens import AccessTokens
 from services.gateway.addresses import Proxies
 from services.gateway.admission import Admission
+from services.gateway.api_key_checks import ApiKeyChecks
 from services.gateway.app import public_app
-from services.gateway.auth import AccessTokens
+from services.gateway.broker import Broker
+from services.gateway.callers import Callers
+from services.gateway.captcha import Captcha, NoCaptcha, SiteVerifyCaptcha
 from services.gateway.captions import NatsCaptions
 from services.gateway.connection import LiveLimits
+from services.gateway.credentials import Credentials
+from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
+from services.gateway.external_tokens import ExternalTokens, NoExternalTokens, OidcTokens
+from services.gateway.issuer_keys import IssuerKeys
 from services.gateway.limits import RateLimits
 from services.gateway.live import LiveEndpoint
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
 from services.gateway.relay import Fleet
+from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
 from services.gateway.switches import Switches
+from services.gateway.tickets import Tickets
 from services.gateway.viewers import ViewerLimits, Viewers
 
 
-async def start(settings: Settings, life: Lifecycle) -> None:
-    """Connect, serve, and on SIGTERM stop without cutting anybody off."""
+async def start(
+    settings: Settings,
+    life: Lifecycle,
+    *,
+    fleet_type: type[Fleet] = Fleet,
+    socket_protocol: type[CountedSocket] = CountedSocket,
+) -> None:
+    """Connect, serve, and on SIGTERM stop without cutting anybody off.
+
+    The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
+    """
     identity = Identity("gateway", settings.service_auth_key.get_secret_value())
     meetings = await life.exits.enter_async_context(peer(settings.meetings_target, identity))
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
-    access_tokens = AccessTokens(settings.auth_public_key)
+    # Services of the operator's choice, outside of this installation: an issuer of tokens, a CAPTCHA.
+    outside = await life.exits.enter_async_context(httpx2.AsyncClient(timeout=5.0, follow_redirects=False))
+
+    broker = Broker(settings.nats_url, life.replica, replicas=settings.nats_replicas)
+    entrance = _entrance(settings, meetings, broker, outside, life)
 
     cache = Cache(
         settings.redis_url.get_secret_value(),
@@ -56,26 +80,23 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     life.spawn(cache.run(), "redis")
     life.spawn(admission.run(), "sessions")
 
-    fleet = Fleet(settings.transcriber_targets, identity)
+    fleet = fleet_type(settings.transcriber_targets, identity)
     life.spawn(fleet.run(), "transcribers")
-    live = LiveEndpoint(fleet, meetings, access_tokens, admission, _limits(settings))
+    live = LiveEndpoint(fleet, entrance, admission, _limits(settings))
 
-    captions = NatsCaptions(settings.nats_url, life.replica)
-    life.spawn(captions.run(), "captions")
     entries = StoredEntries(meetings, insights, timeout_s=settings.call_timeout_s)
-    viewers = Viewers(entries, captions, _viewer_limits(settings))
-
-    broker = Broker(settings.nats_url, life.replica)
-    life.spawn(broker.keep_connected(), "broker")
+    viewers = Viewers(entries, NatsCaptions(broker), _viewer_limits(settings))
+    life.spawn(broker.run(), "broker")
+    life.spawn(entrance.news.run(), "revocations")
 
     app = public_app(
         settings,
-        access_tokens=access_tokens,
+        entrance=entrance,
         meetings_peer=meetings,
         insights_peer=insights,
         live=live,
         viewers=viewers,
-        letters=DeadLetters(lambda: broker.bus),
+        letters=DeadLetters(broker.require),
         rates=rates,
         readiness=life.readiness,
     )
@@ -89,7 +110,7 @@ async def start(settings: Settings, life: Lifecycle) -> None:
         settings.host,
         settings.port,
         http=partial(PatientHttp, crowd, _patience(settings)),
-        ws=partial(CountedSocket, crowd),
+        ws=partial(socket_protocol, crowd),
         ws_per_message_deflate=False,
         ws_max_size=262_144,
         ws_ping_interval=settings.heartbeat_s,
@@ -112,6 +133,45 @@ async def start(settings: Settings, life: Lifecycle) -> None:
     server.should_exit = True
     await serving
     await admission.settle()
+
+
+def _entrance(
+    settings: Settings, meetings: Peer, broker: Broker, outside: httpx2.AsyncClient, life: Lifecycle
+) -> Entrance:
+    timeout_s, revocations = settings.call_timeout_s, Revocations()
+    credentials = Credentials(
+        AccessTokens(settings.auth_public_key),
+        ApiKeyChecks(meetings, timeout_s=timeout_s),
+        _external(settings, meetings, outside, life),
+        revocations,
+    )
+    return Entrance(
+        meetings=meetings,
+        credentials=credentials,
+        tickets=Tickets(settings.service_auth_key.get_secret_value(), broker),
+        revocations=revocations,
+        news=RevocationNews(revocations, meetings, broker, every_s=settings.revocation_poll_s, timeout_s=timeout_s),
+        callers=Callers(secure=settings.verbatim_env == "production"),
+        captcha=_captcha(settings, outside),
+        timeout_s=timeout_s,
+        login_timeout_s=settings.login_timeout_s,
+        fresh_login_s=settings.fresh_login_s,
+    )
+
+
+def _external(settings: Settings, meetings: Peer, outside: httpx2.AsyncClient, life: Lifecycle) -> ExternalTokens:
+    if not settings.oidc_issuer:
+        return NoExternalTokens()
+    keys = IssuerKeys(outside, settings.oidc_issuer, settings.oidc_jwks_url)
+    life.spawn(keys.run(), "keys of the issuer")
+    return OidcTokens(settings.oidc_issuer, settings.oidc_audience, keys, meetings, timeout_s=settings.call_timeout_s)
+
+
+def _captcha(settings: Settings, outside: httpx2.AsyncClient) -> Captcha:
+    if not settings.captcha_verify_url:
+        return NoCaptcha()
+    secret = settings.captcha_secret.get_secret_value()
+    return SiteVerifyCaptcha(outside, settings.captcha_verify_url, secret, settings.captcha_where)
 
 
 def _limits(settings: Settings) -> LiveLimits:
@@ -140,6 +200,7 @@ def _viewer_limits(settings: Settings) -> ViewerLimits:
         backlog_max=settings.viewer_backlog_max,
         poll_s=settings.viewer_poll_s,
         insights_wait_s=settings.viewer_insights_wait_s,
+        heal_wait_s=settings.viewer_heal_wait_s,
     )
 
 

@@ -16,10 +16,20 @@ from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import errors, pages
 from services.gateway.addresses import Proxies
-from services.gateway.api import accounts, dead_letters, insights, meetings, tasks, transcripts
+from services.gateway.api import (
+    accounts,
+    admin_accounts,
+    api_keys,
+    dead_letters,
+    insights,
+    logins,
+    meetings,
+    tasks,
+    transcripts,
+)
 from services.gateway.api import viewers as viewers_api
-from services.gateway.auth import AccessTokens
 from services.gateway.edge import Edge, Guard
+from services.gateway.entrance import Entrance
 from services.gateway.limits import RateLimits
 from services.gateway.load import Load
 from services.gateway.settings import Settings
@@ -44,7 +54,7 @@ class State(BaseModel):
 def public_app(  # noqa: PLR0913 - everything that the composition root has made
     settings: Settings,
     *,
-    access_tokens: AccessTokens,
+    entrance: Entrance,
     meetings_peer: Peer,
     insights_peer: Peer,
     live: ASGIApp,
@@ -65,13 +75,16 @@ def public_app(  # noqa: PLR0913 - everything that the composition root has made
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.access_tokens = access_tokens
+    app.state.credentials = entrance.credentials
     errors.install(app)
-    call_s, login_s, export_s = settings.call_timeout_s, settings.login_timeout_s, settings.export_timeout_s
-    app.include_router(accounts.routes(meetings_peer, timeout_s=call_s, login_timeout_s=login_s))
+    call_s, export_s = settings.call_timeout_s, settings.export_timeout_s
+    app.include_router(accounts.routes(entrance))
+    app.include_router(logins.routes(entrance))
+    app.include_router(api_keys.routes(entrance))
+    app.include_router(admin_accounts.routes(entrance))
     app.include_router(meetings.routes(meetings_peer, timeout_s=call_s))
     app.include_router(transcripts.routes(meetings_peer, timeout_s=call_s, export_timeout_s=export_s))
-    app.include_router(viewers_api.routes(viewers))
+    app.include_router(viewers_api.routes(viewers, entrance))
     app.include_router(tasks.routes(meetings_peer, timeout_s=call_s))
     app.include_router(insights.routes(insights_peer, timeout_s=call_s))
     app.include_router(dead_letters.routes(letters))
@@ -81,7 +94,7 @@ def public_app(  # noqa: PLR0913 - everything that the composition root has made
         proxies=Proxies(settings.trusted_proxies),
         load=Load(settings.load_max),
         rates=rates,
-        account_of=access_tokens.account_of,
+        account_of=entrance.credentials.account_of,
         origins=settings.allowed_origins,
         hosts=settings.allowed_hosts,
         body_bytes_max=settings.body_bytes_max,

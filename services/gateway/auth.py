@@ -1,122 +1,101 @@
-"""Who is calling: access tokens, checked here with the public key alone."""
+"""Who is calling, and what they may do."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Protocol
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from chassis import ids
 from chassis.errors import AppError, Kind
 
-ISSUER = "verbatim"
-AUDIENCE = "verbatim-api"
 ROLES = frozenset({"user", "admin"})
+READ, WRITE, STREAM, ADMIN = "read", "write", "stream", "admin"
+SCOPES = frozenset({READ, WRITE, STREAM, ADMIN})
 
-_LEEWAY_S = 30
-_TOKEN_CHARS_MAX = 4096
-_REMEMBERED_MAX = 10_000
-_OPTIONS: Any = {"require": ["exp", "iat", "nbf", "aud", "iss", "sub", "jti"], "strict_aud": True}
+_READING = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The account that a request speaks for."""
+    """The account that a request speaks for, and with what: a login, an API key, or another issuer's token."""
 
     account_id: str
     role: str
     expires_at: float
-    """Unix time at which the token ends."""
+    """Unix time at which the credential ends."""
+    issued_at: float = 0.0
+    """Unix time at which it was given, or last confirmed, to be the account's."""
+    logged_in_at: float = 0.0
+    """Unix time at which a person proved to be there."""
+    login_id: str = ""
+    key_id: str = ""
+    scopes: frozenset[str] = SCOPES
+
+    def require(self, scope: str) -> None:
+        """Raise AppError(FORBIDDEN) unless this may be done with the credential."""
+        if scope not in self.scopes or (scope == ADMIN and self.role != ADMIN):
+            raise AppError(Kind.FORBIDDEN, f"This needs the scope {scope}.")
 
 
-class AccessTokens:
-    """Checks access tokens (JWT, Ed25519 only)."""
+class Recognises(Protocol):
+    """Tells whose a credential is."""
 
-    def __init__(self, public_key_pem: str, clock: Callable[[], float] = time.time) -> None:
-        self._key = cast(Ed25519PublicKey, load_pem_public_key(public_key_pem.encode()))
-        self._clock = clock
-        self._remembered: dict[str, tuple[float, Principal]] = {}
+    def authenticate(self, credential: str) -> Awaitable[Principal]:
+        """Return whom the credential stands for.
 
-    def authenticate(self, token: str) -> Principal:
-        """Return whom the token stands for.
-
-        Raises AppError(UNAUTHORIZED), with the same words whatever is wrong. A token that held once is remembered
-        until it expires: a signature check costs about as much as the rest of a small request.
+        Raises AppError: UNAUTHORIZED if it is wrong, expired or revoked; UNAVAILABLE or TIMEOUT if that cannot be told
+        now. A good credential is never called wrong.
         """
-        known = self._remembered.get(token)
-        if known is not None:
-            if known[0] > self._clock():
-                return known[1]
-            del self._remembered[token]
-        expires_at, principal = self._check(token)
-        if expires_at + _LEEWAY_S <= self._clock():
-            raise _refusal("expired")
-        if len(self._remembered) >= _REMEMBERED_MAX:
-            del self._remembered[next(iter(self._remembered))]
-        self._remembered[token] = (expires_at, principal)
-        return principal
 
     def account_of(self, authorization: str) -> str | None:
-        """Return whom an Authorization header speaks for; None if that is nobody known here."""
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        try:
-            return self.authenticate(token.strip()).account_id
-        except AppError:
-            return None
-
-    def _check(self, token: str) -> tuple[float, Principal]:
-        if len(token) > _TOKEN_CHARS_MAX:
-            raise _refusal("too long")
-        try:
-            claims = jwt.decode(
-                token, self._key, ["EdDSA"], _OPTIONS, audience=AUDIENCE, issuer=ISSUER, leeway=_LEEWAY_S
-            )
-        except (jwt.PyJWTError, ValueError) as fault:
-            raise _refusal(type(fault).__name__) from fault
-        account_id, role = claims["sub"], claims.get("role")
-        if claims.get("typ") != "access":
-            raise _refusal("not an access token")
-        if not ids.is_id(account_id) or role not in ROLES:
-            raise _refusal("names no account or role")
-        return float(claims["exp"]), Principal(account_id, role, float(claims["exp"]))
+        """Return whom an Authorization header speaks for, as far as that is known without asking anybody."""
 
 
-def _refusal(why: str) -> AppError:
+def refusal(why: str) -> AppError:
+    """Return the answer to a credential that is none: the same words whatever is wrong."""
     return AppError(Kind.UNAUTHORIZED, "The access token is missing, wrong or expired.", log=f"token refused: {why}")
 
 
 _bearer = HTTPBearer(
-    auto_error=False, bearerFormat="JWT", description="The `access_token` that `POST /api/auth/login` answers."
+    auto_error=False,
+    description="The `access_token` that `POST /api/auth/login` answers, or an API key of `POST /api/auth/api-keys`.",
 )
 
 
-async def _principal(
+async def _known(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Principal:
     if credentials is None:
-        raise _refusal("no bearer token")
-    tokens: AccessTokens = request.app.state.access_tokens
-    return tokens.authenticate(credentials.credentials)
+        raise refusal("no bearer token")
+    recognises: Recognises = request.app.state.credentials
+    return await recognises.authenticate(credentials.credentials)
 
 
-# A route that has a parameter of this type answers 401 to everybody else, before it looks at what was sent.
-Who = Annotated[Principal, Depends(_principal)]
+Known = Annotated[Principal, Depends(_known)]
 
 
-async def _admin(who: Who) -> Principal:
-    if who.role != "admin":
-        raise AppError(Kind.FORBIDDEN, "Only those who look after the platform may do this.")
+async def _scoped(request: Request, who: Known) -> Principal:
+    who.require(READ if request.method in _READING else WRITE)
     return who
 
 
-# The same for those who look after the platform; answers 403 to others.
+async def _admin(who: Annotated[Principal, Depends(_scoped)]) -> Principal:
+    who.require(ADMIN)
+    return who
+
+
+async def _person(who: Known) -> Principal:
+    if who.key_id:
+        raise AppError(Kind.FORBIDDEN, "An API key may not do this: log in.")
+    return who
+
+
+# A route that has a parameter of one of these types turns everybody else away, before it looks at what was sent.
+# Who: somebody, with an API key that may read (GET) or write (the rest). Admin: of these, who looks after the platform,
+# with an API key that has that scope too. Person: somebody who is logged in.
+Who = Annotated[Principal, Depends(_scoped)]
+Person = Annotated[Principal, Depends(_person)]
 Admin = Annotated[Principal, Depends(_admin)]

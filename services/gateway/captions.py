@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -13,12 +12,12 @@ from nats.aio.subscription import Subscription
 from verbatim.captions.v1.captions_pb2 import Caption
 
 from chassis import bus, telemetry
+from services.gateway.broker import Broker
 
 log = telemetry.logger(__name__)
 
 Hear = Callable[[Caption], None]
 
-_AGAIN_S = 1.0
 _PENDING_MESSAGES = 1024
 _PENDING_BYTES = 1024 * 1024
 
@@ -37,30 +36,18 @@ class Captions(Protocol):
 class NatsCaptions:
     """Captions from the broker's core subjects `captions.<meeting>`."""
 
-    def __init__(self, url: str, name: str) -> None:
-        self._url = url
-        self._name = name
-        self._broker: bus.Bus | None = None
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
         self._followers: dict[_Follower, None] = {}
+        broker.when_connected(self._subscribe)
 
     @property
     def connected(self) -> bool:
-        return self._broker is not None and self._broker.client.is_connected
+        return self._broker.connected
 
-    async def run(self) -> None:
-        """Keep the connection, for ever. The gateway lives without it."""
-        while True:
-            try:
-                async with bus.connect(self._url, name=self._name, replicas=1) as broker:
-                    self._broker = broker
-                    for follower in list(self._followers):
-                        await follower.subscribe(broker)
-                    await broker.until_closed()
-            except bus.FAULTS as fault:
-                log.warning("no captions", fault=repr(fault))
-                await asyncio.sleep(_AGAIN_S)
-            finally:
-                self._broker = None
+    async def _subscribe(self, connection: bus.Bus) -> None:
+        for follower in list(self._followers):
+            await follower.subscribe(connection)
 
     @asynccontextmanager
     async def follow(self, meeting_id: str, hear: Hear) -> AsyncIterator[None]:
@@ -68,8 +55,8 @@ class NatsCaptions:
         follower = _Follower(meeting_id, hear)
         self._followers[follower] = None
         try:
-            if self._broker is not None:
-                await follower.subscribe(self._broker)
+            if (connection := self._broker.get()) is not None:
+                await follower.subscribe(connection)
             yield
         finally:
             del self._followers[follower]

@@ -15,6 +15,7 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from chassis.errors import TABLE, AppError, Kind
 from services.gateway import metrics, wire
 from services.gateway.admission import Meter
+from services.gateway.bucket import Bucket
 from services.gateway.relay import Link
 
 Message = MutableMapping[str, Any]
@@ -38,6 +39,8 @@ class LiveLimits:
     in_flight_bytes: int = 1024 * 1024
     hold_pause_s: float = 1.0
     faults_max: int = 100
+    controls_per_s: float = 20.0
+    controls_at_once: float = 100.0
     token_grace_s: float = 30.0
 
 
@@ -56,6 +59,7 @@ class Connection:
         self._event = 0
         self._resuming = False
         self._faults = 0
+        self._controls = Bucket(limits.controls_per_s, limits.controls_at_once, asyncio.get_running_loop().time)
         self._sent_offset = 0
         self._acked_offset = 0
         self._holding = False
@@ -124,6 +128,8 @@ class Connection:
                 if frame is not None:
                     await self._audio(frame)
                 else:
+                    # What is too much is read later: nothing that a client says is lost, and its pings are answered.
+                    await asyncio.sleep(self._controls.take())
                     self._control(message.get("text") or "")
             except AppError as error:
                 self._faults += 1

@@ -30,6 +30,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the end of a meeting is held back for its minutes, and for better words (seconds)."""
+
+    insights_s: float
+    heal_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class EntryPage:
     """Some entries, and how the meeting stood when they were read.
 
@@ -43,11 +51,14 @@ class EntryPage:
     insights_made: bool
     unchanged_s: float
     shifts_s: dict[str, float]
+    healing: bool = False
 
-    def is_last(self, insights_wait_s: float) -> bool:
-        """Tell whether no more is to come: every session is closed, and the minutes are there or not waited for."""
-        settled = self.insights_made or self.unchanged_s >= insights_wait_s
-        return self.completed and self.reached >= self.newest and settled
+    def is_last(self, patience: Patience) -> bool:
+        """Tell whether no more is to come: every session is closed, and both the minutes and the revisions of drafts
+        are there or not waited for."""
+        settled = self.insights_made or self.unchanged_s >= patience.insights_s
+        healed = not self.healing or self.unchanged_s >= patience.heal_s
+        return self.completed and self.reached >= self.newest and settled and healed
 
 
 class StoredEntries:
@@ -74,6 +85,7 @@ class StoredEntries:
             completed=answer.completed,
             insights_made=answer.insights_made,
             unchanged_s=answer.unchanged_s,
+            healing=answer.healing_segments > 0,
             shifts_s={session.session_id: session.shift_s for session in answer.sessions},
         )
 

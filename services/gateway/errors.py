@@ -199,8 +199,13 @@ CHANGE = (*READ, Kind.PRECONDITION_FAILED, Kind.PRECONDITION_REQUIRED)
 
 
 def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI answers for the kinds of failure, with an example each."""
-    return {TABLE[kind].http: _documented(kind) for kind in (*kinds, Kind.INTERNAL, Kind.UNAVAILABLE, Kind.TIMEOUT)}
+    """Return the OpenAPI answers for the kinds of failure, with an example each.
+
+    Who is known may still not be allowed: an API key has scopes.
+    """
+    allowed = (Kind.FORBIDDEN,) if Kind.UNAUTHORIZED in kinds else ()
+    always = (Kind.INTERNAL, Kind.UNAVAILABLE, Kind.TIMEOUT)
+    return {TABLE[kind].http: _documented(kind) for kind in (*kinds, *allowed, *always)}
 
 
 def _documented(kind: Kind) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from services.gateway import metrics, sse
 from services.gateway.captions import Captions
-from services.gateway.entries import Entry, EntryPage, StoredEntries
+from services.gateway.entries import Entry, EntryPage, Patience, StoredEntries
 
 log = telemetry.logger(__name__)
 
@@ -42,7 +42,7 @@ class Feed:
 
     def __init__(
         self, owner_id: str, meeting_id: str, newest: int, entries: StoredEntries, *,
-        poll_s: float, hurry_s: float, backlog_max: int, insights_wait_s: float,
+        poll_s: float, hurry_s: float, backlog_max: int, patience: Patience,
     ) -> None:  # fmt: skip
         self.meeting_id = meeting_id
         self.head = newest
@@ -54,7 +54,7 @@ class Feed:
         self._poll_s = poll_s
         self._hurry_s = hurry_s
         self._backlog_max = backlog_max
-        self._insights_wait_s = insights_wait_s
+        self._patience = patience
         self._floor = newest
         self._recent: deque[Entry] = deque()
         self._wake = asyncio.Event()
@@ -111,9 +111,9 @@ class Feed:
             page = await self._read_on()
             while page.reached < page.newest:
                 page = await self._read_on()
-            if page.is_last(self._insights_wait_s):
+            if page.is_last(self._patience):
                 self.end = await self._entries.end(self._owner_id, self.meeting_id, page.newest)
-            # The minutes are under way: nobody may tell us when they are not made.
+            # The minutes, or better words, are under way: nobody may tell us when they are not made.
             self._hurried = page.completed
         except AppError as fault:
             self._hurried = True

@@ -14,11 +14,11 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
-from chassis.rpc import Peer
 from services.gateway import metrics, wire
 from services.gateway.admission import Admission, Overloaded
-from services.gateway.auth import AccessTokens, Principal
+from services.gateway.auth import STREAM, Principal
 from services.gateway.connection import RESTARTING, Connection, LiveLimits, Message, Receive, Send
+from services.gateway.entrance import Entrance
 from services.gateway.relay import Fleet
 
 log = telemetry.logger(__name__)
@@ -30,13 +30,11 @@ _OVERLOADED = 1013
 class LiveEndpoint:
     """The ASGI application for `/transcribe`."""
 
-    def __init__(
-        self, fleet: Fleet, meetings: Peer, access_tokens: AccessTokens, admission: Admission, limits: LiveLimits
-    ) -> None:
+    def __init__(self, fleet: Fleet, entrance: Entrance, admission: Admission, limits: LiveLimits) -> None:
         self._fleet = fleet
-        self._meetings = meetings
-        self._stub = meetings_pb2_grpc.MeetingsServiceStub(meetings.channel)
-        self._access_tokens = access_tokens
+        self._meetings = entrance.meetings
+        self._stub = meetings_pb2_grpc.MeetingsServiceStub(entrance.meetings.channel)
+        self._entrance = entrance
         self._admission = admission
         self._limits = limits
         self._connections: set[Connection] = set()
@@ -55,17 +53,17 @@ class LiveEndpoint:
         self._empty.clear()
         metrics.WS_SESSIONS.inc()
         try:
-            await self._serve(connection, headers, scope["client"][0])
+            await self._serve(connection, scope, headers)
         finally:
             metrics.WS_SESSIONS.dec()
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
 
-    async def _serve(self, connection: Connection, headers: dict[str, str], address: str) -> None:
+    async def _serve(self, connection: Connection, scope: Message, headers: dict[str, str]) -> None:
         writer = asyncio.create_task(connection.write())
         try:
-            await self._converse(connection, headers, address)
+            await self._converse(connection, scope, headers)
         except Overloaded as error:
             connection.fail(error, close_code=_OVERLOADED)
         except AppError as error:
@@ -78,16 +76,20 @@ class LiveEndpoint:
             connection.finish_writing()
             await writer
 
-    async def _converse(self, connection: Connection, headers: dict[str, str], address: str) -> None:
+    async def _converse(self, connection: Connection, scope: Message, headers: dict[str, str]) -> None:
         if self._draining:
             raise AppError(Kind.UNAVAILABLE, "The service is restarting.", retry_after_s=0.0)
         start = await connection.read_start()
         if start is None:
             return
-        principal = self._authenticate(start, headers)
+        principal = await self._authenticate(start, scope, headers)
         session_id = start.resume.session_id if start.resume else ids.new_id()
         admitted = self._admission.session(
-            principal.account_id, session_id, connection.meter, address=address, resumed=start.resume is not None
+            principal.account_id,
+            session_id,
+            connection.meter,
+            address=scope["client"][0],
+            resumed=start.resume is not None,
         )
         async with admitted:
             link = await self._fleet.choose(session_id, self._limits.transcriber_s)
@@ -95,16 +97,27 @@ class LiveEndpoint:
                 event = self._resume(start.resume, principal, connection.request_id)
             else:
                 event = await self._open(session_id, start, principal, connection.request_id)
-            with connection.until(principal.expires_at + self._limits.token_grace_s):
+            with (
+                connection.until(principal.expires_at + self._limits.token_grace_s),
+                self._entrance.revocations.watched(principal, connection.fail),
+            ):
                 await connection.join(link, session_id, event)
                 await connection.read()
 
-    def _authenticate(self, start: wire.StartMessage, headers: dict[str, str]) -> Principal:
+    async def _authenticate(self, start: wire.StartMessage, scope: Message, headers: dict[str, str]) -> Principal:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         token = start.token or (bearer if scheme.lower() == "bearer" else "")
-        if not token:
-            raise AppError(Kind.UNAUTHORIZED, "A token is needed: in the start message or as Authorization header.")
-        return self._access_tokens.authenticate(token)
+        if ticket := wire.ticket_of(scope.get("query_string", b"")):
+            principal = await self._entrance.tickets.redeem(ticket)
+            self._entrance.revocations.check(principal)
+        elif token:
+            principal = await self._entrance.credentials.authenticate(token)
+        else:
+            raise AppError(
+                Kind.UNAUTHORIZED, "A token is needed: in the start message, as Authorization header, or a ticket."
+            )
+        principal.require(STREAM)
+        return principal
 
     def _resume(self, resume: wire.ResumeRequest, principal: Principal, request_id: str) -> relay.ClientEvent:
         metrics.WS_RESUMES.inc()

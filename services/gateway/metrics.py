@@ -30,6 +30,9 @@ FEEDS = Gauge("feeds", "Meetings that somebody follows through this gateway.")
 FEED_POLLS = Counter("feed_polls_total", "Looks into the store that nobody had asked for.")
 FEED_FAILURES = Counter("feed_failures_total", "Feeds that ended by a failure of ours; their viewers connect again.")
 WS_CLOSED = Counter("ws_closed_total", "Live sockets closed by us, by close code.", ["code"])
+WS_REJECTED = Counter(
+    "ws_rejected_total", "Live sockets closed with 1008: what was sent no client needs to send.", ["reason"]
+)
 
 RATE_LIMITED = Counter("rate_limited_total", "Requests and sessions denied because of a quota.", ["scope"])
 LOAD = Gauge("load", "Cost of the requests under way, in small reads.")
@@ -48,3 +51,8 @@ for _priority in ("running", "normal", "heavy"):
     LOAD_SHED.labels(_priority)
 for _reason in ("crowd", "full", "head", "body", "read"):
     CONNECTIONS_REFUSED.labels(_reason)
+REVOKED_CLOSED = Counter("revoked_closed_total", "Live sockets and viewers closed by a revocation.")
+REVOCATION_LOOKS = Counter("revocation_looks_total", "Times that we asked what is revoked.", ["result"])
+STALE_CREDENTIALS = Counter(
+    "stale_credentials_total", "Credentials taken as last known, because they could not be checked.", ["kind"]
+)

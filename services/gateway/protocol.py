@@ -13,7 +13,6 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 from websockets.server import ServerProtocol
@@ -22,6 +21,7 @@ from chassis import ids
 from chassis.errors import AppError, Kind
 from services.gateway import errors, headers
 from services.gateway.addresses import UNKNOWN, Proxies, network_of
+from services.gateway.frames import BoundedWebSocket
 from services.gateway.metrics import CONNECTIONS, CONNECTIONS_REFUSED
 
 
@@ -222,7 +222,7 @@ class PatientHttp(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
 
-class CountedSocket(WebSocketsSansIOProtocol):
+class CountedSocket(BoundedWebSocket):
     """One WebSocket connection: counted like any other, its failed handshakes answered in our shape."""
 
     def __init__(self, crowd: Crowd, **uvicorns: Any) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from chassis.limits import Quota
 from chassis.settings import ServiceSettings
+from services.gateway.access_tokens import public_keys
 from services.gateway.addresses import Proxies
 from services.gateway.admission import SessionLimits
+from services.gateway.captcha import WHERE
 from services.gateway.limits import Rules, rates, route_rates
 
 # From an environment variable: parts between commas, not JSON.
@@ -30,7 +30,28 @@ class Settings(ServiceSettings):
     )
     meetings_target: str = Field(min_length=1, description="Where the meetings service listens, as gRPC writes it.")
     insights_target: str = Field(min_length=1, description="Where the insights service listens, as gRPC writes it.")
-    auth_public_key: str = Field(description="Ed25519 public key (PEM) that checks access tokens.")
+    auth_public_key: str = Field(
+        description="Ed25519 public key (PEM) that checks access tokens; while keys change, the old and the new one."
+    )
+    oidc_issuer: str = Field("", description="Issuer of OpenID Connect tokens that are accepted too; empty: none.")
+    oidc_audience: str = Field("", description="Audience that such tokens must be for; needed with OIDC_ISSUER.")
+    oidc_jwks_url: str = Field(
+        "", description="Where the issuer's keys are; empty: as its /.well-known/openid-configuration says."
+    )
+    captcha_verify_url: str = Field(
+        "",
+        description="Where CAPTCHA responses are checked (`siteverify`); empty: there is no CAPTCHA.",
+    )
+    captcha_secret: SecretStr = Field(SecretStr(""), description="Our secret at the CAPTCHA service.")
+    captcha_where: Listed = Field(
+        ("register",), description="What needs a solved CAPTCHA, comma-separated: register, login."
+    )
+    revocation_poll_s: float = Field(
+        10.0, gt=0, le=25, description="Longest pause between looks for what is revoked, if the broker does not tell."
+    )
+    fresh_login_s: float = Field(
+        900.0, gt=0, le=86400, description="Age of a login at which it may still delete the account."
+    )
     allowed_origins: Listed = Field(
         (), description="Origins (https://host) of foreign pages that may call us, comma-separated. Our own page may."
     )
@@ -141,6 +162,9 @@ class Settings(ServiceSettings):
     viewer_insights_wait_s: float = Field(
         10.0, ge=0, le=3600, description="How long viewers wait for the minutes of a meeting that is over."
     )
+    viewer_heal_wait_s: float = Field(
+        30.0, ge=0, le=3600, description="How long viewers of a meeting that is over wait for its drafts to be healed."
+    )
     viewer_life_s: float = Field(
         900.0,
         gt=0,
@@ -164,7 +188,9 @@ class Settings(ServiceSettings):
         audio = Quota("audio-day", self.audio_minutes_per_day * 60, 86400.0) if self.audio_minutes_per_day else None
         return SessionLimits(self.sessions_max, self.sessions_per_account, audio)
 
-    @field_validator("transcriber_targets", "allowed_origins", "allowed_hosts", "trusted_proxies", mode="before")
+    @field_validator(
+        "transcriber_targets", "allowed_origins", "allowed_hosts", "trusted_proxies", "captcha_where", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -204,12 +230,29 @@ class Settings(ServiceSettings):
     @field_validator("auth_public_key")
     @classmethod
     def _be_a_public_key(cls, value: str) -> str:
+        public_keys(value)
         # Where a variable cannot hold line ends, they are written as \n.
-        pem = value.replace("\\n", "\n")
-        try:
-            key = load_pem_public_key(pem.encode())
-        except ValueError:
-            raise ValueError("must be a public key in PEM") from None
-        if not isinstance(key, Ed25519PublicKey):
-            raise ValueError("must be an Ed25519 key")  # noqa: TRY004 - pydantic counts only ValueError
-        return pem
+        return value.replace("\\n", "\n")
+
+    @field_validator("captcha_where")
+    @classmethod
+    def _be_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if set(value) - set(WHERE):
+            raise ValueError(f"must be some of {', '.join(WHERE)}")
+        return value
+
+    @field_validator("oidc_issuer", "oidc_jwks_url", "captcha_verify_url")
+    @classmethod
+    def _be_urls(cls, value: str, info: ValidationInfo) -> str:
+        # What decides who comes in must not be changed on its way.
+        allowed = ("https://",) if info.data.get("verbatim_env") == "production" else ("https://", "http://")
+        if value and not value.startswith(allowed):
+            raise ValueError(f"must begin with {' or '.join(allowed)}")
+        return value
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _be_given_with_an_issuer(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("oidc_issuer") and not value:
+            raise ValueError("is needed with OIDC_ISSUER")
+        return value

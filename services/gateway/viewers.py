@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -19,7 +19,7 @@ from chassis import telemetry
 from chassis.errors import AppError, Kind
 from services.gateway import metrics, sse
 from services.gateway.captions import Captions
-from services.gateway.entries import Entry, EntryPage, StoredEntries
+from services.gateway.entries import Entry, EntryPage, Patience, StoredEntries
 from services.gateway.feed import Feed
 
 log = telemetry.logger(__name__)
@@ -30,6 +30,9 @@ _HEADERS = [
     # Proxies that gather an answer before they pass it on are told not to.
     (b"x-accel-buffering", b"no"),
 ]
+
+
+Watched = Callable[[Callable[[AppError], None]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class ViewerLimits:
     poll_s: float = 5.0
     hurry_s: float = 1.0
     insights_wait_s: float = 10.0
+    heal_wait_s: float = 30.0
     retry_ms: int = 1000
 
 
@@ -106,7 +110,7 @@ class Viewers:
         feed = Feed(
             viewer.account_id, viewer.meeting_id, newest, self.entries,
             poll_s=limits.poll_s, hurry_s=limits.hurry_s, backlog_max=limits.backlog_max,
-            insights_wait_s=limits.insights_wait_s,
+            patience=Patience(limits.insights_wait_s, limits.heal_wait_s),
         )  # fmt: skip
         task = asyncio.create_task(self._run(feed), name="feed")
         self._feeds[viewer.meeting_id] = (feed, task)
@@ -242,20 +246,31 @@ class Viewer:
 class ViewerStream(Response):
     """The answer of the route: the meeting's events after a number, as long as both sides live.
 
-    `end_told` says that the end of the meeting was told with that number.
+    `watched` tells when who follows may no longer, as revocations.Revocations does; `end_told` says that the end of the
+    meeting was told with that number.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, viewers: Viewers, account_id: str, meeting_id: str, *, number: int, end_told: bool) -> None:
+    def __init__(
+        self,
+        viewers: Viewers,
+        account_id: str,
+        meeting_id: str,
+        watched: Watched,
+        *,
+        number: int,
+        end_told: bool,
+    ) -> None:
         super().__init__()
+        self._watched = watched
         self._viewers = viewers
         self._viewer = Viewer(viewers, account_id, meeting_id, number)
         self._end_told = end_told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         viewer = self._viewer
-        with self._viewers.admitted(viewer.account_id):
+        with self._viewers.admitted(viewer.account_id), self._watched(viewer.leave):
             first = await self._viewers.entries.after(viewer.account_id, viewer.meeting_id, viewer.number)
             if self._end_told and first.newest == viewer.number and first.completed:
                 # By the standard, what tells a browser not to connect again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -61,6 +62,12 @@ class StartMessage(BaseModel):
     speaker: str | None = Field(None, max_length=80)
     interim: bool = True
     resume: ResumeRequest | None = None
+
+
+def ticket_of(query: bytes) -> str:
+    """Return the one-time ticket of a handshake's query; empty if there is none. Given twice, it is none."""
+    given = parse_qs(query.decode("latin-1"), max_num_fields=20).get("ticket", [])
+    return given[0] if len(given) == 1 else ""
 
 
 def parse_json(text: str) -> dict[str, Any]:

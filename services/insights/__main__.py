@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
+import time
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 from verbatim.insights.v1 import insights_pb2_grpc
 
 from chassis import bus, lifecycle, outbox, postgres, rpc
+from chassis.breaker import Breaker, BreakerSettings
 from chassis.controls import Controls
 from chassis.dead_letters import DLQ
 from chassis.jobs import JOBS, Queue
@@ -22,10 +26,16 @@ from chassis.worker import Policy, Worker
 from services.insights import store
 from services.insights.api import InsightsApi
 from services.insights.events import MeetingEvents
-from services.insights.language import LanguageModel, NoLanguageModel, OpenAILanguageModel
+from services.insights.language import (
+    DEPENDENCY,
+    GuardedLanguageModel,
+    LanguageModel,
+    NoLanguageModel,
+    OpenAILanguageModel,
+)
 from services.insights.settings import Settings
 from services.insights.transcripts import MeetingsTranscripts
-from services.insights.writing import KIND, Writer
+from services.insights.writing import HEAL, KIND, Writer
 
 SERVICE = "insights"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -48,8 +58,9 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     transcripts = MeetingsTranscripts(meetings, segments_max=settings.segments_max)
     queue = Queue(store.JOBS, store.OUTBOX, source=SERVICE)
     model: LanguageModel = NoLanguageModel()
+    breaker = Breaker(DEPENDENCY, _breaker_settings(settings), clock=time.monotonic, chance=random.random)
     if settings.language_model_configured:
-        model = await enter(aclosing(_openai(settings)))
+        model = GuardedLanguageModel(await enter(aclosing(_openai(settings))), breaker)
 
     server = rpc.Server(settings.grpc_host, settings.grpc_port, identity)
     server.add(
@@ -61,8 +72,12 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     life.require("database", schema.check)
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
     workers: list[Worker] = []
-    writer = Writer(transcripts, model, NoLanguageModel())
-    life.spawn(converse(settings, database.patient(), schema, queue, writer, workers), "events and jobs")
+    writer = Writer(
+        transcripts, model, NoLanguageModel(),
+        database=database, queue=queue, heal_attempts_max=settings.heal_attempts_max,
+    )  # fmt: skip
+    conversation = converse(settings, database.patient(), schema, queue, writer, workers, breaker)
+    life.spawn(conversation, "events and jobs")
     life.ready()
 
     await life.until_stop()
@@ -79,6 +94,7 @@ async def converse(
     queue: Queue,
     writer: Writer,
     workers: list[Worker],
+    breaker: Breaker,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -91,18 +107,37 @@ async def converse(
             deadline_s=settings.llm_timeout_s + 120.0,
             concurrency=settings.job_concurrency,
         )
-        worker = Worker(KIND, writer.handle, database=database, queue=queue, broker=broker, policy=policy)
-        workers.append(worker)
+        heal_policy = replace(policy, delays_s=settings.heal_retry_delays_s, concurrency=1)
+        handlers = [(KIND, writer.handle, policy)]
+        if settings.language_model_configured:
+            handlers.append((HEAL, writer.heal, heal_policy))
+        workers += (
+            Worker(kind, handle, database=database, queue=queue, broker=broker, policy=of)
+            for kind, handle, of in handlers
+        )
+        controls = Controls(broker, replicas=settings.nats_replicas)
+        controls.watch(breaker.obey)
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
-            controls = Controls(broker, replicas=settings.nats_replicas)
-            group.create_task(controls.run())
             group.create_task(database.reset_by(controls))
             group.create_task(Pruner(database, store.PRUNED).run())
             group.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker, (outbox.EVENTS, JOBS, DLQ)).run())
             group.create_task(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run())
-            await worker.run()
-            await asyncio.Event().wait()  # the worker was told to stop; the rest goes on until the process ends
+            group.create_task(controls.run())
+            for worker in workers:
+                group.create_task(worker.run())
+            await asyncio.Event().wait()  # workers that were told to stop end; the rest goes on until the process does
+
+
+def _breaker_settings(settings: Settings) -> BreakerSettings:
+    return BreakerSettings(
+        failures_in_row=settings.llm_breaker_failures,
+        open_s=settings.llm_breaker_open_s,
+        slow_s=settings.llm_timeout_s,
+        window_s=300.0,  # minutes are rare
+        probes=1,
+        probes_needed=1,
+    )
 
 
 def _openai(settings: Settings) -> OpenAILanguageModel:

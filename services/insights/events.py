@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import date
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
@@ -17,7 +18,7 @@ from chassis.outbox import EVENTS, event_id, first_time
 from chassis.postgres import Database
 from services.insights import metrics, store
 from services.insights.transcripts import Request
-from services.insights.writing import KIND, payload
+from services.insights.writing import HEAL, KIND, payload
 
 log = telemetry.logger(__name__)
 
@@ -27,6 +28,8 @@ CONSUMER = "insights"
 # One consumer for both, so that a deletion is never overtaken by what happened before it.
 SUBJECT = "events.meeting.*"
 COMPLETED = "events.meeting.completed"
+# Its transcript reads otherwise now: minutes and tasks are made again.
+HEALED = "events.meeting.healed"
 DELETED = "events.meeting.deleted"
 
 
@@ -58,10 +61,11 @@ class MeetingEvents:
 
     def _effect(self, message: Msg) -> Effect | None:
         """Return what follows from an event; None if nothing does. Raises DecodeError or ValueError."""
-        if message.subject == COMPLETED:
-            completed = events_pb2.MeetingCompleted.FromString(message.data)
-            day = date.fromisoformat(completed.day) if completed.day else None
-            wanted = Request(_id(completed.meeting_id), _id(completed.owner_id), completed.language, day)
+        if message.subject in {COMPLETED, HEALED}:
+            kind = events_pb2.MeetingCompleted if message.subject == COMPLETED else events_pb2.MeetingHealed
+            fact: Any = kind.FromString(message.data)
+            day = date.fromisoformat(fact.day) if fact.day else None
+            wanted = Request(_id(fact.meeting_id), _id(fact.owner_id), fact.language, day)
             return lambda connection: self._ask(connection, wanted)
         if message.subject == DELETED:
             meeting_id = _id(events_pb2.MeetingDeleted.FromString(message.data).meeting_id)
@@ -86,7 +90,8 @@ class MeetingEvents:
         )
 
     async def _remove(self, connection: AsyncConnection, meeting_id: str) -> None:
-        await self._queue.forget(connection, KIND, meeting_id)
+        for kind in (KIND, HEAL):
+            await self._queue.forget(connection, kind, meeting_id)
         await store.remove(connection, meeting_id)
 
     async def _refuse(self, message: Msg, why: str) -> None:

@@ -17,6 +17,7 @@ import orjson
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from chassis.breaker import Breaker, OpenError
 from chassis.errors import AppError, Kind
 from services.insights import metrics
 from services.insights.minutes import FINAL, ActionItem, Minutes, Point, Transcript, extract
@@ -27,6 +28,10 @@ _ITEMS_MAX = 100
 _TEXT_CHARS_MAX = 1000
 _SUMMARY_CHARS_MAX = 5000
 _RETRY_AFTER_MAX_S = 300.0
+# What says something of the model's health; a request for patience and a refused transcript do not.
+_UNHEALTHY = frozenset({Kind.UNAVAILABLE, Kind.BAD_GATEWAY, Kind.TIMEOUT})
+
+DEPENDENCY = "language_model"
 
 _INSTRUCTIONS = """\
 You write the minutes of a meeting. The user's message is a JSON object with the day of the meeting, the names of \
@@ -50,6 +55,39 @@ class LanguageModel(Protocol):
     async def write_minutes(self, transcript: Transcript) -> Minutes:
         """Return minutes. Raises AppError; its kind says whether another try can help."""
         ...
+
+
+class ModelUnavailable(AppError):
+    """The model is known to be away: it was not asked."""
+
+    def __init__(self, retry_after_s: float | None) -> None:
+        super().__init__(Kind.UNAVAILABLE, "The language model does not answer.", retry_after_s=retry_after_s)
+
+
+class GuardedLanguageModel:
+    """A model behind a breaker: what has failed again and again is left alone for a while, and then tried with care."""
+
+    def __init__(self, model: LanguageModel, breaker: Breaker) -> None:
+        self.breaker = breaker
+        self._model = model
+
+    async def write_minutes(self, transcript: Transcript) -> Minutes:
+        """Return minutes. Raises ModelUnavailable while the breaker is open, AppError otherwise."""
+        try:
+            permit = self.breaker.acquire()
+        except OpenError as fault:
+            raise ModelUnavailable(fault.retry_after_s) from fault
+        with permit:
+            try:
+                minutes = await self._model.write_minutes(transcript)
+            except AppError as fault:
+                if fault.kind in _UNHEALTHY:
+                    permit.failure()
+                elif fault.kind is Kind.FORBIDDEN:
+                    self.breaker.trip("refused")  # so will every other call be, until somebody pays or mends the key
+                raise
+            permit.success()
+            return minutes
 
 
 class NoLanguageModel:

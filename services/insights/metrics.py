@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Histogram
 
 MADE = Counter("insights_made_total", "Insights stored.", ["engine", "quality"])
+HEALED = Counter("insights_healed_total", "Drafts that a language model replaced when it was back.")
 MODEL_CALLS = Histogram(
     "language_model_call_duration_seconds",
     "Time of a call of the language model, by how it ended.",

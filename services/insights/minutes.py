@@ -30,6 +30,8 @@ class Transcript:
     day: date | None
     participants: tuple[str, ...]
     segments: tuple[Segment, ...]
+    healing: bool = False
+    """Whether some of it will be heard again, and may read otherwise then."""
 
     @property
     def english(self) -> bool:
@@ -56,7 +58,8 @@ class ActionItem:
 
 @dataclass(frozen=True, slots=True)
 class Minutes:
-    """The minutes of a meeting. `quality` is `final` or `draft`, `engine` says who wrote them."""
+    """The minutes of a meeting. `engine` says who wrote them. `quality` is `draft` if they will be made again: by a
+    language model, or when the transcript has healed; else `final`."""
 
     summary: str
     key_points: tuple[Point, ...]

@@ -34,6 +34,18 @@ class Settings(DatabaseSettings):
         (5.0, 10.0), min_length=1, description="Pauses before the second, third, … attempt of a job, as a JSON list."
     )
 
+    llm_breaker_failures: int = Field(
+        5, ge=1, description="Failures in a row at which the language model is left alone for a while."
+    )
+    llm_breaker_open_s: float = Field(60.0, gt=0, description="For how long; then it is tried again with care.")
+    heal_retry_delays_s: tuple[float, ...] = Field(
+        (60.0, 120.0, 300.0, 600.0, 1800.0), min_length=1,
+        description="Pauses before a draft is tried by the language model again, as a JSON list; the last one repeats.",
+    )  # fmt: skip
+    heal_attempts_max: int = Field(
+        100, ge=1, description="Attempts until a draft stays one; then its job is among the dead letters."
+    )
+
     @property
     def language_model_configured(self) -> bool:
         return bool(self.openai_api_key.get_secret_value() and self.llm_model)

@@ -49,8 +49,11 @@ class Stored:
     updated_at: datetime
 
 
-async def put(connection: AsyncConnection, meeting_id: str, owner_id: str, minutes: Minutes, *, job_id: str) -> bool:
-    """Store minutes; False, and nothing stored, if a job that was asked for later has stored its own already."""
+async def put(
+    connection: AsyncConnection, meeting_id: str, owner_id: str, minutes: Minutes, *, job_id: str
+) -> int | None:
+    """Store minutes and return their version; None, and nothing stored, if a job that was asked for later has stored
+    its own already."""
     values = {
         "meeting_id": meeting_id,
         "owner_id": owner_id,
@@ -78,7 +81,8 @@ async def put(connection: AsyncConnection, meeting_id: str, owner_id: str, minut
         .on_conflict_do_update(index_elements=["meeting_id"], set_=change, where=INSIGHTS.c.job_id <= job_id)
         .returning(INSIGHTS.c.version)
     )
-    return stored.first() is not None
+    row = stored.first()
+    return int(row.version) if row is not None else None
 
 
 async def get(connection: AsyncConnection, meeting_id: str, owner_id: str) -> Stored | None:

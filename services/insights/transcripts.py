@@ -57,6 +57,8 @@ class MeetingsTranscripts:
             day=request.day or _day(meeting),
             participants=tuple(meeting.participants),
             segments=tuple(await self._segments(request)),
+            # Asked before the segments were: what heals in between is told by an event.
+            healing=meeting.healing_segments > 0,
         )
 
     async def _meeting(self, owner_id: str, meeting_id: str) -> Any:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from chassis import lifecycle, rpc
 from chassis.broker import Broker
+from chassis.dead_letters import DeadLetters
 from chassis.settings import load
 from services.janitor import tasks
-from services.janitor.letters import DeadLetters
+from services.janitor.keeping import Keep, keep_sessions
 from services.janitor.rounds import Round
-from services.janitor.session_logs import Finishers, SessionLogs
+from services.janitor.session_logs import SessionLogs, Transcribers
 from services.janitor.settings import Settings
 
 SERVICE = "janitor"
@@ -20,15 +21,18 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Make rounds until told to stop; a round that is cut short is made again by the next janitor."""
     data = Path(settings.verbatim_data_dir)
     broker = Broker(settings.nats_url, SERVICE)
-    letters = DeadLetters(broker)
+    letters = DeadLetters(lambda: broker.bus)
     identity = rpc.Identity("janitor", settings.service_auth_key.get_secret_value())
     targets = [target.strip() for target in settings.transcriber_targets.split(",") if target.strip()]
     peers = [await life.exits.enter_async_context(rpc.peer(target, identity)) for target in targets]
-    keep = tasks.Keep(
+    keep = Keep(
         orphan_idle_s=settings.orphan_idle_s,
+        unhealed_idle_s=settings.unhealed_idle_s,
         logs_s=settings.keep_logs_s,
         draft_logs_s=settings.keep_draft_logs_s,
         most=settings.sessions_per_round,
+        audio_share_max=settings.audio_share_max,
+        audio_share_low=settings.audio_share_low,
     )
 
     async def uploads() -> None:
@@ -43,7 +47,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
         await tasks.watch_dead_letters(letters)
 
     async def sessions() -> None:
-        await tasks.keep_sessions(SessionLogs(broker), Finishers(peers), keep)
+        await keep_sessions(SessionLogs(broker), Transcribers(peers), keep)
 
     deadline_s = settings.round_deadline_s
     rounds = (

@@ -18,5 +18,10 @@ DISK_FREE = Gauge("disk_free_bytes", "Bytes free for us on the file system of th
 DISK_SIZE = Gauge("disk_size_bytes", "Size of the file system of the data folder.")
 SESSIONS_FINISHED = Counter("janitor_sessions_finished_total", "Sessions without an owner that were finished.")
 LOGS_PURGED = Counter("janitor_logs_purged_total", "Sessions whose logs were removed after they were stored.")
+DRAFTS_WAITING = Gauge("session_logs_drafts_waiting", "Drafts of closed sessions that wait to be heard again.")
+DRAFTS_OLDEST_S = Gauge(
+    "session_logs_drafts_oldest_seconds", "Since when nothing was written to the log that has waited longest of these."
+)
+AUDIO_SHARE = Gauge("audio_log_fill_ratio", "How full the audio log is, of its limit.")
 OPEN_SESSIONS = Gauge("session_logs_open", "Sessions whose log is not closed.")
 DEAD_LETTERS = Gauge("dead_letters", "Messages among the dead letters.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import nats.js.errors
 from nats.js.api import RawStreamMsg
@@ -16,8 +18,10 @@ from chassis.rpc import Peer
 from services.janitor.upkeep import SessionLog
 
 _STREAM = "TRANSCRIPT"
+_AUDIO = "AUDIO"
 _STORED_BY = "meetings"
 _SUBJECT = "transcript."
+_CALL_S = 10.0
 
 
 class SessionLogs:
@@ -51,12 +55,29 @@ class SessionLogs:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
         return consumer.ack_floor.stream_seq if consumer.ack_floor else 0
 
+    async def audio_share(self) -> float:
+        """Return how full the audio log is, 0 to 1; 0 if there is none yet."""
+        try:
+            info = await self._broker.bus.js.stream_info(_AUDIO)
+        except nats.js.errors.NotFoundError:
+            return 0.0
+        except bus.FAULTS as fault:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
+        bytes_max = info.config.max_bytes or 0
+        return info.state.bytes / bytes_max if bytes_max > 0 else 0.0
+
     async def purge(self, session_id: str) -> None:
         """Remove both logs of a session, the audio first: a transcript log without audio can still be read."""
-        js = self._broker.bus.js
+        await self.purge_audio(session_id)
+        await self._purge(_STREAM, f"{_SUBJECT}{session_id}")
+
+    async def purge_audio(self, session_id: str) -> None:
+        """Remove the audio of a session: it is closed, so nothing but its drafts could need it."""
+        await self._purge(_AUDIO, f"audio.{session_id}")
+
+    async def _purge(self, stream: str, subject: str) -> None:
         try:
-            await js.purge_stream("AUDIO", subject=f"audio.{session_id}")
-            await js.purge_stream(_STREAM, subject=f"{_SUBJECT}{session_id}")
+            await self._broker.bus.js.purge_stream(stream, subject=subject)
         except bus.FAULTS as fault:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
 
@@ -70,27 +91,36 @@ def _state(subject: str, newest: RawStreamMsg) -> SessionLog:
         session_id=subject.removeprefix(_SUBJECT),
         sequence=newest.seq or 0,
         written_s=written.timestamp(),
-        closed=entry.HasField("closed"),
-        draft_segments=entry.closed.draft_segments,
+        closed=entry.HasField("closed") or entry.HasField("after_close"),
+        drafts_left=entry.closed.draft_segments or entry.after_close.drafts_left,
     )
 
 
-class Finishers:
-    """The transcribers, any of which can finish any session."""
+class Transcribers:
+    """The transcribers, any of which can do what a session without an owner needs."""
 
     def __init__(self, peers: list[Peer]) -> None:
         self._peers = peers
 
-    async def finish(self, session_id: str, timeout_s: float) -> None:
+    async def finish(self, session_id: str) -> None:
         """Have a session closed that nobody owns. Raises the last transcriber's AppError if none could."""
+        await self._ask(lambda stub: stub.FinishSession, transcriber_pb2.FinishSessionRequest(session_id=session_id))
+
+    async def heal(self, session_id: str) -> None:
+        """Have the drafts of a closed session heard again, if there is an engine for that. Raises as `finish`."""
+        await self._ask(lambda stub: stub.HealSession, transcriber_pb2.HealSessionRequest(session_id=session_id))
+
+    async def give_up(self, session_id: str, reason: transcript_pb2.GivenUpReason.ValueType) -> int:
+        """Have the drafts of a closed session let be, and return how many they were. Raises as `finish`."""
+        request = transcriber_pb2.GiveUpDraftsRequest(session_id=session_id, reason=reason)
+        return int((await self._ask(lambda stub: stub.GiveUpDrafts, request)).given_up)
+
+    async def _ask(self, method: Callable[[Any], Any], request: Any) -> Any:
         failure = AppError(Kind.UNAVAILABLE, "No transcriber is known.")
-        request = transcriber_pb2.FinishSessionRequest(session_id=session_id)
         for peer in self._peers:
             stub = transcriber_pb2_grpc.TranscriberServiceStub(peer.channel)
             try:
-                await peer.call(stub.FinishSession, request, timeout_s=timeout_s)
+                return await peer.call(method(stub), request, timeout_s=_CALL_S)
             except AppError as fault:
                 failure = fault
-            else:
-                return
         raise failure

@@ -25,7 +25,17 @@ class Settings(ServiceSettings):
     )
     keep_logs_s: float = Field(86_400.0, ge=0, description="How long logs of stored sessions are kept after the end.")
     keep_draft_logs_s: float = Field(
-        5 * 86_400.0, ge=0, description="The same for sessions with draft segments, which are healed from their audio."
+        5 * 86_400.0, ge=0,
+        description="How long drafts of a session that is over may wait to be healed; then they are given up. "
+        "Less than LOG_AGE_S of the transcribers.",
+    )  # fmt: skip
+    unhealed_idle_s: float = Field(
+        120.0, ge=0, description="Silence of a closed session's log with drafts after which its healing is asked for."
     )
+    audio_share_max: float = Field(
+        0.85, gt=0, le=1,
+        description="How full the audio log may be; then room is made, in the end by giving up drafts.",
+    )  # fmt: skip
+    audio_share_low: float = Field(0.75, ge=0, le=1, description="How full it is when enough room is made.")
     sessions_per_round: int = Field(100, ge=1, description="Most sessions that one round finishes, and that it purges.")
     round_deadline_s: float = Field(60.0, gt=0, description="Longest time of one round of any task.")

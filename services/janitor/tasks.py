@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from chassis import telemetry
-from chassis.errors import AppError
-from services.janitor import metrics, scratch, sweep, upkeep
-from services.janitor.letters import DeadLetters
-from services.janitor.session_logs import Finishers, SessionLogs
+from chassis.dead_letters import DeadLetters
+from services.janitor import metrics, scratch, sweep
 
 log = telemetry.logger(__name__)
 
@@ -47,41 +44,3 @@ async def watch_disk(folder: Path) -> None:
 async def watch_dead_letters(letters: DeadLetters) -> None:
     """Count the dead letters. Raises AppError while the broker is away."""
     metrics.DEAD_LETTERS.set(await letters.count())
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """How long sessions and their logs are kept (seconds), and how many one round treats."""
-
-    orphan_idle_s: float
-    logs_s: float
-    draft_logs_s: float
-    most: int
-
-
-async def keep_sessions(logs: SessionLogs, finishers: Finishers, keep: Keep) -> None:
-    """Finish the sessions that nobody owns, and remove the logs of those that are closed and stored.
-
-    Raises AppError while the broker is away. A session that cannot be finished now waits for the next round.
-    """
-    survey = await logs.survey()
-    metrics.OPEN_SESSIONS.set(sum(not log.closed for log in survey))
-    now_s = time.time()
-    for orphan in upkeep.orphans(survey, now_s=now_s, idle_s=keep.orphan_idle_s, most=keep.most):
-        try:
-            await finishers.finish(orphan.session_id, timeout_s=10.0)
-            metrics.SESSIONS_FINISHED.inc()
-            log.info("orphan finished", session=orphan.session_id)
-        except AppError as fault:
-            log.warning("orphan not finished", session=orphan.session_id, fault=str(fault))
-    needless = upkeep.needless(
-        survey,
-        now_s=now_s,
-        stored_sequence=await logs.stored_sequence(),
-        keep_s=keep.logs_s,
-        keep_drafts_s=keep.draft_logs_s,
-        most=keep.most,
-    )
-    for done in needless:
-        await logs.purge(done.session_id)
-        metrics.LOGS_PURGED.inc()

@@ -1,4 +1,4 @@
-"""Which sessions nobody owns any more, and which logs are no longer needed. Pure decisions."""
+"""What becomes of the logs of sessions: finished, healed, given up, removed. Pure decisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class SessionLog:
     sequence: int
     written_s: float
     closed: bool
-    draft_segments: int = 0
+    drafts_left: int = 0
+    """Of a closed session: draft segments that are still to be heard again."""
 
 
 def orphans(logs: Iterable[SessionLog], *, now_s: float, idle_s: float, most: int) -> list[SessionLog]:
@@ -23,23 +24,34 @@ def orphans(logs: Iterable[SessionLog], *, now_s: float, idle_s: float, most: in
     A living owner writes at least a checkpoint every ten minutes while a client is there, and closes the session
     itself when it is idle: what is silent for longer has no owner.
     """
-    left = [log for log in logs if not log.closed and now_s - log.written_s > idle_s]
-    return sorted(left, key=lambda log: log.written_s)[:most]
+    return _oldest((log for log in logs if not log.closed and now_s - log.written_s > idle_s), most)
+
+
+def unhealed(logs: Iterable[SessionLog], *, now_s: float, idle_s: float, most: int) -> list[SessionLog]:
+    """Return at most `most` closed sessions with drafts in whose logs nothing has been written for `idle_s`."""
+    return _oldest((log for log in logs if log.drafts_left and now_s - log.written_s > idle_s), most)
+
+
+def hopeless(logs: Iterable[SessionLog], *, now_s: float, keep_s: float, most: int) -> list[SessionLog]:
+    """Return at most `most` closed sessions whose drafts have waited for as long as audio is kept for them."""
+    return _oldest((log for log in logs if log.drafts_left and now_s - log.written_s > keep_s), most)
 
 
 def needless(
-    logs: Iterable[SessionLog], *, now_s: float, stored_sequence: int, keep_s: float, keep_drafts_s: float, most: int
+    logs: Iterable[SessionLog], *, now_s: float, stored_sequence: int, keep_s: float, most: int
 ) -> list[SessionLog]:
     """Return at most `most` closed sessions whose logs may go, the oldest first.
 
-    Only what the database has (everything up to `stored_sequence`) may go, `keep_s` after the session was closed;
-    with draft segments `keep_drafts_s`, because their audio is what they are heard again from.
+    Only what the database has (everything up to `stored_sequence`) may go, `keep_s` after the last entry; and nothing
+    that is still to be healed, for its audio is what it is heard again from.
     """
-    done = [
+    done = (
         log
         for log in logs
-        if log.closed
-        and log.sequence <= stored_sequence
-        and now_s - log.written_s > (keep_drafts_s if log.draft_segments else keep_s)
-    ]
-    return sorted(done, key=lambda log: log.written_s)[:most]
+        if log.closed and not log.drafts_left and log.sequence <= stored_sequence and now_s - log.written_s > keep_s
+    )
+    return _oldest(done, most)
+
+
+def _oldest(logs: Iterable[SessionLog], most: int) -> list[SessionLog]:
+    return sorted(logs, key=lambda log: log.written_s)[:most]

@@ -1,58 +1,24 @@
-"""Calls come in: parse, call, answer."""
+"""Calls about meetings and tasks come in: parse, call, answer."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import AsyncIterator
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from verbatim.meetings.v1 import accounts_pb2 as accounts_pb
 from verbatim.meetings.v1 import meetings_pb2 as meetings_pb
 from verbatim.meetings.v1 import tasks_pb2 as tasks_pb
 
 from services.meetings import metrics
-from services.meetings.accounts import Account
-from services.meetings.accounts_store import AccountsStore
 from services.meetings.checks import Checks, known_id
 from services.meetings.entries_store import EntriesStore, InsightsMade
 from services.meetings.export import FORMATS, Pieces
-from services.meetings.login import Login, Tokens
 from services.meetings.meetings import Gap, Meeting, Segment, meeting_change, meeting_filter, new_meeting
 from services.meetings.meetings_store import MeetingsStore
+from services.meetings.messages import given, id_of, stamp, time_of
 from services.meetings.paging import page_size
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.tasks import Task, new_task, status_filter, task_change
 from services.meetings.tasks_store import TasksStore
-
-
-class AccountsApi:
-    """verbatim.meetings.v1.AccountsService."""
-
-    def __init__(self, login: Login, store: AccountsStore) -> None:
-        self._login = login
-        self._store = store
-
-    async def Register(self, request: accounts_pb.RegisterRequest, _: Any) -> accounts_pb.RegisterResponse:  # noqa: N802
-        account = await self._login.register(request.email, request.username, request.password)
-        return accounts_pb.RegisterResponse(account=_account(account))
-
-    async def Login(self, request: accounts_pb.LoginRequest, _: Any) -> accounts_pb.LoginResponse:  # noqa: N802
-        tokens = await self._login.login(request.email, request.password)
-        return accounts_pb.LoginResponse(tokens=_tokens(tokens))
-
-    async def Refresh(self, request: accounts_pb.RefreshRequest, _: Any) -> accounts_pb.RefreshResponse:  # noqa: N802
-        return accounts_pb.RefreshResponse(tokens=_tokens(await self._login.refresh(request.refresh_token)))
-
-    async def Logout(self, request: accounts_pb.LogoutRequest, _: Any) -> accounts_pb.LogoutResponse:  # noqa: N802
-        await self._login.logout(request.refresh_token)
-        return accounts_pb.LogoutResponse()
-
-    async def GetAccount(  # noqa: N802
-        self, request: accounts_pb.GetAccountRequest, _: Any
-    ) -> accounts_pb.GetAccountResponse:
-        account = await self._store.get(known_id(request.account_id, "account"))
-        return accounts_pb.GetAccountResponse(account=_account(account))
 
 
 class MeetingsApi:
@@ -78,39 +44,41 @@ class MeetingsApi:
     async def GetMeeting(  # noqa: N802
         self, request: meetings_pb.GetMeetingRequest, _: Any
     ) -> meetings_pb.GetMeetingResponse:
-        found = await self._store.get(_owner(request), known_id(request.meeting_id, "meeting"))
+        found = await self._store.get(id_of(request, "owner_id"), known_id(request.meeting_id, "meeting"))
         return meetings_pb.GetMeetingResponse(meeting=_meeting(found))
 
     async def ListMeetings(  # noqa: N802
         self, request: meetings_pb.ListMeetingsRequest, _: Any
     ) -> meetings_pb.ListMeetingsResponse:
-        wanted = meeting_filter(request.query, _time(request, "from"), _time(request, "to"))
-        page = await self._store.list(_owner(request), wanted, page_size(request.limit), request.cursor)
+        wanted = meeting_filter(request.query, time_of(request, "from"), time_of(request, "to"))
+        page = await self._store.list(id_of(request, "owner_id"), wanted, page_size(request.limit), request.cursor)
         return meetings_pb.ListMeetingsResponse(meetings=map(_meeting, page.items), next_cursor=page.next_cursor)
 
     async def UpdateMeeting(  # noqa: N802
         self, request: meetings_pb.UpdateMeetingRequest, _: Any
     ) -> meetings_pb.UpdateMeetingResponse:
         change = meeting_change(
-            _given(request, "title"),
-            _given(request, "language"),
+            given(request, "title"),
+            given(request, "language"),
             request.participants.names if request.HasField("participants") else None,
         )
         meeting_id = known_id(request.meeting_id, "meeting")
-        changed = await self._store.update(_owner(request), meeting_id, request.expected_version, change)
+        changed = await self._store.update(id_of(request, "owner_id"), meeting_id, request.expected_version, change)
         return meetings_pb.UpdateMeetingResponse(meeting=_meeting(changed))
 
     async def DeleteMeeting(  # noqa: N802
         self, request: meetings_pb.DeleteMeetingRequest, _: Any
     ) -> meetings_pb.DeleteMeetingResponse:
-        await self._store.delete(_owner(request), known_id(request.meeting_id, "meeting"), request.expected_version)
+        await self._store.delete(
+            id_of(request, "owner_id"), known_id(request.meeting_id, "meeting"), request.expected_version
+        )
         return meetings_pb.DeleteMeetingResponse()
 
     async def ListSegments(  # noqa: N802
         self, request: meetings_pb.ListSegmentsRequest, _: Any
     ) -> meetings_pb.ListSegmentsResponse:
         page = await self._segments.list(
-            _owner(request),
+            id_of(request, "owner_id"),
             known_id(request.meeting_id, "meeting"),
             page_size(request.limit),
             request.cursor,
@@ -122,20 +90,23 @@ class MeetingsApi:
         self, request: meetings_pb.ListEntriesRequest, _: Any
     ) -> meetings_pb.ListEntriesResponse:
         meeting_id = known_id(request.meeting_id, "meeting")
-        found = await self._entries.after(_owner(request), meeting_id, request.after, page_size(request.limit))
+        found = await self._entries.after(
+            id_of(request, "owner_id"), meeting_id, request.after, page_size(request.limit)
+        )
         return meetings_pb.ListEntriesResponse(
             entries=[_entry(number, what) for number, what in found.rows],
             newest=found.newest,
             completed=found.completed,
             insights_made=found.insights_made,
             unchanged_s=found.unchanged_s,
+            healing_segments=found.healing,
             sessions=[meetings_pb.MeetingSession(session_id=s, shift_s=shift_s) for s, shift_s in found.open_sessions],
         )
 
     async def ExportMeeting(  # noqa: N802
         self, request: meetings_pb.ExportMeetingRequest, _: Any
     ) -> AsyncIterator[meetings_pb.ExportMeetingResponse]:
-        owner_id, meeting_id = _owner(request), known_id(request.meeting_id, "meeting")
+        owner_id, meeting_id = id_of(request, "owner_id"), known_id(request.meeting_id, "meeting")
         wanted = _export_format(request.format)
         meeting = await self._store.get(owner_id, meeting_id)
         export = FORMATS[wanted](meeting, await self._segments.gaps(owner_id, meeting_id))
@@ -169,12 +140,12 @@ class TasksApi:
         return tasks_pb.CreateTaskResponse(task=_task(await self._store.create(new)))
 
     async def GetTask(self, request: tasks_pb.GetTaskRequest, _: Any) -> tasks_pb.GetTaskResponse:  # noqa: N802
-        found = await self._store.get(_owner(request), known_id(request.task_id, "task"))
+        found = await self._store.get(id_of(request, "owner_id"), known_id(request.task_id, "task"))
         return tasks_pb.GetTaskResponse(task=_task(found))
 
     async def ListTasks(self, request: tasks_pb.ListTasksRequest, _: Any) -> tasks_pb.ListTasksResponse:  # noqa: N802
         page = await self._store.list(
-            _owner(request),
+            id_of(request, "owner_id"),
             known_id(request.meeting_id, "meeting") if request.meeting_id else "",
             status_filter(request.status),
             page_size(request.limit),
@@ -184,25 +155,20 @@ class TasksApi:
 
     async def UpdateTask(self, request: tasks_pb.UpdateTaskRequest, _: Any) -> tasks_pb.UpdateTaskResponse:  # noqa: N802
         change = task_change(
-            title=_given(request, "title"),
-            assignee=_given(request, "assignee"),
-            due=_given(request, "due"),
-            status=_given(request, "status"),
+            title=given(request, "title"),
+            assignee=given(request, "assignee"),
+            due=given(request, "due"),
+            status=given(request, "status"),
         )
         task_id = known_id(request.task_id, "task")
-        changed = await self._store.update(_owner(request), task_id, request.expected_version, change)
+        changed = await self._store.update(id_of(request, "owner_id"), task_id, request.expected_version, change)
         return tasks_pb.UpdateTaskResponse(task=_task(changed))
 
     async def DeleteTask(self, request: tasks_pb.DeleteTaskRequest, _: Any) -> tasks_pb.DeleteTaskResponse:  # noqa: N802
-        await self._store.delete(_owner(request), known_id(request.task_id, "task"), request.expected_version)
+        await self._store.delete(
+            id_of(request, "owner_id"), known_id(request.task_id, "task"), request.expected_version
+        )
         return tasks_pb.DeleteTaskResponse()
-
-
-def _owner(request: Any) -> str:
-    checks = Checks()
-    owner_id = checks.id("owner_id", request.owner_id)
-    checks.done()
-    return owner_id
 
 
 def _export_format(number: int) -> str:
@@ -215,53 +181,13 @@ def _export_format(number: int) -> str:
     return wanted
 
 
-def _given(request: Any, field: str) -> str | None:
-    return str(getattr(request, field)) if request.HasField(field) else None
-
-
-def _time(request: Any, field: str) -> dt.datetime | None:
-    if not request.HasField(field):
-        return None
-    checks = Checks()
-    found = None
-    try:
-        found = getattr(request, field).ToDatetime(tzinfo=dt.UTC)
-    except (ValueError, OverflowError):
-        checks.fail(field, "is no time")
-    checks.done()
-    return found
-
-
-def _stamp(at: dt.datetime | None) -> Timestamp | None:
-    if at is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
-
-
-def _account(account: Account) -> accounts_pb.Account:
-    return accounts_pb.Account(
-        id=account.id,
-        email=account.email,
-        username=account.username,
-        role=account.role,
-        created_at=_stamp(account.created_at),
-    )
-
-
-def _tokens(tokens: Tokens) -> accounts_pb.Tokens:
-    return accounts_pb.Tokens(
-        access_token=tokens.access, refresh_token=tokens.refresh, expires_in_s=tokens.expires_in_s
-    )
-
-
 def _meeting(m: Meeting) -> meetings_pb.Meeting:
     return meetings_pb.Meeting(
         id=m.id, owner_id=m.owner_id, title=m.title, language=m.language, participants=m.participants,
-        status=m.status, version=m.version, created_at=_stamp(m.created_at), updated_at=_stamp(m.updated_at),
-        started_at=_stamp(m.started_at), ended_at=_stamp(m.ended_at), segments=m.segments,
+        status=m.status, version=m.version, created_at=stamp(m.created_at), updated_at=stamp(m.updated_at),
+        started_at=stamp(m.started_at), ended_at=stamp(m.ended_at), segments=m.segments,
         draft_segments=m.draft_segments, audio_s=m.audio_s, gap_s=m.gap_s, coverage=m.coverage,
+        healing_segments=m.healing_segments, given_up_segments=m.given_up_segments,
     )  # fmt: skip
 
 
@@ -288,5 +214,5 @@ def _task(t: Task) -> tasks_pb.Task:
     return tasks_pb.Task(
         id=t.id, owner_id=t.owner_id, title=t.title, meeting_id=t.meeting_id or "", assignee=t.assignee,
         due=t.due.isoformat() if t.due else "", status=t.status, source_segment_id=t.source_segment_id,
-        version=t.version, created_at=_stamp(t.created_at), updated_at=_stamp(t.updated_at),
+        version=t.version, created_at=stamp(t.created_at), updated_at=stamp(t.updated_at),
     )  # fmt: skip

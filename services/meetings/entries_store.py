@@ -19,8 +19,10 @@ from verbatim.transcript.v1.transcript_pb2 import TranscriptEntry
 from chassis.errors import AppError, Kind, Problem
 from chassis.postgres import Database
 from services.meetings.checks import not_found
+from services.meetings.columns import Id
+from services.meetings.healing_store import count_healing
 from services.meetings.meetings import Gap, Segment, Status
-from services.meetings.store import Id, gaps, meetings, segments, sessions
+from services.meetings.store import gaps, meetings, segments, sessions
 
 _SESSIONS_MOST = 200
 
@@ -43,6 +45,7 @@ class Entries:
     insights_made: bool
     unchanged_s: float
     open_sessions: list[tuple[str, float]]
+    healing: int = 0
 
 
 async def number_entries(connection: AsyncConnection, shown: Sequence[tuple[TranscriptEntry, str]]) -> Numbers:
@@ -66,11 +69,21 @@ async def number_entries(connection: AsyncConnection, shown: Sequence[tuple[Tran
     return numbers
 
 
-async def number_insights(connection: AsyncConnection, owner_id: str, meeting_id: str) -> None:
-    """Let viewers know that there are new minutes."""
+async def number_insights(connection: AsyncConnection, owner_id: str, meeting_id: str, version: int) -> bool:
+    """Let viewers know that there are new minutes; False if there are newer ones already, or no such meeting.
+
+    Keeps the meeting there, and other minutes of it away, until the transaction ends. A version of 0 is not known.
+    """
     m = meetings.c
     take = meetings.update().where(m.id == meeting_id, m.owner_id == owner_id)
-    await connection.execute(take.values(newest_entry=m.newest_entry + 1, insights_entry=m.newest_entry + 1))
+    if version:
+        take = take.where(m.insights_version < version)
+    numbered = take.values(
+        newest_entry=m.newest_entry + 1,
+        insights_entry=m.newest_entry + 1,
+        insights_version=sa.func.greatest(m.insights_version, version),
+    )
+    return bool((await connection.execute(numbered)).rowcount)
 
 
 class EntriesStore:
@@ -112,6 +125,7 @@ class EntriesStore:
                 insights_made=completed and (insights_entry or 0) > (completed_entry or 0),
                 unchanged_s=float(unchanged_s),
                 open_sessions=await _open_sessions(connection, meeting_id),
+                healing=await count_healing(connection, meeting_id),
             )
 
         return await self._database.run("list entries", work)

@@ -144,7 +144,9 @@ class InsightsConsumer:
                 await dead_letters.publish(self._bus, letter)
                 continue
             found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
-            stored = await self._store.store_found(message_id, fact.owner_id, fact.meeting_id, found)
+            stored = await self._store.store_found(
+                message_id, fact.owner_id, fact.meeting_id, found, version=fact.version
+            )
             metrics.TASKS_FOUND.inc(stored)
             await wake_viewers(self._bus, [fact.meeting_id])
 

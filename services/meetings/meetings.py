@@ -46,6 +46,8 @@ class Meeting:
     audio_s: float = 0.0
     gap_s: float = 0.0
     coverage: float | None = None
+    healing_segments: int = 0
+    given_up_segments: int = 0
 
 
 @dataclass(frozen=True, slots=True)

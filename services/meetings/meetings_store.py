@@ -15,6 +15,7 @@ from chassis import outbox
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database
 from services.meetings.checks import not_found
+from services.meetings.healing_store import draft, healing
 from services.meetings.meetings import Meeting, MeetingChange, MeetingFilter, NewMeeting
 from services.meetings.paging import Cursors, Page
 from services.meetings.store import (
@@ -48,6 +49,8 @@ class MeetingsStore:
         async def work(connection: AsyncConnection) -> Meeting:
             if await is_deleted(connection, new.id):
                 raise AppError(Kind.CONFLICT, "The id was used before.")
+            if await is_deleted(connection, new.owner_id):
+                raise not_found("account")
             await connection.execute(
                 insert(meetings)
                 .values(
@@ -148,16 +151,34 @@ class MeetingsStore:
             locked = await connection.execute(sa.select(meetings.c.id).where(*mine).with_for_update())
             if locked.one_or_none() is None:
                 raise await version_conflict(connection, meetings, owner_id, meeting_id)
-            query = sa.select(sessions.c.id).where(sessions.c.meeting_id == meeting_id).order_by(sessions.c.id)
-            session_ids = list((await connection.execute(query)).scalars())
-            await bury(connection, "meeting", [meeting_id])
-            await bury(connection, "session", session_ids)
-            await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
-            fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
-            event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)
-            await outbox.put(connection, outbox_rows, [event], source=SOURCE)
+            await _delete(connection, owner_id, meeting_id)
 
         await self._database.once("delete meeting", work)
+
+    async def delete_some(self, owner_id: str, most: int) -> int:
+        """Delete some meetings of an owner, whatever their version. Returns how many; 0 when none is left."""
+        some = sa.select(meetings.c.id).where(meetings.c.owner_id == owner_id).order_by(meetings.c.id)
+        some = some.limit(most).with_for_update()
+
+        async def work(connection: AsyncConnection) -> int:
+            found = list((await connection.execute(some)).scalars())
+            for meeting_id in found:
+                await _delete(connection, owner_id, meeting_id)
+            return len(found)
+
+        return await self._database.once("delete meetings of owner", work)
+
+
+async def _delete(connection: AsyncConnection, owner_id: str, meeting_id: str) -> None:
+    """Delete a meeting that the caller has locked, with all that belongs to it, and tell of it."""
+    query = sa.select(sessions.c.id).where(sessions.c.meeting_id == meeting_id).order_by(sessions.c.id)
+    session_ids = list((await connection.execute(query)).scalars())
+    await bury(connection, "meeting", [meeting_id])
+    await bury(connection, "session", session_ids)
+    await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
+    fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
+    event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)
+    await outbox.put(connection, outbox_rows, [event], source=SOURCE)
 
 
 def _conditions(owner_id: str, wanted: MeetingFilter) -> list[sa.ColumnElement[bool]]:
@@ -184,13 +205,14 @@ async def _with_accounts(connection: AsyncConnection, rows: Sequence[Any]) -> li
     wanted = [row.id for row in rows]
     if not wanted:
         return []
-    drafts = sa.func.count().filter(segments.c.quality == "draft")
+    kinds = (draft, healing, sa.and_(draft, segments.c.given_up))
     counted = await connection.execute(
-        sa.select(segments.c.meeting_id, sa.func.count(), drafts)
+        sa.select(segments.c.meeting_id, sa.func.count(), *(sa.func.count().filter(kind) for kind in kinds))
+        .join(sessions, sessions.c.id == segments.c.session_id)
         .where(segments.c.meeting_id.in_(wanted))
         .group_by(segments.c.meeting_id)
     )
-    counts = {row[0]: (row[1], row[2]) for row in counted}
+    counts = {row[0]: row[1:] for row in counted}
     s = sessions.c
     # Coverage of the whole: each session's own, weighed by how long it was.
     summed = await connection.execute(
@@ -201,12 +223,14 @@ async def _with_accounts(connection: AsyncConnection, rows: Sequence[Any]) -> li
     sums = {row[0]: (row[1], row[2], row[3] / row[1] if row[1] else 1.0) for row in summed}
     found = []
     for row in rows:
-        total, draft = counts.get(row.id, (0, 0))
+        total, drafts, waiting, given_up = counts.get(row.id, (0, 0, 0, 0))
         audio_s, gap_s, coverage = sums.get(row.id, (0.0, 0.0, None))
         known = {**row._mapping, "participants": tuple(row.participants)}
         accounts = {
             "segments": total,
-            "draft_segments": draft,
+            "draft_segments": drafts,
+            "healing_segments": waiting,
+            "given_up_segments": given_up,
             "audio_s": audio_s,
             "gap_s": gap_s,
             "coverage": coverage,

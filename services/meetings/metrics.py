@@ -20,6 +20,14 @@ EXPORTS = Counter("meeting_exports_total", "Exports begun.", ["format"])
 TASKS_FOUND = Counter("tasks_from_insights_total", "Tasks found in transcripts and stored.")
 LOGIN_FAILURES = Counter(
     "auth_login_failures_total",
-    "Logins refused. reason: unknown_account, wrong_password, busy, refresh_(unknown, expired, revoked, reused).",
+    "Logins refused. reason: unknown_account, wrong_password, wrong_current_password, disabled, too_many_tries, busy, "
+    "refresh_(unknown, expired, revoked, reused).",
     ["reason"],
 )
+TRIES_REFUSED = Counter(
+    "auth_tries_refused_total",
+    "Tries that were not looked at, because there were too many. what: login, register, password.",
+    ["what"],
+)
+MEETINGS_OF_DEPARTED = Counter("meetings_of_deleted_accounts_total", "Meetings deleted with their owner's account.")
+EXPIRED_ROWS = Counter("auth_expired_rows_total", "Rows of credentials and tries deleted after their time.", ["table"])

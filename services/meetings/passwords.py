@@ -22,7 +22,7 @@ class Passwords:
     """Hashes and checks passwords.
 
     One hash takes 64 MiB and some 0.2 s of a core (RFC 9106, second recommended option): without limits a few dozen
-    logins at once would be an outage. Beyond `queue_max` that wait, callers get AppError(UNAVAILABLE).
+    logins at once would be an outage. Beyond `queue_max` that wait, callers get AppError(RATE_LIMIT_EXCEEDED).
     """
 
     def __init__(self, hasher: argon2.PasswordHasher, *, workers: int, queue_max: int) -> None:
@@ -49,9 +49,13 @@ class Passwords:
 
         return await self._run(check)
 
+    def is_outdated(self, kept: str) -> bool:
+        """Tell whether a hash was made with less work than we ask for now."""
+        return self._hasher.check_needs_rehash(kept)
+
     async def _run(self, work: Callable[[], T]) -> T:
         if self._under_way >= self._most:
-            raise AppError(Kind.UNAVAILABLE, "Too many people log in right now.", retry_after_s=_BUSY_RETRY_S)
+            raise AppError(Kind.RATE_LIMIT_EXCEEDED, "Too many people log in right now.", retry_after_s=_BUSY_RETRY_S)
         self._under_way += 1
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         # A caller that gives up does not free its thread: only the end of the work does.

@@ -16,8 +16,9 @@ from verbatim.meetings.v1.events_pb2 import MeetingCompleted
 from verbatim.transcript.v1.transcript_pb2 import CloseReason, TranscriptEntry
 
 from chassis import outbox
+from services.meetings.columns import Id
 from services.meetings.meetings import Status, title_of_session
-from services.meetings.store import SOURCE, Id, bury, meetings, outbox_rows, sessions, tombstones
+from services.meetings.store import SOURCE, bury, meetings, outbox_rows, sessions, tombstones
 from services.meetings.transcript import Batch, recorded_at, storable
 
 
@@ -55,12 +56,12 @@ async def known_sessions(connection: AsyncConnection, session_ids: Sequence[str]
 
 
 async def ignored_sessions(connection: AsyncConnection, batch: Batch) -> set[str]:
-    """Return the sessions whose meeting was deleted; one that opens in such a meeting is buried with it."""
-    meeting_of = {session: entry.opened.meeting_id for session, entry in batch.opened.items()}
-    named = [*batch.sessions(), *meeting_of.values()]
+    """Return the sessions whose meeting or owner was deleted; one that opens there is buried with it."""
+    belongs_to = {s: {entry.opened.meeting_id, entry.opened.owner_id} for s, entry in batch.opened.items()}
+    named = [*batch.sessions(), *set().union(*belongs_to.values())]
     query = sa.select(tombstones.c.id).where(tombstones.c.id.in_(named))
     buried = set((await connection.execute(query)).scalars())
-    ignored = {s for s in batch.sessions() if s in buried or meeting_of.get(s) in buried}
+    ignored = {s for s in batch.sessions() if s in buried or belongs_to.get(s, set()) & buried}
     await bury(connection, "session", ignored - buried)
     return ignored
 
@@ -105,17 +106,18 @@ async def open_sessions(connection: AsyncConnection, opened: dict[str, Transcrip
     return made
 
 
-async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> int:
-    """Close sessions; a meeting with no open session left is completed, and that is told once. Returns how many are."""
+async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> set[str]:
+    """Close sessions; a meeting with no open session left is completed, and that is told once. Returns which are."""
     closing = {s: e for s, e in batch.closed.items() if s in known and not known[s].closed}
     if not closing:
-        return 0
+        return set()
     rows = [
         {
             "session": session_id, "closed_at": recorded_at(entry), "received_bytes": entry.closed.received_bytes,
             "close_reason": CloseReason.Name(entry.closed.reason).removeprefix("CLOSE_REASON_").lower(),
             "audio_s": entry.closed.audio_s, "gap_s": entry.closed.gap_s, "coverage": entry.closed.coverage,
             "transcribed_s": entry.closed.transcribed_s, "silence_s": entry.closed.silence_s,
+            "heals": entry.closed.heals,
         }
         for session_id, entry in closing.items()
     ]  # fmt: skip
@@ -149,7 +151,7 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
     ]
     events = [outbox.event("events.meeting.completed", fact.SerializeToString(), fact.meeting_id) for fact in facts]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)
-    return len(facts)
+    return {fact.meeting_id for fact in facts}
 
 
 async def advance_watermarks(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> list[Stored]:

@@ -32,3 +32,30 @@ class Settings(DatabaseSettings):
     password_queue_max: int = Field(
         32, ge=1, le=1000, description="Passwords that wait for a worker; beyond it callers are told to come later."
     )
+    registration_open: bool = Field(True, description="Whether people may open accounts; else an admin does.")
+    login_life_s: int = Field(
+        90 * 86400, ge=3600, le=365 * 86400, description="Longest time from a login to the next, however often renewed."
+    )
+    refresh_grace_s: float = Field(
+        10.0,
+        ge=0,
+        le=60,
+        description="How long a refresh token may be shown again whose answer got lost.",
+    )
+    login_tries: int = Field(
+        5, ge=1, le=1000, description="Failed logins in 15 minutes from one address, or from one device that is known."
+    )
+    login_tries_of_account: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="Failed logins in 15 minutes to one account from all unknown networks together.",
+    )
+    login_pause_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="First pause of an account towards a network after LOGIN_TRIES failures; each doubles it.",
+    )
+    login_pause_max_s: float = Field(86400.0, gt=0, le=7 * 86400, description="Longest such pause.")
+    registrations_per_hour: int = Field(3, ge=1, le=10_000, description="Accounts opened in an hour from one address.")

@@ -10,24 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import outbox, pruning, relay
 from chassis.errors import AppError, Kind
+from services.meetings import account_tables  # noqa: F401 - its tables are part of METADATA
 from services.meetings.checks import not_found
+from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0003"
+REVISION = "0005"
 SOURCE = "meetings"
-
-METADATA = sa.MetaData()
-
-Id = sa.Uuid(as_uuid=False)
-_Time = sa.DateTime(timezone=True)
-
-
-def _now(name: str) -> sa.Column[object]:
-    return sa.Column(name, _Time, nullable=False, server_default=sa.func.now())
-
-
-def _text(name: str) -> sa.Column[object]:
-    return sa.Column(name, sa.Text, nullable=False, server_default="")
 
 
 def _search(column: str, longest: int) -> sa.Column[object]:
@@ -43,53 +32,25 @@ def _entry() -> sa.Column[object]:
     return sa.Column("entry", sa.BigInteger, nullable=False, server_default="0")
 
 
-def _cascade(column: str) -> sa.ForeignKey:
-    return sa.ForeignKey(column, ondelete="CASCADE")
-
-
-accounts = sa.Table(
-    "accounts", METADATA,
-    sa.Column("id", Id, primary_key=True),
-    sa.Column("email", sa.Text, nullable=False, unique=True),
-    sa.Column("username", sa.Text, nullable=False),
-    sa.Column("password_hash", sa.Text, nullable=False),
-    sa.Column("role", sa.Text, nullable=False, server_default="user"),
-    _now("created_at"),
-    sa.CheckConstraint("role IN ('user', 'admin')", name="accounts_role"),
-)  # fmt: skip
-# Two people whose names differ in case only could be taken for each other.
-sa.Index("accounts_username", sa.func.lower(accounts.c.username), unique=True)
-
-refresh_tokens = sa.Table(
-    "refresh_tokens", METADATA,
-    sa.Column("hash", sa.LargeBinary, primary_key=True),
-    sa.Column("family", Id, nullable=False),
-    sa.Column("account_id", Id, _cascade("accounts.id"), nullable=False),
-    sa.Column("expires_at", _Time, nullable=False),
-    sa.Column("used_at", _Time),
-    sa.Column("revoked_at", _Time),
-    _now("created_at"),
-    sa.Index("refresh_tokens_family", "family"),
-    sa.Index("refresh_tokens_account", "account_id"),
-)  # fmt: skip
-
 meetings = sa.Table(
     "meetings", METADATA,
     sa.Column("id", Id, primary_key=True),
     sa.Column("owner_id", Id, nullable=False),
-    _text("title"),
-    _text("language"),
+    text("title"),
+    text("language"),
     sa.Column("participants", ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.Column("status", sa.Text, nullable=False, server_default="created"),
-    sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
-    _now("created_at"),
-    _now("updated_at"),
-    sa.Column("started_at", _Time),
-    sa.Column("ended_at", _Time),
+    version(),
+    now("created_at"),
+    now("updated_at"),
+    sa.Column("started_at", Time),
+    sa.Column("ended_at", Time),
     # Numbers of entries (see entries_store.py): the newest one, that of the last completion, that of the minutes.
     sa.Column("newest_entry", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("completed_entry", sa.BigInteger),
     sa.Column("insights_entry", sa.BigInteger),
+    # Of the minutes from which the tasks were made: what comes late of older ones is not applied.
+    sa.Column("insights_version", sa.BigInteger, nullable=False, server_default="0"),
     _search("title", 10_000),
     sa.Index("meetings_of_owner", "owner_id", "created_at", "id"),
     sa.Index("meetings_search", "search", postgresql_using="gin"),
@@ -98,16 +59,16 @@ meetings = sa.Table(
 sessions = sa.Table(
     "sessions", METADATA,
     sa.Column("id", Id, primary_key=True),
-    sa.Column("meeting_id", Id, _cascade("meetings.id"), nullable=False),
+    sa.Column("meeting_id", Id, cascade("meetings.id"), nullable=False),
     # Seconds from the start of the meeting to that of the session.
     sa.Column("shift_s", sa.Double, nullable=False),
-    sa.Column("opened_at", _Time, nullable=False),
+    sa.Column("opened_at", Time, nullable=False),
     # How far the log is stored: see transcript.Watermark.
     sa.Column("position", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("event", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("end_offset", sa.BigInteger, nullable=False, server_default="0"),
     # The accounts, from the entry that closed it.
-    sa.Column("closed_at", _Time),
+    sa.Column("closed_at", Time),
     sa.Column("close_reason", sa.Text),
     sa.Column("received_bytes", sa.BigInteger),
     sa.Column("audio_s", sa.Double),
@@ -115,6 +76,8 @@ sessions = sa.Table(
     sa.Column("transcribed_s", sa.Double),
     sa.Column("silence_s", sa.Double),
     sa.Column("coverage", sa.Double),
+    # Whether a better engine will hear its drafts again.
+    sa.Column("heals", sa.Boolean),
     sa.Index("sessions_of_meeting", "meeting_id"),
     sa.Index("sessions_open", "id", postgresql_where=sa.text("closed_at IS NULL")),
     sa.Index("sessions_closed", "closed_at"),
@@ -122,19 +85,21 @@ sessions = sa.Table(
 
 segments = sa.Table(
     "segments", METADATA,
-    sa.Column("session_id", Id, _cascade("sessions.id"), primary_key=True),
+    sa.Column("session_id", Id, cascade("sessions.id"), primary_key=True),
     sa.Column("index", sa.Integer, primary_key=True),
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("meeting_id", Id, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
-    _text("speaker"),
+    text("speaker"),
     # Seconds from the start of the meeting.
     sa.Column("start_s", sa.Double, nullable=False),
     sa.Column("end_s", sa.Double, nullable=False),
-    _text("text"),
+    text("text"),
     sa.Column("confidence", sa.Double),
-    _text("engine"),
+    text("engine"),
     sa.Column("quality", sa.Text, nullable=False),
+    # A draft that nobody will hear again.
+    sa.Column("given_up", sa.Boolean, nullable=False, server_default=sa.false()),
     # Byte range in the session's stream.
     sa.Column("start_offset", sa.BigInteger, nullable=False),
     sa.Column("end_offset", sa.BigInteger, nullable=False),
@@ -149,7 +114,7 @@ segments = sa.Table(
 
 gaps = sa.Table(
     "gaps", METADATA,
-    sa.Column("session_id", Id, _cascade("sessions.id"), primary_key=True),
+    sa.Column("session_id", Id, cascade("sessions.id"), primary_key=True),
     sa.Column("position", sa.BigInteger, primary_key=True),
     sa.Column("meeting_id", Id, nullable=False),
     sa.Column("start_s", sa.Double, nullable=False),
@@ -162,30 +127,32 @@ gaps = sa.Table(
 
 suppressed = sa.Table(
     "suppressed", METADATA,
-    sa.Column("session_id", Id, _cascade("sessions.id"), primary_key=True),
+    sa.Column("session_id", Id, cascade("sessions.id"), primary_key=True),
     sa.Column("position", sa.BigInteger, primary_key=True),
     sa.Column("meeting_id", Id, nullable=False),
     sa.Column("start_s", sa.Double, nullable=False),
     sa.Column("end_s", sa.Double, nullable=False),
-    _text("text"),
-    _text("reason"),
-    _text("engine"),
+    text("text"),
+    text("reason"),
+    text("engine"),
 )  # fmt: skip
 
 tasks = sa.Table(
     "tasks", METADATA,
     sa.Column("id", Id, primary_key=True),
     sa.Column("owner_id", Id, nullable=False),
-    sa.Column("meeting_id", Id, _cascade("meetings.id")),
-    _text("title"),
-    _text("assignee"),
+    sa.Column("meeting_id", Id, cascade("meetings.id")),
+    text("title"),
+    text("assignee"),
     sa.Column("due", sa.Date),
     sa.Column("status", sa.Text, nullable=False, server_default="open"),
-    _text("source_segment_id"),
+    text("source_segment_id"),
     sa.Column("origin", sa.Text, nullable=False),
-    sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
-    _now("created_at"),
-    _now("updated_at"),
+    # Whether it was found in a transcript, whoever changed it since.
+    sa.Column("found", sa.Boolean, nullable=False, server_default=sa.false()),
+    version(),
+    now("created_at"),
+    now("updated_at"),
     sa.CheckConstraint("status IN ('open', 'done')", name="tasks_status"),
     sa.Index("tasks_of_owner", "owner_id", "created_at", "id"),
     sa.Index("tasks_of_meeting", "meeting_id"),
@@ -196,7 +163,11 @@ tombstones = sa.Table(
     "tombstones", METADATA,
     sa.Column("id", Id, primary_key=True),
     sa.Column("kind", sa.Text, nullable=False),
-    _now("deleted_at"),
+    # Of a task: where it was found, so that it does not come back in other words.
+    sa.Column("meeting_id", Id),
+    text("source_segment_id"),
+    now("deleted_at"),
+    sa.Index("tombstones_of_meeting", "meeting_id", postgresql_where=sa.text("meeting_id IS NOT NULL")),
 )  # fmt: skip
 
 # How far a stream is applied: written with the effect, so that a consumer that starts again knows where.
@@ -230,8 +201,8 @@ async def is_deleted(connection: AsyncConnection, row_id: str) -> bool:
     return bool((await connection.execute(query)).scalar_one())
 
 
-async def bury(connection: AsyncConnection, kind: str, row_ids: Iterable[str]) -> None:
-    """Note ids as deleted."""
-    rows = [{"id": row_id, "kind": kind} for row_id in row_ids]
+async def bury(connection: AsyncConnection, kind: str, row_ids: Iterable[str], **more: str) -> None:
+    """Note ids as deleted, with what else their tombstones say."""
+    rows = [{"id": row_id, "kind": kind, **more} for row_id in row_ids]
     if rows:
         await connection.execute(insert(tombstones).on_conflict_do_nothing(), rows)

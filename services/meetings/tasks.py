@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -16,6 +16,7 @@ TITLE_LONGEST = 500
 ASSIGNEE_LONGEST = 100
 SOURCE_LONGEST = 100
 STATUSES = ("open", "done")
+_ALIKE = 0.6
 
 
 class Origin(StrEnum):
@@ -53,6 +54,29 @@ class NewTask:
     assignee: str
     due: dt.date | None
     source_segment_id: str
+    cited: tuple[str, ...] = ()
+    """Of one that was found: every segment that it rests on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A task of a meeting, as far as found ones may be the same. A deleted one is known by its source only."""
+
+    id: str
+    source_segment_id: str
+    title: str = ""
+    found: bool = True
+    kept: bool = False
+    """Somebody wrote, changed or deleted it: no machine touches it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What becomes of a meeting's tasks when they are found anew: ids change what they say, are gone, or are new."""
+
+    changed: dict[str, NewTask]
+    gone: list[str]
+    fresh: list[NewTask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +150,44 @@ def found_tasks(meeting_id: str, owner_id: str, items: Iterable[Found]) -> list[
         title = clean_line(item.text)[:TITLE_LONGEST].strip()
         if not title:
             continue
-        source = clean_line(next(iter(item.segment_ids), ""))[:SOURCE_LONGEST]
+        cited = tuple(clean_line(segment_id)[:SOURCE_LONGEST] for segment_id in item.segment_ids)
+        source = next(iter(cited), "")
         task_id = ids.derived_id(meeting_id, "task", source, _normal(title))
         assignee = clean_line(item.assignee)[:ASSIGNEE_LONGEST].strip()
-        found[task_id] = NewTask(task_id, owner_id, title, meeting_id, assignee, day_of(item.due), source)
+        found[task_id] = NewTask(task_id, owner_id, title, meeting_id, assignee, day_of(item.due), source, cited)
     return list(found.values())
+
+
+def reconcile(standing: Sequence[Standing], found: Sequence[NewTask]) -> Reconciled:
+    """Match tasks that were found anew with those that are there, so that none comes twice and none is overwritten.
+
+    A transcript that was heard again says the same in other words: what rests on the same segment is taken for the same
+    task, the most alike first. One that a person wrote without finding it there must also read alike.
+    """
+    left = {task.id: task for task in found}
+    matched: dict[str, NewTask] = {task.id: left.pop(task.id) for task in standing if task.id in left}
+    pairs = [
+        (likeness(known.title, task.title), known, task)
+        for known in standing
+        if known.id not in matched
+        for task in left.values()
+        if known.source_segment_id and known.source_segment_id in task.cited
+    ]
+    for alike, known, task in sorted(pairs, key=lambda pair: -pair[0]):
+        if known.id not in matched and task.id in left and (known.found or alike >= _ALIKE):
+            matched[known.id] = left.pop(task.id)
+    ours = [task.id for task in standing if not task.kept]
+    return Reconciled(
+        changed={task_id: matched[task_id] for task_id in ours if task_id in matched},
+        gone=[task_id for task_id in ours if task_id not in matched],
+        fresh=list(left.values()),
+    )
+
+
+def likeness(one: str, other: str) -> float:
+    """Return the share of words that two titles have in common, 0 to 1."""
+    words, others = set(_normal(one).split()), set(_normal(other).split())
+    return len(words & others) / max(1, min(len(words), len(others)))
 
 
 def _normal(title: str) -> str:

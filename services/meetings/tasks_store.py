@@ -16,7 +16,7 @@ from services.meetings.checks import not_found
 from services.meetings.entries_store import number_insights
 from services.meetings.paging import Cursors, Page
 from services.meetings.store import bury, inbox_rows, is_deleted, meetings, tasks, tombstones, version_conflict
-from services.meetings.tasks import NewTask, Origin, Task, TaskChange
+from services.meetings.tasks import NewTask, Origin, Standing, Task, TaskChange, reconcile
 
 _TASK = (
     tasks.c.id, tasks.c.owner_id, tasks.c.title, tasks.c.meeting_id, tasks.c.assignee, tasks.c.due, tasks.c.status,
@@ -43,6 +43,8 @@ class TasksStore:
                 raise not_found("meeting")
             if await is_deleted(connection, new.id):
                 raise AppError(Kind.CONFLICT, "The id was used before.")
+            if await is_deleted(connection, new.owner_id):
+                raise not_found("account")
             await connection.execute(
                 insert(tasks).values(**_row(new, Origin.PERSON)).on_conflict_do_nothing(index_elements=["id"])
             )
@@ -121,48 +123,77 @@ class TasksStore:
         """
 
         async def work(connection: AsyncConnection) -> None:
-            deleted = await connection.execute(tasks.delete().where(*_this(owner_id, task_id, expected_version)))
-            if deleted.rowcount == 0:
+            t = tasks.c
+            this = tasks.delete().where(*_this(owner_id, task_id, expected_version))
+            gone = await connection.execute(this.returning(t.meeting_id, t.source_segment_id, t.found))
+            row = gone.one_or_none()
+            if row is None:
                 raise await version_conflict(connection, tasks, owner_id, task_id)
-            await bury(connection, "task", [task_id])
+            origin = {"meeting_id": row.meeting_id, "source_segment_id": row.source_segment_id} if row.found else {}
+            await bury(connection, "task", [task_id], **origin)
 
         await self._database.once("delete task", work)
 
-    async def store_found(self, message_id: str, owner_id: str, meeting_id: str, found: Sequence[NewTask]) -> int:
+    async def delete_all(self, owner_id: str) -> None:
+        """Delete every task of an owner whose meetings are gone."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(tasks.delete().where(tasks.c.owner_id == owner_id))
+
+        await self._database.run("delete tasks of owner", work)
+
+    async def store_found(
+        self, message_id: str, owner_id: str, meeting_id: str, found: Sequence[NewTask], *, version: int = 0
+    ) -> int:
         """Store that insights were made and the tasks that they found, once per message.
 
-        Returns how many tasks were new or changed.
+        Returns how many tasks were new or changed. `version` is that of the minutes: older ones than those that are
+        stored already have no effect (0: not told).
 
-        A task that a person changed or deleted stays as it is. A meeting that is not there any more has no tasks.
+        A task that a person changed or deleted stays as it is; the others become what was found now. A meeting that is
+        not there any more has no tasks.
         """
 
         async def work(connection: AsyncConnection) -> int:
             if not await outbox.first_time(connection, inbox_rows, INSIGHTS, message_id):
                 return 0
-            await number_insights(connection, owner_id, meeting_id)
-            if not found or not await _owns(connection, owner_id, meeting_id):
+            if not await number_insights(connection, owner_id, meeting_id, version):
                 return 0
-            query = sa.select(tombstones.c.id).where(tombstones.c.id.in_([task.id for task in found]))
-            deleted = set((await connection.execute(query)).scalars())
-            rows = [_row(task, Origin.INSIGHTS) for task in found if task.id not in deleted]
-            if not rows:
-                return 0
-            upsert = insert(tasks)
-            fresh = upsert.excluded
-            changed = sa.tuple_(tasks.c.title, tasks.c.assignee, tasks.c.due).is_distinct_from(
-                sa.tuple_(fresh.title, fresh.assignee, fresh.due)
-            )
-            upsert = upsert.on_conflict_do_update(
-                index_elements=["id"],
-                set_={
-                    "title": fresh.title, "assignee": fresh.assignee, "due": fresh.due,
-                    "version": tasks.c.version + 1, "updated_at": sa.func.now(),
-                },
-                where=(tasks.c.origin == Origin.INSIGHTS) & changed,
-            )  # fmt: skip
-            return len((await connection.execute(upsert.returning(tasks.c.id), rows)).all())
+            outcome = reconcile(await _standing(connection, meeting_id), found)
+            if outcome.gone:
+                await connection.execute(tasks.delete().where(tasks.c.id.in_(outcome.gone)))
+            touched = 0
+            for task_id, task in outcome.changed.items():
+                touched += await _change(connection, task_id, task)
+            rows = [{**_row(task, Origin.INSIGHTS), "found": True} for task in outcome.fresh]
+            if rows:
+                new = insert(tasks).on_conflict_do_nothing(index_elements=["id"]).returning(tasks.c.id)
+                touched += len((await connection.execute(new, rows)).all())
+            return touched
 
         return await self._database.run("store found tasks", work)
+
+
+async def _standing(connection: AsyncConnection, meeting_id: str) -> list[Standing]:
+    """Return the tasks of a meeting and those that were deleted from it. They do not change until we are done."""
+    t = tasks.c
+    query = sa.select(t.id, t.source_segment_id, t.title, t.found, t.origin != Origin.INSIGHTS)
+    query = query.where(t.meeting_id == meeting_id).order_by(t.created_at, t.id).with_for_update()
+    there = [Standing(*row) for row in await connection.execute(query)]
+    buried = sa.select(tombstones.c.id, tombstones.c.source_segment_id).where(tombstones.c.meeting_id == meeting_id)
+    return there + [Standing(row[0], row[1], kept=True) for row in await connection.execute(buried)]
+
+
+async def _change(connection: AsyncConnection, task_id: str, task: NewTask) -> int:
+    """Write what was found now; 0 if it is the same."""
+    t = tasks.c
+    said = {"title": task.title, "assignee": task.assignee, "due": task.due}
+    differs = sa.or_(*(t[name].is_distinct_from(value) for name, value in said.items()))
+    change = tasks.update().where(t.id == task_id, differs)
+    changed = await connection.execute(
+        change.values(**said, source_segment_id=task.source_segment_id, version=t.version + 1, updated_at=sa.func.now())
+    )
+    return changed.rowcount
 
 
 def _this(owner_id: str, task_id: str, version: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from verbatim.transcript.v1.transcript_pb2 import (
@@ -14,6 +15,7 @@ from verbatim.transcript.v1.transcript_pb2 import (
     GAP_REASON_UNDECODABLE,
     QUALITY_DRAFT,
     QUALITY_FINAL,
+    Suppressed,
     TranscriptEntry,
 )
 
@@ -58,6 +60,17 @@ class Delivered:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was heard and judged to be no speech; seconds of the session."""
+
+    start_s: float
+    end_s: float
+    text: str
+    reason: str
+    engine: str
+
+
 @dataclass(slots=True)
 class Batch:
     """What some entries of the log change. Entries of one session keep their order; repeats are folded away."""
@@ -65,7 +78,9 @@ class Batch:
     opened: dict[str, TranscriptEntry] = field(default_factory=dict)
     segments: dict[tuple[str, int], TranscriptEntry] = field(default_factory=dict)
     gaps: dict[tuple[str, int], TranscriptEntry] = field(default_factory=dict)
-    suppressed: dict[tuple[str, int], TranscriptEntry] = field(default_factory=dict)
+    suppressed: dict[tuple[str, int], Heard] = field(default_factory=dict)
+    given_up: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
+    """By session and position of the entry: the drafts that nobody will hear again."""
     closed: dict[str, TranscriptEntry] = field(default_factory=dict)
     watermarks: dict[str, Watermark] = field(default_factory=dict)
     ranks: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -119,6 +134,8 @@ def read(payload: bytes) -> TranscriptEntry:
         _demand(body.index <= _INTEGER_MAX and body.revision <= _INTEGER_MAX, "index or revision out of range")
         _demand(body.quality in QUALITIES, "quality is missing")
         _demand(not body.HasField("confidence") or math.isfinite(body.confidence), "confidence is no number")
+    elif kind == "given_up":
+        _demand(all(index <= _INTEGER_MAX for index in body.indexes), "indexes out of range")
     elif kind == "gap":
         _demand(body.reason in GAP_REASONS, "reason is missing")
     elif kind == "closed":
@@ -144,13 +161,21 @@ def fold(entries: Iterable[TranscriptEntry]) -> Batch:
             known = batch.segments.get(key)
             if known is None or entry.segment.revision > known.segment.revision:
                 batch.segments[key] = entry
+            if entry.segment.HasField("suppressed"):
+                batch.suppressed[session, entry.position] = _heard(entry.segment, entry.segment.suppressed)
         elif kind == "gap":
             batch.gaps[session, entry.position] = entry
         elif kind == "suppressed":
-            batch.suppressed[session, entry.position] = entry
+            batch.suppressed[session, entry.position] = _heard(entry.suppressed, entry.suppressed)
+        elif kind == "given_up":
+            batch.given_up[session, entry.position] = tuple(entry.given_up.indexes)
         elif kind == "closed":
             batch.closed.setdefault(session, entry)
     return batch
+
+
+def _heard(span: Any, heard: Suppressed) -> Heard:
+    return Heard(span.start_s, span.end_s, storable(heard.text), storable(heard.reason), storable(heard.engine))
 
 
 def recorded_at(entry: TranscriptEntry) -> dt.datetime:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chassis import dead_letters, ids, outbox
 from chassis.postgres import Database
 from services.meetings.entries_store import Numbers, number_entries
+from services.meetings.healing_store import give_up_drafts, settled_meetings, tell_healed
 from services.meetings.sessions_store import (
     Session,
     Stored,
@@ -94,7 +95,10 @@ async def _apply(connection: AsyncConnection, messages: Sequence[Delivered]) -> 
     await _write_segments(connection, batch, known, numbers, applied)
     await _write_gaps(connection, batch, known, numbers)
     await _write_suppressed(connection, batch, known)
-    applied.completed = await close_sessions(connection, batch, known)
+    await give_up_drafts(connection, batch, known)
+    completed = await close_sessions(connection, batch, known)
+    applied.completed = len(completed)
+    await tell_healed(connection, settled_meetings(batch, known) - completed)
     applied.noticed = {known[session_id].meeting_id for session_id in batch.noticed() if session_id in known}
     applied.stored = await advance_watermarks(connection, batch, known)
 
@@ -166,11 +170,10 @@ async def _write_suppressed(connection: AsyncConnection, batch: Batch, known: Ma
     rows = [
         {
             "session_id": session_id, "position": position, "meeting_id": known[session_id].meeting_id,
-            "start_s": entry.suppressed.start_s + known[session_id].shift_s,
-            "end_s": entry.suppressed.end_s + known[session_id].shift_s, "text": storable(entry.suppressed.text),
-            "reason": storable(entry.suppressed.reason), "engine": storable(entry.suppressed.engine),
+            "start_s": heard.start_s + known[session_id].shift_s, "end_s": heard.end_s + known[session_id].shift_s,
+            "text": heard.text, "reason": heard.reason, "engine": heard.engine,
         }
-        for (session_id, position), entry in batch.suppressed.items() if session_id in known
+        for (session_id, position), heard in batch.suppressed.items() if session_id in known
     ]  # fmt: skip
     if rows:
         await connection.execute(insert(suppressed).on_conflict_do_nothing(), rows)

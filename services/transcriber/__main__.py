@@ -12,14 +12,17 @@ from nats.aio.msg import Msg
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import bus, lifecycle, rpc
-from chassis.breaker import Breaker, BreakerSettings, Mode
+from chassis.breaker import BreakerSettings
 from chassis.controls import Controls
+from chassis.jobs import JOBS
 from chassis.lifecycle import Lifecycle
 from chassis.retry import RetrySettings
 from chassis.settings import load
+from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
+from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.session import LiveSession, Ports, SessionSettings
@@ -38,6 +41,7 @@ async def start(
     transcript_log: type[TranscriptLog] = TranscriptLog,
     audio_log: type[AudioLog] = AudioLog,
     live_session: type[LiveSession] = LiveSession,
+    aftercare_type: type[Aftercare] = Aftercare,
 ) -> None:
     """Connect, serve until told to stop, hand the sessions over.
 
@@ -48,38 +52,46 @@ async def start(
     broker = await life.exits.enter_async_context(
         bus.connect(settings.nats_url, name=life.replica, replicas=settings.nats_replicas)
     )
-    for stream in streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s):
+    logs = (*streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s), JOBS)
+    for stream in logs:
         await broker.declare(stream)
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
+    transcripts = transcript_log(broker)
+    aftercare = aftercare_type(transcripts, audio, recogniser, life.replica)
+    heal_jobs = HealJobs(broker, aftercare, HealJobSettings(concurrency=settings.heal_sessions))
     ports = Ports(
-        transcripts=transcript_log(broker),
+        transcripts=transcripts,
         audio=audio,
         recogniser=recogniser,
         announce=broker.client.publish,
         captions=captions,
         replica=life.replica,
         clock=time.monotonic,
+        ask_to_heal=heal_jobs.ask,
     )
     sessions = Sessions(
-        ports, _session_settings(settings), sessions_max=settings.sessions_max, live_session=live_session
-    )
+        ports, _session_settings(settings), sessions_max=settings.sessions_max,
+        tight=lambda: life.resources.tight, live_session=live_session,
+    )  # fmt: skip
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)
     if vendor is not None:
-        controls.watch(_override(vendor.breaker))
+        controls.watch(vendor.breaker.obey)
     life.spawn(controls.run(), "controls")
     life.spawn(broker.until_closed(), "broker")
+    life.spawn(broker.keep(logs), "streams")
     life.spawn(audio.run(), "audio log")
     life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
+    life.spawn(heal_jobs.run(), "healing")
 
     server = rpc.Server(
         settings.grpc_host, settings.grpc_port,
         rpc.Identity("transcriber", settings.service_auth_key.get_secret_value()),
     )  # fmt: skip
-    service = TranscriberService(sessions)
+    service = TranscriberService(sessions, aftercare, heal_jobs)
     server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
     await server.start()
     life.require("nats", broker.ping)
@@ -141,16 +153,6 @@ def _vendor_settings(settings: Settings) -> VendorSettings:
             ramp_s=settings.breaker_ramp_s,
         ),
     )
-
-
-def _override(breaker: Breaker) -> Callable[[str, str | None], None]:
-    """Return what obeys the control `breaker.<dependency>`: open, closed or auto."""
-
-    def seen(name: str, value: str | None) -> None:
-        if name == f"breaker.{breaker.dependency}":
-            breaker.force(Mode(value) if value in set(Mode) else Mode.AUTO)
-
-    return seen
 
 
 def _session_settings(settings: Settings) -> SessionSettings:

@@ -11,6 +11,8 @@ from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import telemetry
 from chassis.errors import AppError, Kind
+from services.transcriber.aftercare import Aftercare
+from services.transcriber.heal_jobs import HealJobs
 from services.transcriber.session import LiveSession
 from services.transcriber.sessions import Sessions, problem_event
 
@@ -68,8 +70,10 @@ class _Channel:
 class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
     """Parses what gateways say and hands it to the sessions."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, aftercare: Aftercare, heal_jobs: HealJobs) -> None:
         self._sessions = sessions
+        self._aftercare = aftercare
+        self._heal_jobs = heal_jobs
         self._lines: set[_Line] = set()
         self._retiring = False
         self._hung_up = False
@@ -115,6 +119,17 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
     ) -> relay.FinishSessionResponse:
         """Begin to close an orphan; its utterances are recognised in the background."""
         return relay.FinishSessionResponse(begun=await self._sessions.finish_orphan(request.session_id))
+
+    async def HealSession(self, request: relay.HealSessionRequest, context: Any) -> relay.HealSessionResponse:  # noqa: N802
+        """Queue a closed session."""
+        return relay.HealSessionResponse(queued=await self._heal_jobs.ask(request.session_id))
+
+    async def GiveUpDrafts(  # noqa: N802
+        self, request: relay.GiveUpDraftsRequest, context: Any
+    ) -> relay.GiveUpDraftsResponse:
+        """Let the drafts of a closed session be."""
+        given_up = await self._aftercare.give_up(request.session_id, request.reason)
+        return relay.GiveUpDraftsResponse(given_up=given_up)
 
     async def _read(self, batches: Any, line: _Line) -> None:
         async for batch in batches:

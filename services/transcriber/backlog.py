@@ -40,7 +40,11 @@ class Work:
     def recognition(self) -> Recognition | None:
         """What was recognised, once it is; None when the audio cannot be."""
         assert self.task is not None
-        return self.task.result()
+        found = self.task.result()
+        late = found.late if found is not None else None
+        if late is not None and late.done() and not late.cancelled() and late.exception() is None:
+            return late.result()  # it was not so late after all
+        return found
 
     @property
     def own_pcm(self) -> bytes:
@@ -143,7 +147,7 @@ class Backlog:
         opened, ledger = self._ledger.opened, self._ledger
         prompt = filters.next_prompt(
             [*opened.vocabulary, opened.prompt],
-            ledger.tail,
+            ledger.trusted_tail,
             silence_s=seconds(max(0, utterance.start_byte - ledger.tail_end_offset)),
             suppressed=self.last_suppressed,
         )

@@ -146,6 +146,26 @@ def trim_overlap(previous_tail: Sequence[str], transcription: Transcription, *, 
     return replace(transcription, text=_text_of(kept, transcription), words=kept)
 
 
+def trim_run_on(transcription: Transcription, following: Sequence[str], *, audio_s: float) -> Transcription:
+    """Take away from the end what the text behind a forced cut begins with: it is told there.
+
+    `following` are the first words of that text; `audio_s` is how long the audio was, which ends at the cut.
+    """
+    words = transcription.words
+    if words:
+        last = [word for word in words if word.start_s > audio_s - _DOUBLED_WITHIN_S]
+        spoken = [_plain(word.text) for word in last]
+    else:
+        spoken = [_plain(token) for token in transcription.text.split()]
+    count = _told(spoken, [_plain(word) for word in following])
+    if not count:
+        return transcription
+    tokens, kept = transcription.text.split(), words[: len(words) - count]
+    aligned = not words or len(tokens) == len(words)
+    text = " ".join(tokens[: len(tokens) - count]) if aligned else " ".join(word.text for word in kept)
+    return replace(transcription, text=text, words=kept)
+
+
 def _told(told: Sequence[str], words: Sequence[str]) -> int:
     """Return the length of the longest run that `told` ends with and `words` begin with."""
     longest = min(len(told), len(words), _NGRAM_MAX)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.filters import FilterSettings
+from services.transcriber.healing import HealingSettings
 from services.transcriber.transcript import BYTES_PER_SECOND
 
 
@@ -29,3 +30,4 @@ class SessionSettings:
     decoding_burst_s: float = 2.0
     cutting: CuttingSettings = field(default_factory=CuttingSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
+    healing: HealingSettings = field(default_factory=HealingSettings)

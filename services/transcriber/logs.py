@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import nats.errors
@@ -21,6 +22,9 @@ log = telemetry.logger(__name__)
 
 _WRONG_LAST_SEQUENCE = 10071
 _READ_BATCH = 500
+# About ten seconds of audio: what is read and not wanted is for nothing.
+_FOLLOW_BATCH = 50
+_FRUITLESS_MAX = 2
 _READ_S = 10.0
 _PUBLISH_S = 5.0
 # One message of the audio log: about four seconds, well below the broker's limit of 1 MiB.
@@ -100,6 +104,17 @@ async def _last(broker: bus.Bus, stream: str, subject: str) -> tuple[int, bytes]
 
 async def _read(broker: bus.Bus, stream: str, subject: str, first: int, last: int) -> list[tuple[int, bytes]]:
     """Return (sequence, data) of a subject's messages with `first` <= sequence <= `last`, which must exist."""
+    try:
+        async with asyncio.timeout(_READ_S), aclosing(_batches(broker, stream, subject, first, last)) as batches:
+            return [row async for batch in batches for row in batch]
+    except TimeoutError as fault:
+        raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"{subject}: {fault!r}") from fault
+
+
+async def _batches(
+    broker: bus.Bus, stream: str, subject: str, first: int, last: int, size: int = _READ_BATCH
+) -> AsyncGenerator[list[tuple[int, bytes]], None]:
+    """Yield what `_read` returns, as it comes."""
     config = ConsumerConfig(
         filter_subject=subject,
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE if first else DeliverPolicy.ALL,
@@ -108,19 +123,19 @@ async def _read(broker: bus.Bus, stream: str, subject: str, first: int, last: in
         inactive_threshold=30,
         mem_storage=True,
     )
-    rows: list[tuple[int, bytes]] = []
     try:
-        async with asyncio.timeout(_READ_S):
-            subscription = await broker.js.pull_subscribe(subject, stream=stream, config=config)
-            try:
-                while not rows or rows[-1][0] < last:
-                    batch: list[Msg] = await subscription.fetch(_READ_BATCH, timeout=2)
-                    rows += [(message.metadata.sequence.stream, message.data) for message in batch]
-            finally:
-                await subscription.unsubscribe()
+        subscription = await broker.js.pull_subscribe(subject, stream=stream, config=config)
+        try:
+            newest = 0
+            while newest < last:
+                messages: list[Msg] = await subscription.fetch(size, timeout=2)
+                rows = [(message.metadata.sequence.stream, message.data) for message in messages]
+                newest = rows[-1][0]
+                yield [row for row in rows if row[0] <= last]
+        finally:
+            await bus.quietly(subscription.unsubscribe())
     except bus.FAULTS as fault:
         raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"{subject}: {fault!r}") from fault
-    return [row for row in rows if row[0] <= last]
 
 
 @dataclass(slots=True)
@@ -348,3 +363,28 @@ class AudioLog:
         rows = await _read(self._bus, "AUDIO", subject, min(sequence, newest[0]), newest[0])
         messages = [audio.unpack(data) for _, data in rows]
         return audio.assemble(messages, start_offset), rows[0][0]
+
+    async def follow(self, session_id: str, start_offset: int, sequence: int) -> AsyncGenerator[bytes, None]:
+        """Yield the unbroken bytes from `start_offset` piece by piece, to the end of what is in the log.
+
+        `sequence` as for `read`. Ends early where bytes are missing. The caller closes it (`contextlib.aclosing`).
+        Raises AppError(UNAVAILABLE).
+        """
+        subject = f"audio.{session_id}"
+        newest = await _last(self._bus, "AUDIO", subject)
+        if newest is None:
+            return
+        offset, ahead, fruitless = start_offset, list[tuple[int, bytes]](), 0
+        first = min(sequence, newest[0])
+        async with aclosing(_batches(self._bus, "AUDIO", subject, first, newest[0], _FOLLOW_BATCH)) as batches:
+            async for batch in batches:
+                messages = [*ahead, *(audio.unpack(data) for _, data in batch)]
+                data = audio.assemble(messages, offset)
+                offset += len(data)
+                ahead = [message for message in messages if message[0] + len(message[1]) > offset]
+                # Messages that overtook each other lie side by side; a hole that wide is one.
+                fruitless = fruitless + 1 if ahead and not data else 0
+                if fruitless > _FRUITLESS_MAX:
+                    return
+                if data:
+                    yield data

@@ -18,6 +18,20 @@ ADOPTIONS = Counter("session_adoptions_total", "Sessions taken over from the log
 SESSION_FAILURES = Counter("session_failures_total", "Sessions that ended by a failure of ours; clients resume.")
 FENCED = Counter("transcript_appends_fenced_total", "Appends refused because another transcriber owns the session.")
 SEGMENTS = Counter("transcript_segments_total", "Segments committed to the log.", ["engine", "quality"])
+HEALED = Counter(
+    "transcript_segments_healed_total", "Drafts replaced by what a better engine heard, by the state of their session.",
+    ["session"],
+)  # fmt: skip
+HEAL_LAG = Histogram(
+    "transcript_heal_lag_seconds", "From a draft to its revision.",
+    buckets=(5, 15, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 86_400),
+)  # fmt: skip
+DRAFTS_WAITING = Gauge("transcript_drafts_waiting", "Drafts of the sessions in memory that will be heard again.")
+DRAFTS_GIVEN_UP = Counter(
+    "transcript_drafts_given_up_total",
+    "Drafts that stay drafts: too old, no space for their audio, audio gone, refused, or there is no better engine.",
+    ["reason"],
+)
 SUPPRESSED = Counter("transcript_suppressed_total", "Utterances whose text was judged to be no speech.", ["reason"])
 SEGMENT_LATENCY = Histogram(
     "segment_latency_seconds",
@@ -41,6 +55,10 @@ DEGRADED = Gauge("captions_degraded", "1 while live captions are drafts because 
 PARTIALS = Counter("partials_total", "Partial texts sent.")
 CAPTIONS_DROPPED = Counter("captions_dropped_total", "Partial texts and states that viewers did not get.")
 
+for _session in ("live", "closed"):
+    HEALED.labels(_session)
+for _reason in ("age", "space", "no_audio", "refused", "no_engine"):
+    DRAFTS_GIVEN_UP.labels(_reason)
 for _stage in ("received", "durable", "heard", "transcribed", "silence", "gap"):
     AUDIO_BYTES.labels(_stage)
 for _lane in ("live", "heal", "upload"):

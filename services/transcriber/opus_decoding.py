@@ -30,14 +30,20 @@ _MISSING_BYTES_MAX = 24 * 3600 * BYTES_PER_SECOND
 
 def decoder_of(ledger: Ledger) -> Decoder:
     """Return the decoder that goes on where a session's log ends."""
+    return decoder_from(ledger.opened.encoding, ledger.entry_point, ledger.accounted_offset)
+
+
+def decoder_from(encoding: pb.Encoding.ValueType, entry_point: pb.EntryPoint | None, pcm_offset: int) -> Decoder:
+    """Return the decoder that is fed from an entry point on (None: from the beginning) and gives audio from
+    `pcm_offset` on; PCM is fed from there on too."""
     demuxers: dict[pb.Encoding.ValueType, Callable[[int, int | None], Demuxer]] = {
         pb.ENCODING_WEBM_OPUS: WebmDemuxer,
         pb.ENCODING_OGG_OPUS: OggDemuxer,
     }
-    demuxer = demuxers.get(ledger.opened.encoding)
+    demuxer = demuxers.get(encoding)
     if demuxer is None:
-        return PcmDecoder(ledger.accounted_offset)
-    return OpusDecoder(demuxer, ledger.entry_point or pb.EntryPoint(), ledger.accounted_offset)
+        return PcmDecoder(pcm_offset)
+    return OpusDecoder(demuxer, entry_point or pb.EntryPoint(), pcm_offset)
 
 
 class OpusDecoder:

@@ -87,6 +87,11 @@ class Recogniser:
         return self._vendor is not None
 
     @property
+    def available(self) -> bool:
+        """Whether the speech API may be called now."""
+        return self._vendor is not None and self._vendor.breaker.admits
+
+    @property
     def degraded(self) -> str:
         """Why live captions are drafts now; empty if they are not, or if nothing better is to be had."""
         if self._vendor is None:

@@ -1,4 +1,4 @@
-"""What becomes of an utterance that was recognised: an entry of the transcript log. Pure."""
+"""What becomes of an utterance that was recognised, or heard again: an entry of the transcript log. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import numpy as np
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from services.transcriber.cutting import Utterance
-from services.transcriber.filters import FilterSettings, judge, trim_overlap
+from services.transcriber.drafts import Draft
+from services.transcriber.filters import FilterSettings, judge, trim_overlap, trim_run_on
 from services.transcriber.recognition import Recognition
 from services.transcriber.transcript import Ledger, seconds
+from services.transcriber.transcription import Transcription
+
+_NOBODY = "none"
 
 
 def entry_kind(
@@ -22,26 +26,18 @@ def entry_kind(
     pcm: bytes,
     resumption: dict[str, Any],
     settings: FilterSettings,
+    heals: bool = False,
 ) -> dict[str, pb.Segment | pb.Suppressed | pb.Gap]:
     """Return the entry's kind by name: a segment, text that was judged to be no speech, or a gap if there is no text.
 
-    `pcm` is the utterance's own audio, `resumption` what the entry says of where to go on after it.
+    `pcm` is the utterance's own audio, `resumption` what the entry says of where to go on after it. `heals` says that a
+    better engine will hear drafts again: then nothing that only the lesser one has heard is the last word, and what it
+    could not hear is a draft without text.
     """
     start_s, end_s = seconds(utterance.start_byte), seconds(utterance.end_byte)
     start_offset, end_offset = utterance.start_byte, utterance.end_byte
-    if recognition is None:
+    if recognition is None and not heals:
         return {"gap": gap_entry(start_offset, end_offset, pb.GAP_REASON_UNDECODABLE, resumption["entry_point"])}
-    heard = recognition.transcription
-    context_s = seconds(utterance.start_byte - utterance.context_start_byte)
-    if context_s:
-        heard = trim_overlap(ledger.tail.split(), heard, context_s=context_s)
-    verdict = judge(heard, rms=rms(pcm), settings=settings)
-    if verdict.reason is not None:
-        suppressed = pb.Suppressed(text=heard.text, reason=verdict.reason, engine=recognition.engine, **resumption)
-        suppressed.start_s, suppressed.end_s = start_s, end_s
-        suppressed.start_offset, suppressed.end_offset = start_offset, end_offset
-        return {"suppressed": suppressed}
-    sent_from_s = seconds(utterance.context_start_byte)
     segment = pb.Segment(
         segment_id=segment_id,
         index=ledger.next_index,
@@ -49,19 +45,68 @@ def entry_kind(
         speaker=ledger.opened.speaker,
         start_s=start_s,
         end_s=end_s,
-        text=heard.text,
-        confidence=heard.confidence,
-        engine=recognition.engine,
-        quality=pb.QUALITY_DRAFT if recognition.quality == "draft" else pb.QUALITY_FINAL,
+        engine=_NOBODY if recognition is None else recognition.engine,
+        quality=pb.QUALITY_DRAFT if recognition is None or recognition.quality == "draft" else pb.QUALITY_FINAL,
         start_offset=start_offset,
         end_offset=end_offset,
+        context_offset=utterance.context_start_byte,
         **resumption,
     )
+    if recognition is None:
+        segment.suppressed.engine = _NOBODY
+        return {"segment": segment}
+    heard = recognition.transcription
+    context_s = seconds(utterance.start_byte - utterance.context_start_byte)
+    if context_s:
+        heard = trim_overlap(ledger.tail.split(), heard, context_s=context_s)
+    verdict = judge(heard, rms=rms(pcm), settings=settings)
+    if verdict.reason is not None:
+        suppressed = pb.Suppressed(text=heard.text, reason=verdict.reason, engine=recognition.engine)
+        if heals and segment.quality == pb.QUALITY_DRAFT:
+            segment.suppressed.CopyFrom(suppressed)
+            return {"segment": segment}
+        suppressed.MergeFrom(pb.Suppressed(start_s=start_s, end_s=end_s, **resumption))
+        suppressed.start_offset, suppressed.end_offset = start_offset, end_offset
+        return {"suppressed": suppressed}
+    _write(segment, heard, heard_from_s=seconds(utterance.context_start_byte))
+    return {"segment": segment}
+
+
+def revision(draft: Draft, recognition: Recognition, *, pcm: bytes, settings: FilterSettings) -> pb.Segment:
+    """Return the segment that replaces a draft; without text if what was heard is no speech.
+
+    `pcm` is the audio that was heard, with what comes before the draft's own.
+    """
+    segment = pb.Segment()
+    segment.CopyFrom(draft.segment)
+    for place in ("audio_sequence", "entry_point"):
+        segment.ClearField(place)
+    segment.revision = draft.segment.revision + 1
+    segment.engine = recognition.engine
+    segment.quality = pb.QUALITY_FINAL
+    segment.ClearField("confidence")
+    heard = recognition.transcription
+    context_bytes = len(pcm) - (segment.end_offset - segment.start_offset)
+    if context_bytes:
+        heard = trim_overlap(draft.before.split(), heard, context_s=seconds(context_bytes))
+    if draft.after:
+        heard = trim_run_on(heard, draft.after, audio_s=seconds(len(pcm)))
+    verdict = judge(heard, rms=rms(pcm[context_bytes:]), settings=settings)
+    if verdict.reason is not None:
+        segment.suppressed.CopyFrom(pb.Suppressed(text=heard.text, reason=verdict.reason, engine=recognition.engine))
+    else:
+        _write(segment, heard, heard_from_s=seconds(segment.start_offset - context_bytes))
+    return segment
+
+
+def _write(segment: pb.Segment, heard: Transcription, *, heard_from_s: float) -> None:
+    segment.text = heard.text
+    if heard.confidence is not None:
+        segment.confidence = heard.confidence
     for word in heard.words:
-        told = segment.words.add(text=word.text, start_s=sent_from_s + word.start_s, end_s=sent_from_s + word.end_s)
+        told = segment.words.add(text=word.text, start_s=heard_from_s + word.start_s, end_s=heard_from_s + word.end_s)
         if word.probability is not None:
             told.probability = word.probability
-    return {"segment": segment}
 
 
 def gap_entry(

@@ -20,10 +20,11 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import ids, telemetry
-from chassis.errors import Kind
+from chassis.errors import AppError, Kind
 from services.transcriber import metrics
 from services.transcriber.backlog import Backlog, Hole, Work
 from services.transcriber.captions import Captions
+from services.transcriber.healing import Healing
 from services.transcriber.hearing import Hearing
 from services.transcriber.intake import Intake
 from services.transcriber.journal import Journal
@@ -55,6 +56,7 @@ class Ports:
     captions: Captions
     replica: str
     clock: Callable[[], float]
+    ask_to_heal: Callable[[str], Awaitable[object]]
 
 
 class LiveSession:
@@ -89,6 +91,10 @@ class LiveSession:
         self._partials = Partials(
             ledger, self._hearing, self._backlog, line, ports.recogniser, ports.captions, settings, clock=ports.clock
         )
+        self._healing = Healing(
+            ledger, ports.recogniser, ports.audio, settings.healing, settings.filters,
+            clock=ports.clock, news=self._wake,
+        )  # fmt: skip
         self._attaches: deque[Attach] = deque()
         self._finish_reason: pb.CloseReason.ValueType | None = None
         self._paused = False
@@ -201,6 +207,8 @@ class LiveSession:
         if self.attached and now - self._journal.appended_at > self._settings.sign_of_life_s:
             self._wake.set()
         self._line.served(self._ports.recogniser.degraded)
+        if self._finish_reason is None and self._healing.due():
+            self._wake.set()
         if self._tasks is not None and self.attached:
             self._partials.tick(now, self._tasks)
 
@@ -222,6 +230,7 @@ class LiveSession:
                             await self._wake.wait()
                             self._wake.clear()
                     self._backlog.cancel()
+                    self._healing.cancel()
                     self._partials.cancel()
                     if decoding is not None:
                         decoding.cancel()
@@ -244,11 +253,12 @@ class LiveSession:
                 self._end()
         self._backlog.recognise(tasks)
         while not self.over and (work := self._backlog.head) is not None and self._committable(work):
-            await self._commit(work)
+            await self._commit(work, tasks)
             self._backlog.pop()
             self._progress.set()
             self._backlog.recognise(tasks)
         self._backlog.relax()
+        await self._heal(tasks)
         if not self._backlog:
             if self._finish_reason is None:
                 await self._checkpoint()
@@ -260,37 +270,51 @@ class LiveSession:
             return work.missing.durable_with <= self._intake.durable_offset
         return work.recognised and work.utterance.end_byte <= self._intake.heard_durably
 
-    async def _commit(self, work: Work | Hole) -> None:
+    async def _commit(self, work: Work | Hole, tasks: asyncio.TaskGroup) -> None:
         if isinstance(work, Hole):
             entry_point = self._hearing.decoder.entry_point(work.end_byte)
             await self._journal.append(gap=gap_entry(work.start_byte, work.end_byte, work.missing.reason, entry_point))
             self._intake.bridge(work.missing.source_end)
             return
+        recognition = work.recognition
         kind = entry_kind(
             self.ledger,
             work.utterance,
             work.segment_id,
-            work.recognition,
+            recognition,
             pcm=work.own_pcm,
             resumption=self._intake.resumption(work.utterance.end_byte),
             settings=self._settings.filters,
+            heals=self._ports.recogniser.heals,
         )
         entry = await self._journal.append(**kind)
-        self._backlog.last_suppressed = entry.WhichOneof("kind") == "suppressed"
-        if work.recognition is not None:
-            self._observe(work, work.recognition, entry)
+        self._backlog.last_suppressed = not entry.segment.text
+        if recognition is not None:
+            self._observe(work, recognition, entry)
+            if recognition.late is not None and entry.segment.index in self.ledger.drafts:
+                self._healing.expect(entry.segment.index, work.pcm, recognition.late, tasks)
 
     def _observe(self, work: Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
         now = self._ports.clock()
         metrics.AUDIO_BYTES.labels("transcribed").inc(work.utterance.end_byte - work.utterance.start_byte)
-        if entry.WhichOneof("kind") == "suppressed":
-            metrics.SUPPRESSED.labels(entry.suppressed.reason).inc()
+        if not entry.segment.text:
+            suppressed = entry.suppressed if entry.HasField("suppressed") else entry.segment.suppressed
+            metrics.SUPPRESSED.labels(suppressed.reason).inc()
             return
         metrics.SEGMENTS.labels(recognition.engine, recognition.quality).inc()
         endpoint_s = seconds(work.position_byte - work.utterance.end_byte)
         metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s)
         waited_s = work.started_at - work.cut_at
         metrics.SEGMENT_OVERHEAD.observe(max(0.0, now - work.cut_at - recognition.engine_s - waited_s))
+
+    async def _heal(self, tasks: asyncio.TaskGroup) -> None:
+        """Have drafts heard again; what is left of them when the session is closed becomes a job."""
+        if self._finish_reason is None:
+            self._healing.listens(tasks)
+        if not self.over and self.ledger.closed is None and (segment := self._healing.revised()) is not None:
+            await self._journal.append(segment=segment)
+            metrics.HEALED.labels("live").inc()
+            self._wake.set()  # there may be more, but what is said now comes first
 
     async def _checkpoint(self) -> None:
         """Account for long silence, so that a restart does not replay it; show that the session has an owner."""
@@ -309,7 +333,10 @@ class LiveSession:
             return
         if self.ledger.closed is None:
             heard = self._hearing.cutter.position_byte
-            await self._journal.append(closed=self.ledger.accounts(reason, self._intake.held_offset, heard))
+            heals = self._ports.recogniser.heals
+            accounts = self.ledger.accounts(reason, self._intake.held_offset, heard, heals=heals)
+            await self._journal.append(closed=accounts)
+            await self._leave_drafts()
         try:
             async with asyncio.timeout(self._settings.stored_wait_s):
                 await self._intake.until_stored(self.ledger.event)
@@ -317,6 +344,15 @@ class LiveSession:
             log.info("finished before it was stored")
         self._reception.say_finished()
         self._end()
+
+    async def _leave_drafts(self) -> None:
+        """Have the drafts that are left healed by whoever has time: nobody owns a closed session."""
+        if not self.ledger.drafts:
+            return
+        try:
+            await self._ports.ask_to_heal(self.id)
+        except AppError as fault:
+            log.warning("healing not asked for; the janitor will", fault=str(fault))
 
     # -- what others are told -------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from verbatim.meetings.v1 import events_pb2
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
@@ -34,12 +35,14 @@ class Sessions:
         settings: SessionSettings,
         *,
         sessions_max: int,
+        tight: Callable[[], bool] = lambda: False,
         live_session: type[LiveSession] = LiveSession,
     ) -> None:
         self._ports = ports
         self._live_session = live_session
         self._settings = settings
         self._sessions_max = sessions_max
+        self._tight = tight
         self._sessions: dict[str, LiveSession] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._adopting: dict[str, asyncio.Lock] = {}
@@ -52,7 +55,7 @@ class Sessions:
 
     async def open(self, session_id: str, opened: pb.Opened, channel: Channel) -> LiveSession:
         """Begin a session. Raises AppError: overloaded, draining, broker away, or the id is taken."""
-        self._admit()
+        self._admit_new()
         session = self._live_session(Ledger(session_id), 0, self._ports, self._settings)
         try:
             await session.open(opened, channel)
@@ -111,6 +114,12 @@ class Sessions:
             raise AppError(Kind.UNAVAILABLE, "The service is restarting.", retry_after_s=0.0)
         if len(self._sessions) >= self._sessions_max:
             raise AppError(Kind.UNAVAILABLE, "Too many sessions at the moment.", retry_after_s=5.0)
+
+    def _admit_new(self) -> None:
+        """Refuse what is not yet accepted. Sessions that come back are taken also when memory is short."""
+        self._admit()
+        if self._tight():
+            raise AppError(Kind.UNAVAILABLE, "Too busy for another session at the moment.", retry_after_s=10.0)
 
     async def _from_logs(self, session_id: str, client: relay.Resume | None = None) -> LiveSession:
         """Rebuild a session: fold its transcript log, replay its audio from the checkpoint.
@@ -177,14 +186,16 @@ class Sessions:
         while True:
             await asyncio.sleep(_TICK_S)
             now = self._ports.clock()
-            attached = buffered = 0
+            attached = buffered = drafts = 0
             for session in list(self._sessions.values()):
                 session.tick(now)
                 attached += session.attached
                 buffered += session.buffered_bytes
+                drafts += len(session.ledger.drafts)
             metrics.SESSIONS.labels("yes").set(attached)
             metrics.SESSIONS.labels("no").set(len(self._sessions) - attached)
             metrics.SESSION_BUFFER.set(buffered)
+            metrics.DRAFTS_WAITING.set(drafts if self._ports.recogniser.heals else 0)
 
     def note_stored(self, payload: bytes) -> None:
         """Handle `stored.<session>`: the database has caught up to an offset."""

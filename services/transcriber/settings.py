@@ -61,3 +61,6 @@ class Settings(ServiceSettings):
     end_silence_ms: int = Field(500, ge=150, le=5000, description="Silence that ends an utterance.")
     soft_cap_ms: int = Field(12_000, ge=4000, le=28_000, description="Length from which an utterance is cut at a dip.")
     hard_cap_ms: int = Field(28_000, ge=5000, le=60_000, description="Length at which an utterance is cut anyway.")
+    heal_sessions: int = Field(
+        2, ge=1, le=64, description="Closed sessions whose drafts one replica hears again at one time."
+    )

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
+from services.transcriber.drafts import Drafts, Place, joined
+
 BYTES_PER_SECOND = 32_000
 """16 kHz, one channel, two bytes a sample."""
 
 _RECENT = 256
-_TAIL_CHARS = 400
 
 VISIBLE = frozenset({"opened", "resumed", "segment", "gap", "closed"})
 """Kinds of entry that a client sees as an event."""
@@ -50,12 +51,15 @@ class Ledger:
     transcribed_bytes: int = 0
     silence_bytes: int = 0
     gap_bytes: int = 0
-    drafts: set[int] = field(default_factory=set)
+    drafts: Drafts = field(default_factory=Drafts)
+    drafts_given_up: int = 0
     revisions: dict[int, int] = field(default_factory=dict)
     resume_hashes: tuple[bytes, ...] = ()
     closed: pb.Closed | None = None
     tail: str = ""
     tail_end_offset: int = 0
+    tail_before: str = ""
+    """The tail as it was before the newest segment."""
     recent: deque[pb.TranscriptEntry] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     def draft(self, writer: str, **kind: object) -> pb.TranscriptEntry:
@@ -69,7 +73,14 @@ class Ledger:
             **kind,  # type: ignore[arg-type]  # the oneof's member, by its name
         )
         entry.recorded_at.GetCurrentTime()
+        if self.closed is not None:
+            entry.after_close.drafts_left = len(self.drafts) - self._settled_by(entry)
         return entry
+
+    def _settled_by(self, entry: pb.TranscriptEntry) -> int:
+        if entry.HasField("given_up"):
+            return sum(index in self.drafts for index in set(entry.given_up.indexes))
+        return int(entry.segment.quality == pb.QUALITY_FINAL and entry.segment.index in self.drafts)
 
     def apply(self, entry: pb.TranscriptEntry) -> None:
         """Fold the next entry of the log into the state. Entries must come in order, each once."""
@@ -89,7 +100,7 @@ class Ledger:
             case "resumed":
                 self.resume_hashes = (entry.resumed.resume_token_hash, entry.resumed.presented_token_hash)
             case "segment":
-                self._apply_segment(entry.segment)
+                self._apply_segment(entry.segment, entry.recorded_at.ToMilliseconds() / 1000)
             case "gap":
                 self._account(entry.gap.start_offset, entry.gap.end_offset)
                 self.gap_bytes += entry.gap.end_offset - entry.gap.start_offset
@@ -102,6 +113,12 @@ class Ledger:
                 self.audio_sequence = max(self.audio_sequence, entry.checkpoint.audio_sequence)
             case "closed":
                 self.closed = entry.closed
+            case "given_up":
+                waiting = len(self.drafts)
+                self.drafts.give_up(entry.given_up.indexes)
+                self.drafts_given_up += waiting - len(self.drafts)
+        if kind in _ENTERED:
+            self.drafts.move_to(Place(self.accounted_offset, self.audio_sequence, self.entry_point))
 
     def _enter_at(self, entry_point: pb.EntryPoint) -> None:
         if self.entry_point is None or entry_point.encoded_offset > self.entry_point.encoded_offset:
@@ -114,21 +131,32 @@ class Ledger:
             return self.entry_point.encoded_offset
         return 0 if self.opened.encoding in _ENCODED else self.accounted_offset
 
-    def _apply_segment(self, segment: pb.Segment) -> None:
-        if segment.quality == pb.QUALITY_DRAFT:
-            self.drafts.add(segment.index)
-        else:
-            self.drafts.discard(segment.index)
+    @property
+    def trusted_tail(self) -> str:
+        """The end of the text; nothing if that is a draft, which would lead a better engine astray."""
+        return "" if self.next_index - 1 in self.drafts else self.tail
+
+    def _apply_segment(self, segment: pb.Segment, told_at: float) -> None:
         if segment.index in self.revisions:
-            self.revisions[segment.index] = max(self.revisions[segment.index], segment.revision)
+            self._revise(segment)
             return
         self.revisions[segment.index] = segment.revision
         self.next_index = segment.index + 1
+        self.drafts.tell(segment, told_at=told_at, before=self.tail, before_offset=self.tail_end_offset)
         self._account(segment.start_offset, segment.end_offset)
         self.transcribed_bytes += segment.end_offset - segment.start_offset
         self.audio_sequence = max(self.audio_sequence, segment.audio_sequence)
-        self.tail = f"{self.tail} {segment.text}"[-_TAIL_CHARS:].lstrip()
+        self.tail_before, self.tail = self.tail, joined(self.tail, segment.text)
         self.tail_end_offset = segment.end_offset
+
+    def _revise(self, segment: pb.Segment) -> None:
+        if segment.revision <= self.revisions[segment.index]:
+            return
+        self.revisions[segment.index] = segment.revision
+        before = self.drafts[segment.index].before if segment.index in self.drafts else self.tail_before
+        self.drafts.revise(segment)
+        if segment.index == self.next_index - 1:
+            self.tail_before, self.tail = before, joined(before, segment.text)
 
     def _account(self, start: int, end: int) -> None:
         """Move the checkpoint to `end`; what lies between it and `start` was silence."""
@@ -137,10 +165,13 @@ class Ledger:
         self.silence_bytes += start - self.accounted_offset
         self.accounted_offset = end
 
-    def accounts(self, reason: pb.CloseReason.ValueType, received_bytes: int, heard_offset: int) -> pb.Closed:
+    def accounts(
+        self, reason: pb.CloseReason.ValueType, received_bytes: int, heard_offset: int, *, heals: bool = False
+    ) -> pb.Closed:
         """Return the accounts at the end: heard = transcribed + silence + gaps, or coverage tells the difference.
 
-        `received_bytes` counts the client's stream, `heard_offset` is the end of the PCM in it.
+        `received_bytes` counts the client's stream, `heard_offset` is the end of the PCM in it; `heals` says that
+        there is an engine to hear the drafts again.
         """
         silence = self.silence_bytes + max(0, heard_offset - self.accounted_offset)
         covered = self.transcribed_bytes + silence
@@ -154,6 +185,7 @@ class Ledger:
             segments=len(self.revisions),
             draft_segments=len(self.drafts),
             coverage=covered / heard_offset if heard_offset else 1.0,
+            heals=heals and bool(self.drafts),
         )
 
     def since(self, event: int) -> list[pb.TranscriptEntry] | None:

@@ -1,53 +1,148 @@
 """Play the rows of the fault matrix against whole processes and write what came of it.
 
-python -m tests.chaos [--seed 1] [--rows 8,24a] [--out docs/faults.md]
+python -m tests.chaos [--seed 1] [--rows 8,24a] [--out docs/faults.md] [--without-controls]
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
-from tests.chaos.faults import ROWS, Row
+from tests.chaos.controls import WHOLE, Control
 from tests.chaos.platform import Platform
-from tests.chaos.scene import Result, play
-from tests.chaos.table import Outcome, page, summary
+from tests.chaos.record import Entry, Figures, Record, broken, entry_of, figures
+from tests.chaos.rest import Baseline, Logs, holdings
+from tests.chaos.rows import ROWS, Row
+from tests.chaos.scene import Scene, Stage, play
+from tests.chaos.table import page, summary
+
+# A control is known to go wrong: what it waits for in vain need not be waited for long.
+CONTROL_PATIENCE = 0.3
+WARM_UP_S = 6.0
 
 
-async def run(rows: list[Row], seed: int, folder: Path, nats_server: str | None) -> list[Outcome]:
-    """Play the rows on one platform, then each negative control on a platform that lacks its defence."""
-    results: dict[str, Result] = {}
-    controls: dict[str, Result] = {}
-    async with Platform(folder / "whole", nats_server=nats_server) as platform:
-        for row in rows:
-            results[row.key] = await _play(platform, row, seed)
-            print(summary(row, results[row.key]), flush=True)
-    for defence in sorted({row.without for row in rows if row.without}):
+@dataclass(frozen=True)
+class Run:
+    """One run of some rows."""
+
+    rows: Sequence[Row]
+    seed: int
+    folder: Path
+    out: Path | None
+    nats_server: str | None
+    with_controls: bool
+
+    async def __call__(self) -> list[Entry]:
+        """Play each row, then its control, and write after each. Rows share a platform; a control has its own."""
+        record = Record(self.out.with_suffix(".json") if self.out else None)
+        shared = await self._play_shared([row for row in self.rows if not row.own_platform], record)
+        played = []
+        for row in self.rows:
+            entry = await self._finish(row, shared.get(row.key))
+            played.append(entry)
+            self._put(record, entry)
+        return played
+
+    async def _play_shared(self, rows: Sequence[Row], record: Record) -> dict[str, Figures]:
+        found: dict[str, Figures] = {}
+        pending = list(rows)
+        while pending:
+            async with self._stage(f"shared-{len(pending)}", pending[0]) as stage:
+                whole = True
+                while pending and whole:
+                    row = pending.pop(0)
+                    found[row.key], whole = await self._play(stage, row)
+                    self._put(record, entry_of(row, self.seed, figures=found[row.key]))
+        return found
+
+    async def _finish(self, row: Row, figures: Figures | None) -> Entry:
+        """Play what is left of a row: itself, if it has a platform of its own, and its control."""
+        if reason := row.impossible():
+            print(f"{row.key:>4} {row.fault}: not played: {reason}", flush=True)
+            return entry_of(row, self.seed, skipped=reason)
+        if figures is None:
+            figures = await self._play_alone(row)
+        if row.control is None or not self.with_controls:
+            return entry_of(row, self.seed, figures=figures)
         # A session that one row has broken must not trouble the next one: each control has a platform of its own.
-        for row in (row for row in rows if row.without == defence):
-            async with Platform(folder / f"without-{row.key}", without=defence, nats_server=nats_server) as platform:
-                controls[row.key] = await _play(platform, row, seed)
-                print(f"without {defence}: {summary(row, controls[row.key])}", flush=True)
-    return [Outcome(row, results[row.key], controls.get(row.key)) for row in rows]
+        control = await self._play_alone(row, row.control)
+        return entry_of(row, self.seed, figures=figures, lacks=row.control.lacks, control=control)
+
+    async def _play_alone(self, row: Row, control: Control | None = None) -> Figures:
+        try:
+            async with self._stage(f"{'without' if control else 'row'}-{row.key}", row, control) as stage:
+                return (await self._play(stage, row, control))[0]
+        except Exception as fault:  # noqa: BLE001 - a platform that does not start, or not stop, is a result too
+            return broken(fault)
+
+    @asynccontextmanager
+    async def _stage(self, name: str, row: Row, control: Control | None = None) -> AsyncIterator[Stage]:
+        async with Platform(
+            self.folder / name,
+            control=control or WHOLE,
+            nats_server=self.nats_server,
+            broker_disk=row.broker_disk,
+            env=row.env,
+        ) as platform:
+            stage = Stage(platform, Logs(platform.plan.log_folder))
+            if control is None:
+                await play(stage, warm_up, sessions=10, speed=6.0, seed=self.seed)
+                stage.baseline = Baseline.from_holdings(await holdings(platform))
+            yield stage
+
+    async def _play(self, stage: Stage, row: Row, control: Control | None = None) -> tuple[Figures, bool]:
+        """Play a row; give its figures, and whether the platform can be used again."""
+        script = (row.control_script or row.script) if control else row.script
+        failures: list[str] = []
+        try:
+            async with asyncio.timeout(row.limit_s):
+                result = await play(
+                    stage,
+                    script,
+                    sessions=row.sessions,
+                    speed=row.speed,
+                    seed=self.seed,
+                    workload_type=(control and control.workload) or row.workload,
+                    session_s=row.session_s,
+                    rest_hz=row.rest_hz,
+                    patience=CONTROL_PATIENCE if control else 1.0,
+                    healed=row.heals,
+                )
+        except Exception as fault:  # noqa: BLE001 - whatever ends a row is its result: the others are still played
+            found, whole = broken(fault), False
+        else:
+            found, whole, failures = figures(row, result), True, result.failures
+        fault_played = f"without {control.lacks}" if control else row.fault
+        print(summary(row.key, fault_played, found, failures), flush=True)
+        return found, whole
+
+    def _put(self, record: Record, entry: Entry) -> None:
+        record.put(entry)
+        if self.out is not None:
+            self.out.write_text(page(list(record)))
 
 
-async def _play(platform: Platform, row: Row, seed: int) -> Result:
-    return await play(
-        platform, row.script, sessions=row.sessions, speed=row.speed, seed=seed, workload_type=row.workload
-    )
+async def warm_up(scene: Scene) -> None:
+    """Let the platform come to what it holds after work, before it is looked at."""
+    await scene.wait(WARM_UP_S)
 
 
 def main() -> int:
-    """Return 0 if nothing was lost and every control was noticed."""
+    """Return 0 if nothing was lost, every promise was kept and every control was noticed."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", default="", help="keys or numbers, comma-separated; default: all")
-    parser.add_argument("--out", type=Path, help="where the page is written")
+    parser.add_argument("--out", type=Path, help="the page that is written; its figures are kept beside it as JSON")
+    parser.add_argument("--without-controls", action="store_true", help="play the rows only")
     chosen = parser.parse_args()
     wanted = {key.strip() for key in chosen.rows.split(",") if key.strip()}
     rows = [row for row in ROWS if not wanted or row.key in wanted or row.key.rstrip("abcd") in wanted]
@@ -55,12 +150,17 @@ def main() -> int:
         parser.error(f"there are the rows {', '.join(row.key for row in ROWS)}")
     with tempfile.TemporaryDirectory(prefix="verbatim-chaos-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)  # PostgreSQL runs as another user when we are root
-        outcomes = uvloop.run(run(rows, chosen.seed, Path(name), os.environ.get("VERBATIM_NATS_SERVER") or None))
-    text = page(outcomes, chosen.seed, chosen.rows)
-    print(text)
-    if chosen.out:
-        chosen.out.write_text(text)
-    return 0 if all(outcome.good for outcome in outcomes) else 1
+        run = Run(
+            rows,
+            chosen.seed,
+            Path(name),
+            chosen.out,
+            os.environ.get("VERBATIM_NATS_SERVER") or None,
+            with_controls=not chosen.without_controls,
+        )
+        entries = uvloop.run(run())
+    print(page(entries))
+    return 0 if all(entry.good for entry in entries) else 1
 
 
 if __name__ == "__main__":

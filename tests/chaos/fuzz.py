@@ -11,7 +11,7 @@ from verbatim_client import VerbatimClient
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.chaos.numbered import CHUNK_BYTES, CHUNKS_PER_SECOND, speech
-from tests.chaos.workload import FINISH_WITHIN_S, Ledger, Workload, note
+from tests.chaos.workload import TITLE, Ledger, Workload, note
 
 # The platform ends a connection at the hundredth fault.
 HOLES_MAX = 60
@@ -24,14 +24,15 @@ class FuzzedWorkload(Workload):
     async def _talk(self, ledger: Ledger, client: VerbatimClient) -> None:
         async with connect(client.ws_url, max_size=None, compression=None) as socket:
             start: dict[str, Any] = {"type": "start", "token": client.access_token, "interim": False}
-            await socket.send(json.dumps(start | {"title": f"Session {ledger.number}"}))
+            await socket.send(json.dumps(start | {"title": f"{TITLE} {ledger.number}"}))
             started = json.loads(await socket.recv())
+            note(ledger, started)
             ledger.session_id, ledger.meeting_id = started["session_id"], started["meeting_id"]
             reading = asyncio.create_task(_read(socket, ledger))
             try:
                 stream = await self._send(socket, ledger)
                 await socket.send(json.dumps({"type": "finish", "offset": len(stream)}))
-                async with asyncio.timeout(FINISH_WITHIN_S):
+                async with asyncio.timeout(self._finish_within_s):
                     await reading
             except Exception as fault:  # noqa: BLE001 - whatever ends the session is the finding
                 ledger.failure = f"{type(fault).__name__}: {fault}"

@@ -37,8 +37,11 @@ class Verdict:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def judge(ledger: Ledger, stored: Sequence[Segment]) -> Verdict:
+def judge(ledger: Ledger, stored: Sequence[Segment], *, healed: bool = False) -> Verdict:
     """Return the worse of both views of a session: the events that its client saw, and what the database holds.
+
+    Where drafts were given time to heal (`healed`), only those that the database still holds count as drafted: the
+    client may have left before.
 
     `stored` are the segments of its meeting, in the database's order. A segment event that repeats an index with the
     same revision is a duplicate, also when its text is the same.
@@ -51,6 +54,8 @@ def judge(ledger: Ledger, stored: Sequence[Segment]) -> Verdict:
         **{one.name: max(getattr(told, one.name), getattr(kept, one.name)) for one in fields(Verdict)},
     )
     worse.failed = int(ledger.finished is None)
+    if healed:
+        worse.drafted = kept.drafted
     return worse
 
 

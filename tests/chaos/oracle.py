@@ -10,6 +10,7 @@ import asyncio
 import io
 import sys
 import wave
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -48,6 +49,7 @@ class Oracle:
     def __init__(self, script: Script) -> None:
         self._script = script
         self._requests = 0
+        self._under_way: Counter[int] = Counter()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -55,12 +57,18 @@ class Oracle:
         body = await _body(receive)
         match scope["method"], scope["path"]:
             case "POST", "/v1/audio/transcriptions":
-                await self._transcribe(scope, body, send)
+                caller_port = scope["client"][1]
+                self._under_way[caller_port] += 1
+                try:
+                    await self._transcribe(scope, body, send)
+                finally:
+                    self._under_way[caller_port] -= 1
             case "PUT", "/script":
                 self._script = replace(self._script, **orjson.loads(body))
                 await _answer(send, 200, asdict(self._script))
             case "GET", "/healthz":
-                await _answer(send, 200, {"status": "ok", "requests": self._requests})
+                ports = list((+self._under_way).elements())
+                await _answer(send, 200, {"status": "ok", "requests": self._requests, "under_way": ports})
             case _:
                 await _answer(send, 404, _error("no such path"))
 

@@ -23,7 +23,8 @@ def segment(index: int, *chunks: int, session: int = 1, **changes: Any) -> Segme
 def ledger(*told: Segment, acked_chunks: int = 6) -> Ledger:
     spoken = [0, 1, 2, 4, 5]
     acks = [(1.0, acked_chunks * CHUNK_BYTES)]
-    return Ledger(1, "mine", "meeting", 6, spoken, acks, list(told), finished={"segments": len(told)})
+    finished = {"segments": len(told)}
+    return Ledger(1, "mine", "meeting", 6, spoken, acks, segments=list(told), finished=finished)
 
 
 WELL = (segment(0, 0, 1, 2), segment(1, 4, 5))
@@ -46,6 +47,15 @@ WELL = (segment(0, 0, 1, 2), segment(1, 4, 5))
 )
 def test_verdict(told: tuple[Segment, ...], stored: tuple[Segment, ...], found: dict[str, int]) -> None:
     assert judge(ledger(*told), stored) == Verdict(acknowledged=5, **found)
+
+
+def test_where_drafts_should_have_healed_the_database_decides() -> None:
+    draft, healed = segment(1, 4, 5, text="hum", quality="draft"), segment(1, 4, 5, revision=2)
+    left_early = ledger(WELL[0], draft)
+    assert judge(left_early, (WELL[0], healed), healed=True) == Verdict(acknowledged=5)
+    assert judge(left_early, (WELL[0], draft), healed=True).drafted == 2
+    assert judge(left_early, (WELL[0], segment(1, 4, revision=2)), healed=True).lost == 1
+    assert judge(left_early, (WELL[0], segment(1, 4, 4, 5, revision=2)), healed=True).duplicated == 1
 
 
 def test_what_was_not_acknowledged_is_not_missed() -> None:

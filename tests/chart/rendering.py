@@ -49,7 +49,7 @@ CASES: Mapping[str, Object] = {
     },
     "autoscaling": {"defaults": {"autoscaling": {"enabled": True}}},
     "keda": {"defaults": {"autoscaling": {"enabled": True}}, "keda": {"enabled": True}},
-    "monitoring": {"metrics": {"podMonitor": True, "rules": True, "dashboards": True, "labels": {"release": "kps"}}},
+    "monitoring": {"metrics": {"podMonitor": True, "rules": True, "labels": {"release": "kps"}}},
     "no-policies": {"networkPolicy": {"enabled": False}},
     "backup": {"backup": {"enabled": True, "existingClaim": "backups"}},
     "pinned": {

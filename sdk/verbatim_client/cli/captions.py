@@ -20,15 +20,13 @@ class Captions:
         self._out = out
         self._messages = messages
         self._overwrites = messages.isatty()
+        self._shown: set[tuple[Any, Any]] = set()
 
     def show(self, event: Json) -> None:
         """Show a live event, if it is one that people read."""
         match event["type"]:
-            case "segment":
-                mark = "  (draft)" if event.get("quality") == "draft" else ""
-                self._line(self._out, event, f"{_speaker(event)}{plain(event['text'])}{mark}")
-            case "revised":
-                self._line(self._out, event, f"(revised) {_speaker(event)}{plain(event['text'])}")
+            case "segment" | "revised":
+                self._segment(event)
             case "gap":
                 self._line(self._out, event, f"(missing until {clock(event['end'])}: {plain(event['reason'])})")
             case "partial":
@@ -46,6 +44,17 @@ class Captions:
                 self._line(self._messages, None, "(connection restored)")
             case "finished":
                 self._accounts(event)
+
+    def _segment(self, segment: Json) -> None:
+        """Show what is new to whoever reads: a text, a better one in its place, or that nothing was said there."""
+        key = (segment.get("session_id"), segment.get("index"))
+        text = plain(segment["text"])
+        if key in self._shown and segment["type"] == "revised":
+            self._line(self._out, segment, f"(revised) {_speaker(segment)}{text or '(nothing was said)'}")
+        elif text:
+            mark = "  (draft)" if segment.get("quality") == "draft" else ""
+            self._line(self._out, segment, f"{_speaker(segment)}{text}{mark}")
+            self._shown.add(key)
 
     def _line(self, console: TextIO, event: Json | None, text: str) -> None:
         if self._overwrites:

@@ -1,18 +1,20 @@
-"""`/api/auth`: accounts and their tokens."""
+"""`/api/auth`: accounts, by those who have or want one."""
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, EmailStr, Field, SecretStr, StringConstraints
 from verbatim.meetings.v1 import accounts_pb2 as pb
 from verbatim.meetings.v1.accounts_pb2_grpc import AccountsServiceStub
 
-from chassis.errors import Kind
-from chassis.rpc import Peer
-from services.gateway.auth import Who
+from chassis.errors import AppError, Kind
+from services.gateway.auth import Person, Who
+from services.gateway.callers import address_of
+from services.gateway.entrance import Entrance
 from services.gateway.errors import BODY, documented
 from services.gateway.resources import Sent, moment
 
@@ -20,7 +22,11 @@ Email = Annotated[EmailStr, Field(max_length=254, examples=["ada@example.com"])]
 Username = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{2,31}$"), Field(examples=["ada.lovelace"])
 ]
-RefreshToken = Annotated[SecretStr, Field(min_length=1, max_length=512)]
+OfferedPassword = Annotated[SecretStr, Field(min_length=1, max_length=128, examples=["correct horse battery staple"])]
+WantedPassword = Annotated[SecretStr, Field(min_length=8, max_length=128, examples=["correct horse battery staple"])]
+CaptchaResponse = Annotated[
+    str | None, Field(max_length=8192, description="What the CAPTCHA's widget gave, where this installation has one.")
+]
 
 
 class Registration(Sent):
@@ -28,20 +34,15 @@ class Registration(Sent):
 
     email: Email
     username: Username
-    password: SecretStr = Field(min_length=8, max_length=128, examples=["correct horse battery staple"])
+    password: WantedPassword
+    captcha: CaptchaResponse = None
 
 
-class Credentials(Sent):
-    """What a person logs in with."""
+class PasswordChange(Sent):
+    """The password so far, and the one from now on."""
 
-    email: Email
-    password: SecretStr = Field(min_length=1, max_length=128, examples=["correct horse battery staple"])
-
-
-class Refresh(Sent):
-    """A refresh token, which is used up by this call."""
-
-    refresh_token: RefreshToken
+    current_password: OfferedPassword
+    new_password: WantedPassword
 
 
 class Account(BaseModel):
@@ -64,59 +65,64 @@ class Account(BaseModel):
         )
 
 
-class Tokens(BaseModel):
-    """What a client goes on with: the access token for calls, the refresh token for the next pair."""
-
-    access_token: str
-    refresh_token: str
-    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the name of the scheme
-    expires_in: int = Field(description="Seconds that the access token lives.", examples=[900])
-
-    @classmethod
-    def of(cls, tokens: pb.Tokens) -> Tokens:
-        return cls(access_token=tokens.access_token, refresh_token=tokens.refresh_token, expires_in=tokens.expires_in_s)
-
-
-def routes(meetings: Peer, *, timeout_s: float, login_timeout_s: float) -> APIRouter:
-    """Return the routes of `/api/auth`."""
+def routes(entrance: Entrance) -> APIRouter:
+    """Return the routes of `/api/auth` that are about the account itself."""
     router = APIRouter(prefix="/api/auth", tags=["accounts"])
-    accounts = AccountsServiceStub(meetings.channel)
+    meetings, accounts = entrance.meetings, AccountsServiceStub(entrance.meetings.channel)
 
-    @router.post("/register", status_code=201, responses=documented(*BODY, Kind.CONFLICT, Kind.RATE_LIMIT_EXCEEDED))
-    async def register(body: Registration) -> Account:
-        """Make an account."""
-        request = pb.RegisterRequest(
-            email=body.email, username=body.username, password=body.password.get_secret_value()
+    @router.post(
+        "/register",
+        status_code=201,
+        responses=documented(*BODY, Kind.FORBIDDEN, Kind.CONFLICT, Kind.RATE_LIMIT_EXCEEDED),
+    )
+    async def register(body: Registration, request: Request) -> Account:
+        """Make an account. From one address, three in an hour."""
+        await entrance.captcha.check("register", body.captcha, address_of(request))
+        wanted = pb.RegisterRequest(
+            email=body.email,
+            username=body.username,
+            password=body.password.get_secret_value(),
+            caller=entrance.callers.of(request),
         )
-        answer = await meetings.call(accounts.Register, request, timeout_s=login_timeout_s)
+        answer = await meetings.call(accounts.Register, wanted, timeout_s=entrance.login_timeout_s)
         return Account.of(answer.account)
-
-    @router.post("/login", responses=documented(*BODY, Kind.UNAUTHORIZED, Kind.RATE_LIMIT_EXCEEDED))
-    async def login(body: Credentials) -> Tokens:
-        """Exchange address and password for tokens."""
-        request = pb.LoginRequest(email=body.email, password=body.password.get_secret_value())
-        answer = await meetings.call(accounts.Login, request, timeout_s=login_timeout_s)
-        return Tokens.of(answer.tokens)
-
-    @router.post("/refresh", responses=documented(*BODY, Kind.UNAUTHORIZED))
-    async def refresh(body: Refresh) -> Tokens:
-        """Exchange a refresh token for new tokens. One that was used before ends all that came from the same login."""
-        request = pb.RefreshRequest(refresh_token=body.refresh_token.get_secret_value())
-        answer = await meetings.call(accounts.Refresh, request, timeout_s=timeout_s)
-        return Tokens.of(answer.tokens)
-
-    @router.post("/logout", status_code=204, responses=documented(*BODY))
-    async def logout(body: Refresh) -> None:
-        """End a login: its refresh token is good for nothing any more."""
-        request = pb.LogoutRequest(refresh_token=body.refresh_token.get_secret_value())
-        await meetings.call(accounts.Logout, request, timeout_s=timeout_s)
 
     @router.get("/me", responses=documented(Kind.UNAUTHORIZED, Kind.NOT_FOUND))
     async def me(who: Who) -> Account:
         """Read your own account."""
-        answer = await meetings.call(
-            accounts.GetAccount, pb.GetAccountRequest(account_id=who.account_id), timeout_s=timeout_s
-        )
+        wanted = pb.GetAccountRequest(account_id=who.account_id)
+        answer = await meetings.call(accounts.GetAccount, wanted, timeout_s=entrance.timeout_s)
         return Account.of(answer.account)
+
+    @router.delete("/me", status_code=204, responses=documented(Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.CONFLICT))
+    async def delete_me(who: Person) -> None:
+        """Delete your account with your meetings and all that belongs to them.
+
+        Needs a login of the last quarter of an hour: a token that somebody left lying about must not do this.
+        """
+        if who.logged_in_at < time.time() - entrance.fresh_login_s:
+            raise AppError(Kind.FORBIDDEN, "Log in again to delete your account.")
+        wanted = pb.DeleteAccountRequest(account_id=who.account_id)
+        await meetings.call(accounts.DeleteAccount, wanted, timeout_s=entrance.timeout_s)
+        await entrance.news.look()
+
+    @router.post(
+        "/password",
+        status_code=204,
+        responses=documented(*BODY, Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.RATE_LIMIT_EXCEEDED),
+    )
+    async def change_password(who: Person, body: PasswordChange) -> None:
+        """Change your password. Every other login ends; API keys go on.
+
+        Answers 403 if the current password is wrong.
+        """
+        wanted = pb.ChangePasswordRequest(
+            account_id=who.account_id,
+            current_password=body.current_password.get_secret_value(),
+            new_password=body.new_password.get_secret_value(),
+            login_id=who.login_id,
+        )
+        await meetings.call(accounts.ChangePassword, wanted, timeout_s=entrance.login_timeout_s)
+        await entrance.news.look()
 
     return router

@@ -75,7 +75,9 @@ class Meeting(BaseModel):
     started_at: datetime | None
     ended_at: datetime | None
     segments: int
-    draft_segments: int = Field(description="Segments that wait for a better transcription.")
+    draft_segments: int = Field(description="Segments that the embedded engine wrote.")
+    healing_segments: int = Field(description="Of these, those that will be heard again by the speech API.")
+    given_up_segments: int = Field(description="Of these, those that stay as they are: their audio is gone.")
     audio_seconds: float
     gap_seconds: float
     coverage: float | None = Field(description="(transcribed + silence) / received, once a session is over.")
@@ -95,6 +97,8 @@ class Meeting(BaseModel):
             ended_at=moment(meeting.ended_at) if meeting.HasField("ended_at") else None,
             segments=meeting.segments,
             draft_segments=meeting.draft_segments,
+            healing_segments=meeting.healing_segments,
+            given_up_segments=meeting.given_up_segments,
             audio_seconds=meeting.audio_s,
             gap_seconds=meeting.gap_s,
             coverage=meeting.coverage if meeting.HasField("coverage") else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header
@@ -10,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from chassis.errors import AppError, Kind, Problem
 from services.gateway import sse
 from services.gateway.auth import Who
+from services.gateway.entrance import Entrance
 from services.gateway.errors import READ, documented
 from services.gateway.resources import Id
 from services.gateway.viewers import Viewers, ViewerStream
@@ -20,7 +22,7 @@ _EXAMPLE = (
 )
 
 
-def routes(viewers: Viewers) -> APIRouter:
+def routes(viewers: Viewers, entrance: Entrance) -> APIRouter:
     """Return the route that viewers take."""
     router = APIRouter(prefix="/api/meetings/{meeting_id}", tags=["transcripts"])
 
@@ -53,6 +55,7 @@ def routes(viewers: Viewers) -> APIRouter:
             problem = Problem("last-event-id", "Is not the id of an event of this meeting")
             raise AppError(Kind.VALIDATION_FAILED, "Some fields do not hold.", details=(problem,))
         number, end_told = position
-        return ViewerStream(viewers, who.account_id, meeting_id, number=number, end_told=end_told)
+        watched = partial(entrance.revocations.watched, who)
+        return ViewerStream(viewers, who.account_id, meeting_id, watched, number=number, end_told=end_told)
 
     return router

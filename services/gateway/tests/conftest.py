@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
+from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
+from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 
@@ -29,16 +31,26 @@ from chassis.dead_letters import DeadLetters
 from chassis.errors import AppError, Kind
 from chassis.lifecycle import HttpServer
 from chassis.limits import Limiter
-from chassis.rpc import Identity, Server, peer
+from chassis.rpc import Identity, Peer, Server, peer
 from services.gateway import errors
+from services.gateway.access_tokens import AccessTokens
 from services.gateway.addresses import Proxies
+from services.gateway.api_key_checks import ApiKeyChecks
 from services.gateway.app import public_app
-from services.gateway.auth import AccessTokens
+from services.gateway.broker import Broker
+from services.gateway.callers import Callers
+from services.gateway.captcha import Captcha, NoCaptcha
+from services.gateway.credentials import Credentials
+from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
+from services.gateway.external_tokens import NoExternalTokens
 from services.gateway.limits import RateLimits
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
+from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
-from services.gateway.tests.fakes import FakeAccounts, FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
+from services.gateway.tests.fakes import FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tickets import Tickets
 from services.gateway.viewers import ViewerLimits, Viewers
 
 VIEWER_LIMITS = ViewerLimits(poll_s=30.0, hurry_s=0.05, insights_wait_s=0.2)
@@ -83,6 +95,10 @@ class Gateway:
 
     signer: Signer
     accounts: FakeAccounts = field(default_factory=FakeAccounts)
+    api_keys: FakeApiKeys = field(default_factory=FakeApiKeys)
+    logins: FakeLogins = field(default_factory=FakeLogins)
+    broker: Broker = field(default_factory=lambda: Broker("nats://127.0.0.1:1", "test"))
+    captcha: Captcha = field(default_factory=NoCaptcha)
     meetings: FakeMeetings = field(default_factory=FakeMeetings)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
@@ -91,6 +107,7 @@ class Gateway:
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     connection: Bus | None = None
     viewers: Viewers = field(init=False)
+    entrance: Entrance = field(init=False)
     port: int = 0
     client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
     backends: list[Server] = field(default_factory=list)
@@ -104,7 +121,7 @@ class Gateway:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
-    def broker(self) -> Bus:
+    def letters(self) -> Bus:
         if self.connection is None:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.")
         return self.connection
@@ -130,6 +147,25 @@ async def _backend(stack: AsyncExitStack, service: str, *servicers: tuple[Any, o
     return server
 
 
+def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
+    revocations = Revocations()
+    credentials = Credentials(
+        AccessTokens(settings.auth_public_key), ApiKeyChecks(meetings, timeout_s=5.0), NoExternalTokens(), revocations
+    )
+    return Entrance(
+        meetings=meetings,
+        credentials=credentials,
+        tickets=Tickets(SERVICE_KEY, gateway.broker),
+        revocations=revocations,
+        news=RevocationNews(revocations, meetings, gateway.broker, every_s=10.0, timeout_s=5.0),
+        callers=Callers(secure=settings.verbatim_env == "production"),
+        captcha=gateway.captcha,
+        timeout_s=settings.call_timeout_s,
+        login_timeout_s=settings.login_timeout_s,
+        fresh_login_s=settings.fresh_login_s,
+    )
+
+
 @asynccontextmanager
 async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
@@ -139,6 +175,8 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             stack,
             "meetings",
             (add_AccountsServiceServicer_to_server, gateway.accounts),
+            (add_ApiKeysServiceServicer_to_server, gateway.api_keys),
+            (add_LoginsServiceServicer_to_server, gateway.logins),
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
         )
@@ -157,14 +195,15 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
         insights_peer = await stack.enter_async_context(peer(settings.insights_target, identity))
         entries = StoredEntries(meetings_peer, insights_peer, timeout_s=settings.call_timeout_s)
         gateway.viewers = Viewers(entries, gateway.captions, viewer_limits)
+        gateway.entrance = _entrance(settings, gateway, meetings_peer)
         app = public_app(
             settings,
-            access_tokens=AccessTokens(settings.auth_public_key),
+            entrance=gateway.entrance,
             meetings_peer=meetings_peer,
             insights_peer=insights_peer,
             live=_live,
             viewers=gateway.viewers,
-            letters=DeadLetters(gateway.broker),
+            letters=DeadLetters(gateway.letters),
             rates=RateLimits(
                 Limiter(Cache("", service="gateway", replica="test")),
                 settings.rules,

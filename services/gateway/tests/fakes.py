@@ -9,75 +9,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from verbatim.captions.v1.captions_pb2 import Caption
 from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
-from verbatim.meetings.v1 import (
-    accounts_pb2,
-    accounts_pb2_grpc,
-    meetings_pb2,
-    meetings_pb2_grpc,
-    tasks_pb2,
-    tasks_pb2_grpc,
-)
+from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc, tasks_pb2, tasks_pb2_grpc
 
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
+from services.gateway.tests.fake_accounts import NOON, missing
 
 SESSION = "01930000-0000-7000-8000-000000000001"
-NOON = Timestamp(seconds=1_795_780_800)
-
-
-def missing() -> AppError:
-    return AppError(Kind.NOT_FOUND, "There is no such thing.")
 
 
 def outdated(version: int) -> AppError:
     return AppError(Kind.PRECONDITION_FAILED, "It was changed in the meantime.", version=version)
-
-
-class FakeAccounts(accounts_pb2_grpc.AccountsServiceServicer):
-    """Knows passwords in plain text and gives out tokens that mean nothing."""
-
-    def __init__(self) -> None:
-        self.accounts: dict[str, tuple[accounts_pb2.Account, str]] = {}
-        self.refresh_tokens: set[str] = set()
-
-    async def Register(self, request: accounts_pb2.RegisterRequest, _: Any) -> accounts_pb2.RegisterResponse:
-        if request.email in self.accounts:
-            raise AppError(Kind.CONFLICT, "This address or name is taken.")
-        account = accounts_pb2.Account(
-            id=ids.new_id(), email=request.email, username=request.username, role="user", created_at=NOON
-        )
-        self.accounts[request.email] = (account, request.password)
-        return accounts_pb2.RegisterResponse(account=account)
-
-    async def Login(self, request: accounts_pb2.LoginRequest, _: Any) -> accounts_pb2.LoginResponse:
-        _, password = self.accounts.get(request.email, (None, None))
-        if password != request.password:
-            raise AppError(Kind.UNAUTHORIZED, "The address or the password is wrong.")
-        return accounts_pb2.LoginResponse(tokens=self._tokens())
-
-    async def Refresh(self, request: accounts_pb2.RefreshRequest, _: Any) -> accounts_pb2.RefreshResponse:
-        if request.refresh_token not in self.refresh_tokens:
-            raise AppError(Kind.UNAUTHORIZED, "The refresh token is good for nothing.")
-        self.refresh_tokens.remove(request.refresh_token)
-        return accounts_pb2.RefreshResponse(tokens=self._tokens())
-
-    async def Logout(self, request: accounts_pb2.LogoutRequest, _: Any) -> accounts_pb2.LogoutResponse:
-        self.refresh_tokens.discard(request.refresh_token)
-        return accounts_pb2.LogoutResponse()
-
-    async def GetAccount(self, request: accounts_pb2.GetAccountRequest, _: Any) -> accounts_pb2.GetAccountResponse:
-        for account, _password in self.accounts.values():
-            if account.id == request.account_id:
-                return accounts_pb2.GetAccountResponse(account=account)
-        raise missing()
-
-    def _tokens(self) -> accounts_pb2.Tokens:
-        token = ids.new_id()
-        self.refresh_tokens.add(token)
-        return accounts_pb2.Tokens(access_token=ids.new_id(), refresh_token=token, expires_in_s=900)
 
 
 class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
@@ -89,6 +33,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
         self.entries: dict[str, list[meetings_pb2.MeetingEntry]] = {}
         self.insights_made = False
         self.unchanged_s = 0.0
+        self.healing = 0
         self.entries_fault: AppError | None = None
         self.list_requests: list[meetings_pb2.ListMeetingsRequest] = []
         self.request_ids: list[str] = []
@@ -185,6 +130,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
             completed=meeting.status == "completed",
             insights_made=self.insights_made,
             unchanged_s=self.unchanged_s,
+            healing_segments=self.healing,
             sessions=[meetings_pb2.MeetingSession(session_id=SESSION, shift_s=100.0)],
         )
 

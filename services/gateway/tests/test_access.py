@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from services.gateway.tests.conftest import Gateway, problem
@@ -29,8 +31,7 @@ async def test_every_route_that_is_about_somebody_asks_who_is_calling(gateway: G
     for path, operations in schema["paths"].items():
         for method in operations:
             if path not in open_to_all:
-                url = path.replace("{meeting_id}", "x").replace("{task_id}", "x").replace("{job_id}", "x")
-                answer = await gateway.client.request(method, url)
+                answer = await gateway.client.request(method, re.sub(r"{\w+}", "x", path))
                 assert answer.status_code == 401, (method, path, answer.text)
                 asked += 1
     assert asked >= 15

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chassis import ids
 from chassis.errors import AppError, Kind
-from services.gateway.auth import AccessTokens, Principal
+from services.gateway.access_tokens import AccessTokens
+from services.gateway.auth import Principal
 from services.gateway.tests.conftest import Signer
 
 

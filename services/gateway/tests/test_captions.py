@@ -10,6 +10,7 @@ from verbatim.captions.v1.captions_pb2 import Caption, EntriesStored
 
 from chassis import bus
 from chassis.tests.servers import NatsServer, nats_server
+from services.gateway.broker import Broker
 from services.gateway.captions import NatsCaptions
 
 __all__ = ["nats_server"]
@@ -28,9 +29,10 @@ async def test_captions_come_whether_the_broker_was_there_first_or_came_later_or
     nats_server: NatsServer,
 ) -> None:
     heard: list[Caption] = []
-    captions = NatsCaptions(nats_server.url, "test")
+    broker = Broker(nats_server.url, "test")
+    captions = NatsCaptions(broker)
     async with captions.follow("m1", heard.append):
-        running = asyncio.create_task(captions.run())
+        running = asyncio.create_task(broker.run())
         try:
             await until(lambda: captions.connected)
             async with captions.follow("m2", heard.append), bus.connect(nats_server.url, name="s", replicas=1) as own:
@@ -58,8 +60,9 @@ async def test_captions_come_whether_the_broker_was_there_first_or_came_later_or
 async def test_who_left_hears_nothing_more(nats_server: NatsServer) -> None:
     left: list[Caption] = []
     heard: list[Caption] = []
-    captions = NatsCaptions(nats_server.url, "test")
-    running = asyncio.create_task(captions.run())
+    broker = Broker(nats_server.url, "test")
+    captions = NatsCaptions(broker)
+    running = asyncio.create_task(broker.run())
     try:
         await until(lambda: captions.connected)
         async with bus.connect(nats_server.url, name="speaker", replicas=1) as own:

@@ -37,7 +37,7 @@ async def bury(gateway: Gateway, number: int, kind: str = "sum") -> str:
         ids.new_id(), kind=kind, subject=f"jobs.{kind}", payload=b'{"job_id":"%d"}' % number,
         error="The model does not answer.", history=[{"attempt": 1, "error": "No."}], about={"job_id": str(number)},
     )  # fmt: skip
-    await dead_letters.publish(gateway.broker(), letter)
+    await dead_letters.publish(gateway.letters(), letter)
     return letter.id
 
 
@@ -48,7 +48,7 @@ async def listed(gateway: Gateway, **query: Any) -> dict[str, Any]:
 
 
 async def jobs_waiting(gateway: Gateway) -> int:
-    return int((await gateway.broker().js.stream_info(JOBS.name)).state.messages)
+    return int((await gateway.letters().js.stream_info(JOBS.name)).state.messages)
 
 
 async def test_letters_are_listed_in_pages_and_by_kind(place: Gateway) -> None:
@@ -83,7 +83,7 @@ async def test_all_are_retried_or_one_is_discarded(place: Gateway) -> None:
     answer = await place.client.delete(f"/api/admin/dlq/{letters[0]}", headers=admin(place))
     assert answer.status_code == 204
     assert await jobs_waiting(place) == 0
-    await place.broker().publish("dlq.strange", b"?", message_id="strange")
+    await place.letters().publish("dlq.strange", b"?", message_id="strange")
     strange = await place.client.post("/api/admin/dlq/strange/retry", headers=admin(place))
     assert problem(strange)["error"] == "conflict"
     answer = await place.client.post("/api/admin/dlq/retry", json={}, headers=admin(place))

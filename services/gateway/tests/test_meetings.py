@@ -39,6 +39,8 @@ async def test_a_meeting_is_made_with_a_version_and_a_place(gateway: Gateway) ->
         "ended_at": None,
         "segments": 0,
         "draft_segments": 0,
+        "healing_segments": 0,
+        "given_up_segments": 0,
         "audio_seconds": 0.0,
         "gap_seconds": 0.0,
         "coverage": None,

@@ -44,7 +44,7 @@ async def serving(servicer: Transcriber) -> rpc.Server:
 
 @pytest.mark.req("R-SVC-7", "R-WS-3")
 async def test_nobody_is_brought_to_a_transcriber_that_retires() -> None:
-    staying, leaving = Transcriber(retires=False), Transcriber(retires=True)
+    staying, leaving = Transcriber(retires=False), Transcriber(retires=True)  # type: ignore[abstract]
     servers = [await serving(one) for one in (staying, leaving)]
     fleet = Fleet([f"127.0.0.1:{server.port}" for server in servers], IDENTITY)
     running = asyncio.create_task(fleet.run())
@@ -101,7 +101,7 @@ class Talker:
 @pytest.mark.req("R-WS-4", "R-HEAL-2")
 async def test_a_stream_that_breaks_while_it_is_written_to_is_made_again() -> None:
     """The writing half met a call that was over (asyncio.InvalidStateError), and that ended the gateway."""
-    forsaking = Forsaking()
+    forsaking = Forsaking()  # type: ignore[abstract]
     server = await serving(forsaking)
     links = [Link(f"127.0.0.1:{server.port}", IDENTITY, lambda: None) for _ in range(24)]
     running = [asyncio.create_task(link.run()) for link in links]

@@ -9,7 +9,7 @@ from verbatim.insights.v1.insights_pb2 import ActionItem, Insights, Point
 
 from chassis import ids
 from services.gateway.tests.conftest import Gateway, problem
-from services.gateway.tests.fakes import NOON
+from services.gateway.tests.fake_accounts import NOON
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

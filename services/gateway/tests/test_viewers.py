@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -45,6 +46,16 @@ class Meeting:
             self._rows.append(pb.MeetingEntry(number=number, segment=segment))
         if told:
             self._gateway.captions.say(self.id, WAKE)
+
+    def heal(self, index: int, text: str) -> None:
+        [row] = [row for row in self._rows if row.segment.index == index]
+        self._rows.remove(row)
+        healed = pb.MeetingEntry()
+        healed.CopyFrom(row)
+        healed.number = max(one.number for one in (*self._rows, row)) + 1
+        healed.segment.text, healed.segment.revision = text, row.segment.revision + 1
+        self._rows.append(healed)
+        self._gateway.captions.say(self.id, WAKE)
 
     def say_partial(self, index: int, text: str = "and so") -> None:
         partial = relay.Partial(segment_id=f"s{index}", index=index, start_s=1.0, end_s=2.0, text=text)
@@ -347,3 +358,45 @@ async def test_position_that_is_none_is_refused(position: str) -> None:
         assert (answer.status_code, problem(answer)["error"]) == (422, "validation_failed")
         stranger = await gateway.client.get(meeting.path, headers=gateway.as_account())
         assert (stranger.status_code, problem(stranger)["error"]) == (404, "not_found")
+
+
+@pytest.mark.req("R-STT-5", "R-WS-6")
+async def test_revision_is_told_once_also_to_who_comes_back() -> None:
+    async with running(QUICK) as gateway:
+        meeting = await new_meeting(gateway, "rubbish", "two")
+        async with viewing(gateway, meeting) as stream:
+            await stream.texts(2)
+            meeting.heal(0, "sense")
+            at, data = await stream.next()
+            assert (data["type"], data["index"], data["revision"], data["text"]) == ("revised", 0, 2, "sense")
+        meeting.complete()
+        async with viewing(gateway, meeting, at) as stream:
+            assert [event["type"] for event in await stream.rest()] == ["finished"]
+        async with viewing(gateway, meeting, "1") as stream:
+            assert [event["type"] for event in await stream.rest()] == ["segment", "revised", "finished"]
+
+
+@pytest.mark.req("R-STT-5", "R-WS-6")
+async def test_end_waits_for_drafts_that_are_being_healed_but_not_for_ever() -> None:
+    async with running(replace(QUICK, heal_wait_s=1.0)) as gateway:
+        meeting = await new_meeting(gateway, "rubbish", "more rubbish")
+        gateway.meetings.healing, gateway.meetings.unchanged_s = 2, 0.5
+        async with viewing(gateway, meeting) as stream:
+            await stream.texts(2)
+            meeting.complete()
+            meeting.heal(0, "sense")
+            assert (await stream.next())[1]["type"] == "revised"
+            gateway.meetings.unchanged_s = 1.5  # the other one takes too long
+            assert (await stream.next())[1]["type"] == "finished"
+
+
+@pytest.mark.req("R-STT-5", "R-WS-6")
+async def test_who_was_told_the_end_and_asks_again_is_told_what_has_healed_since() -> None:
+    async with running(QUICK) as gateway:
+        meeting = await new_meeting(gateway, "rubbish")
+        meeting.complete()
+        async with viewing(gateway, meeting) as stream:
+            end, _ = await stream.next("finished")
+        meeting.heal(0, "sense")
+        async with viewing(gateway, meeting, end) as stream:
+            assert [event["type"] for event in await stream.rest()] == ["revised", "finished"]

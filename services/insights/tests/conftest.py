@@ -22,11 +22,11 @@ from chassis.tests.servers import NatsServer
 from chassis.worker import Policy, Worker
 from services.insights import store
 from services.insights.api import InsightsApi
-from services.insights.events import COMPLETED, DELETED, MeetingEvents
+from services.insights.events import COMPLETED, DELETED, HEALED, MeetingEvents
 from services.insights.language import LanguageModel, NoLanguageModel
 from services.insights.tests.fakes import FakeMeetings, serving
 from services.insights.transcripts import MeetingsTranscripts
-from services.insights.writing import KIND, Writer
+from services.insights.writing import HEAL, KIND, Writer
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -45,19 +45,25 @@ class House:
     transcripts: MeetingsTranscripts
     _tasks: asyncio.TaskGroup
 
-    def work(self, model: LanguageModel | None = None) -> None:
-        writer = Writer(self.transcripts, model or NoLanguageModel(), NoLanguageModel())
-        policy = Policy(delays_s=(0.1, 0.2), jitter=0.0, deadline_s=10.0)
-        worker = Worker(
-            KIND, writer.handle, database=self.database, queue=self.queue, broker=self.bus, policy=policy
+    def work(self, model: LanguageModel | None = None, *, heals: bool = False) -> None:
+        writer = Writer(
+            self.transcripts, model or NoLanguageModel(), NoLanguageModel(),
+            database=self.database, queue=self.queue, heal_attempts_max=50,
         )  # fmt: skip
-        self._tasks.create_task(worker.run())
+        policy = Policy(delays_s=(0.1, 0.2), jitter=0.0, deadline_s=10.0)
+        for kind, handle in ((KIND, writer.handle), (HEAL, writer.heal))[: 2 if heals else 1]:
+            worker = Worker(kind, handle, database=self.database, queue=self.queue, broker=self.bus, policy=policy)
+            self._tasks.create_task(worker.run())
 
     async def completed(self, owner_id: str, meeting_id: str, event_id: str | None = None) -> None:
         event = events_pb2.MeetingCompleted(
             meeting_id=meeting_id, owner_id=owner_id, language="en", day="2026-11-25"
         )  # fmt: skip
         await self.bus.publish(COMPLETED, event.SerializeToString(), message_id=event_id or ids.new_id())
+
+    async def healed(self, owner_id: str, meeting_id: str) -> None:
+        event = events_pb2.MeetingHealed(meeting_id=meeting_id, owner_id=owner_id, language="en", day="2026-11-25")
+        await self.bus.publish(HEALED, event.SerializeToString(), message_id=ids.new_id())
 
     async def deleted(self, owner_id: str, meeting_id: str) -> None:
         event = events_pb2.MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id)

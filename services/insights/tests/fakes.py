@@ -28,6 +28,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
 
     meetings: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     page: int = 3
+    healing: int = 0
     faults: list[AppError] = field(default_factory=list)
     calls: int = 0
 
@@ -48,8 +49,9 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
     async def GetMeeting(self, request: Any, context: Any) -> meetings_pb2.GetMeetingResponse:  # noqa: N802
         self._lines(request)
         meeting = meetings_pb2.Meeting(
-            id=request.meeting_id, owner_id=request.owner_id, language="en", participants=["Anna Smith"]
-        )
+            id=request.meeting_id, owner_id=request.owner_id, language="en", participants=["Anna Smith"],
+            healing_segments=self.healing,
+        )  # fmt: skip
         meeting.created_at.FromJsonString("2026-11-25T09:00:00Z")
         return meetings_pb2.GetMeetingResponse(meeting=meeting)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.janitor.upkeep import SessionLog, needless, orphans
+from services.janitor.upkeep import SessionLog, hopeless, needless, orphans, unhealed
 
 pytestmark = pytest.mark.req("R-WS-5", "R-RES-1")
 
@@ -27,17 +27,24 @@ def test_only_open_sessions_that_were_long_silent_are_orphans() -> None:
 
 def test_a_log_that_the_database_does_not_have_is_kept_however_old() -> None:
     logs = [log("stored", 5, 1000, closed=True), log("not stored", 6, 1000, closed=True), log("open", 1, 1000)]
-    found = needless(logs, now_s=NOW, stored_sequence=5, keep_s=100, keep_drafts_s=100, most=10)
+    found = needless(logs, now_s=NOW, stored_sequence=5, keep_s=100, most=10)
     assert names(found) == ["stored"]
 
 
-def test_drafts_are_kept_longer_because_they_will_be_heard_again() -> None:
-    logs = [log("final", age_s=200, closed=True), log("draft", age_s=200, closed=True, drafts=3)]
-    found = needless(logs, now_s=NOW, stored_sequence=9, keep_s=100, keep_drafts_s=1000, most=10)
-    assert names(found) == ["final"]
+def test_audio_of_drafts_is_kept_until_they_are_healed_or_given_up() -> None:
+    logs = [log("final", age_s=200, closed=True), log("draft", age_s=9000, closed=True, drafts=3), log("open", age_s=9)]
+    assert names(needless(logs, now_s=NOW, stored_sequence=9, keep_s=100, most=10)) == ["final"]
+    assert names(unhealed(logs, now_s=NOW, idle_s=100, most=10)) == ["draft"]
+    assert names(hopeless(logs, now_s=NOW, keep_s=10_000, most=10)) == []
+    assert names(hopeless(logs, now_s=NOW, keep_s=1000, most=10)) == ["draft"]
+
+
+def test_session_that_is_being_healed_is_not_asked_for() -> None:
+    logs = [log("busy", age_s=5, closed=True, drafts=3), log("left", age_s=50, closed=True, drafts=1)]
+    assert names(unhealed(logs, now_s=NOW, idle_s=20, most=10)) == ["left"]
 
 
 def test_a_round_purges_no_more_than_it_may_and_the_oldest_first() -> None:
     logs = [log(str(age), age_s=age, closed=True) for age in (200, 400, 300)]
-    found = needless(logs, now_s=NOW, stored_sequence=9, keep_s=100, keep_drafts_s=100, most=2)
+    found = needless(logs, now_s=NOW, stored_sequence=9, keep_s=100, most=2)
     assert names(found) == ["400", "300"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import argon2
 import psycopg
@@ -18,17 +19,34 @@ from chassis.postgres import Database
 from chassis.tests.servers import PostgresServer, nats_server, postgres_server
 from services.meetings.__main__ import MIGRATIONS
 from services.meetings.accounts_store import AccountsStore
+from services.meetings.api_keys_store import ApiKeysStore
+from services.meetings.devices import Devices
 from services.meetings.entries_store import EntriesStore
+from services.meetings.guards import Rules, Slowing, Window
+from services.meetings.guards_store import Guards
+from services.meetings.login import Login
+from services.meetings.logins_store import Lives, LoginsStore
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
 from services.meetings.passwords import Passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.tasks_store import TasksStore
+from services.meetings.tokens import AccessTokens, RefreshTokens, derived
 from services.meetings.transcript_store import TranscriptStore
 
 __all__ = ["nats_server", "postgres_server"]
 
 KEY = "a key that only tests use, long enough"
+LIVES = Lives(refresh=dt.timedelta(days=1), login=dt.timedelta(days=3), grace=dt.timedelta(seconds=10))
+_QUARTER = dt.timedelta(minutes=15)
+RULES = Rules(
+    address=Window(5, _QUARTER),
+    pair=Slowing(5, first=dt.timedelta(minutes=1), longest=dt.timedelta(days=1)),
+    account=Window(20, _QUARTER),
+    device=Window(5, _QUARTER),
+    registration=Window(3, dt.timedelta(hours=1)),
+    guess=Window(5, _QUARTER),
+)
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +77,58 @@ def cursors() -> Cursors:
     return Cursors(KEY)
 
 
+class Calendar:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = dt.datetime.now(dt.UTC)
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+    def wait(self, **time: float) -> None:
+        """Let time pass."""
+        self.now += dt.timedelta(**time)
+
+
 @pytest.fixture
-def accounts(database: Database) -> AccountsStore:
-    return AccountsStore(database)
+def calendar() -> Calendar:
+    return Calendar()
+
+
+@pytest.fixture
+def accounts(database: Database, cursors: Cursors) -> AccountsStore:
+    return AccountsStore(database, cursors)
+
+
+@pytest.fixture
+def logins(database: Database) -> LoginsStore:
+    return LoginsStore(database, LIVES)
+
+
+@pytest.fixture
+def api_keys(database: Database, cursors: Cursors) -> ApiKeysStore:
+    return ApiKeysStore(database, cursors)
+
+
+@pytest.fixture
+def guards(database: Database, calendar: Calendar) -> Guards:
+    """Guards that count as they do by default."""
+    return new_guards(database, calendar)
+
+
+def new_guards(database: Database, calendar: Callable[[], dt.datetime], rules: Rules = RULES) -> Guards:
+    return Guards(database, rules, derived(KEY, "tries"), Devices(derived(KEY, "devices"), calendar), calendar)
+
+
+@pytest.fixture
+def login(
+    accounts: AccountsStore, logins: LoginsStore, quick_passwords: Passwords, guards: Guards, private_pem: str,
+    calendar: Calendar,
+) -> Login:  # fmt: skip
+    signing = AccessTokens(private_pem, 900, lambda: calendar().timestamp())
+    renewing = RefreshTokens(derived(KEY, "refresh tokens"))
+    return Login(accounts, logins, quick_passwords, guards, signing, renewing, clock=calendar)
 
 
 @pytest.fixture

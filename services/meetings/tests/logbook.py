@@ -94,13 +94,16 @@ class Logbook:
     def resume(self) -> None:
         self.write(resumed=pb.Resumed(resume_token_hash=b"x", adopted=True))
 
-    def close(self) -> None:
+    def give_up(self, *segments: pb.Segment) -> None:
+        self.write(given_up=pb.GivenUp(indexes=[s.index for s in segments], reason=pb.GIVEN_UP_REASON_AGE))
+
+    def close(self, *, heals: bool = False) -> None:
         gap_s = sum(e.gap.end_s - e.gap.start_s for e in self.entries if e.HasField("gap"))
         heard_s = self.end_s - gap_s
         closed = pb.Closed(
             reason=pb.CLOSE_REASON_FINISHED, received_bytes=self._offset(), audio_s=self.end_s, gap_s=gap_s,
             transcribed_s=heard_s, silence_s=0.0, segments=self._index,
-            coverage=heard_s / self.end_s if self.end_s else 1.0,
+            coverage=heard_s / self.end_s if self.end_s else 1.0, heals=heals,
         )  # fmt: skip
         self.write(event=True, closed=closed)
 

@@ -9,37 +9,43 @@ from verbatim.meetings.v1 import accounts_pb2 as accounts_pb
 from verbatim.meetings.v1 import meetings_pb2 as meetings_pb
 from verbatim.meetings.v1 import tasks_pb2 as tasks_pb
 from verbatim.meetings.v1.accounts_pb2_grpc import AccountsServiceStub, add_AccountsServiceServicer_to_server
+from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
+from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import MeetingsServiceStub, add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import TasksServiceStub, add_TasksServiceServicer_to_server
 
 from chassis import ids, rpc
 from chassis.errors import AppError, Kind, Problem
+from chassis.postgres import Database
 from chassis.rpc import Identity, Peer, Server
+from services.meetings.accounts_api import AccountsApi, ApiKeysApi, LoginsApi
 from services.meetings.accounts_store import AccountsStore
-from services.meetings.api import AccountsApi, MeetingsApi, TasksApi
+from services.meetings.api import MeetingsApi, TasksApi
+from services.meetings.api_keys_store import ApiKeysStore
 from services.meetings.entries_store import EntriesStore
 from services.meetings.export import PIECE_BYTES
 from services.meetings.login import Login
+from services.meetings.logins_store import LoginsStore
 from services.meetings.meetings_store import MeetingsStore
-from services.meetings.passwords import Passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.tasks_store import TasksStore
-from services.meetings.tests.conftest import KEY
+from services.meetings.tests.conftest import KEY, Calendar
 from services.meetings.tests.logbook import Logbook, meeting_log, numbered
-from services.meetings.tokens import AccessTokens
 from services.meetings.transcript_store import TranscriptStore
 
 WITHIN_S = 10.0
 
 
 @pytest.fixture
-async def server(
+async def server(  # noqa: PLR0917
     accounts: AccountsStore, meetings: MeetingsStore, segments: SegmentsStore, tasks: TasksStore,
-    entries: EntriesStore, quick_passwords: Passwords, private_pem: str,
+    entries: EntriesStore, login: Login, logins: LoginsStore, api_keys: ApiKeysStore, database: Database,
+    calendar: Calendar,
 ) -> AsyncIterator[Server]:  # fmt: skip
-    login = Login(accounts, quick_passwords, AccessTokens(private_pem, 900), refresh_life_s=86400)
     opened = Server("127.0.0.1", 0, Identity("meetings", KEY))
-    opened.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts))
+    opened.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts, calendar))
+    opened.add(add_ApiKeysServiceServicer_to_server, ApiKeysApi(api_keys, accounts, calendar))
+    opened.add(add_LoginsServiceServicer_to_server, LoginsApi(logins, database, calendar))
     opened.add(add_MeetingsServiceServicer_to_server, MeetingsApi(meetings, segments, entries))
     opened.add(add_TasksServiceServicer_to_server, TasksApi(tasks))
     await opened.start()

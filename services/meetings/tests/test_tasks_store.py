@@ -10,7 +10,7 @@ from chassis import ids
 from chassis.errors import AppError, Kind
 from services.meetings.meetings import new_meeting
 from services.meetings.meetings_store import MeetingsStore
-from services.meetings.tasks import NewTask, found_tasks, new_task, task_change
+from services.meetings.tasks import NewTask, found_tasks, likeness, new_task, task_change
 from services.meetings.tasks_store import TasksStore
 
 
@@ -163,3 +163,61 @@ def test_everything_wrong_with_a_task_is_told_at_once() -> None:
     with pytest.raises(AppError) as caught:
         task_change(title="", assignee=None, due="2026-13-01", status="later")
     assert [problem.field for problem in caught.value.details] == ["title", "due", "status"]
+
+
+HEALED = [
+    ActionItem(text="Ben writes the annual report", assignee="Ben", due="2026-11-27", segment_ids=["s-1"]),
+    ActionItem(text="Book the big room", assignee="Ann", segment_ids=["s-2", "s-3"]),
+]
+
+
+@pytest.mark.req("R-STT-5", "R-API-2")
+async def test_tasks_of_a_healed_transcript_replace_those_of_its_drafts_and_keep_their_ids(
+    tasks: TasksStore, meeting_id: str, owner: str
+) -> None:
+    drafted = [*ITEMS, ActionItem(text="Feed the bucket", segment_ids=["s-9"])]
+    await tasks.store_found("m-1", owner, meeting_id, found_tasks(meeting_id, owner, drafted), version=1)
+    before = {task.source_segment_id: task for task in (await tasks.list(owner, "", "", 50, "")).items}
+    healed = found_tasks(meeting_id, owner, HEALED)
+    assert await tasks.store_found("m-2", owner, meeting_id, healed, version=2) == 2
+    after = {task.source_segment_id: task for task in (await tasks.list(owner, "", "", 50, "")).items}
+    assert {task.title for task in after.values()} == {"Ben writes the annual report", "Book the big room"}
+    assert (after["s-1"].id, after["s-1"].version) == (before["s-1"].id, 2)
+    assert after["s-2"].id == before["s-3"].id  # it rests on one segment more now
+    assert await tasks.store_found("m-3", owner, meeting_id, healed, version=3) == 0
+
+
+@pytest.mark.req("R-STT-5", "R-API-2")
+async def test_healing_leaves_alone_what_a_person_changed_or_deleted_and_doubles_nothing(
+    tasks: TasksStore, meeting_id: str, owner: str
+) -> None:
+    found = found_tasks(meeting_id, owner, ITEMS)
+    await tasks.store_found("m-1", owner, meeting_id, found, version=1)
+    change = task_change(title="Ben: the report!", assignee=None, due=None, status="done")
+    changed = await tasks.update(owner, found[0].id, 1, change)
+    await tasks.delete(owner, found[1].id, 1)
+    own = await tasks.create(plain(owner, "Call the landlord", meeting_id=meeting_id, source_segment_id="s-3"))
+    more = [*HEALED, ActionItem(text="Bring cake", segment_ids=["s-3"])]
+    assert await tasks.store_found("m-2", owner, meeting_id, found_tasks(meeting_id, owner, more), version=2) == 1
+    after = {task.title: task for task in (await tasks.list(owner, "", "", 50, "")).items}
+    assert after["Ben: the report!"] == changed
+    assert after["Call the landlord"] == own
+    # One of the two that rest on the deleted one's segment stands for it; which, nobody can know.
+    assert len(after) == 3
+
+
+@pytest.mark.req("R-STT-5", "R-DB-4")
+async def test_minutes_that_come_late_do_not_undo_newer_ones(tasks: TasksStore, meeting_id: str, owner: str) -> None:
+    healed, drafted = found_tasks(meeting_id, owner, HEALED), found_tasks(meeting_id, owner, ITEMS)
+    await tasks.store_found("m-2", owner, meeting_id, healed, version=2)
+    assert await tasks.store_found("m-1", owner, meeting_id, drafted, version=1) == 0
+    titles = {task.title for task in (await tasks.list(owner, "", "", 50, "")).items}
+    assert titles == {task.title for task in healed}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [("Send the budget", "send the Budget!", 1.0), ("Send it", "Book a room", 0.0), ("", "Book a room", 0.0)],
+)
+def test_titles_are_alike_by_their_words(one: str, other: str, alike: float) -> None:
+    assert likeness(one, other) == alike

@@ -8,6 +8,7 @@ from typing import Literal
 
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 
+from services.transcriber.recognition import Recognition
 from services.transcriber.session import LiveSession
 from services.transcriber.speech import SpeechError
 from services.transcriber.transcription import Transcription
@@ -23,6 +24,7 @@ class CountingSpeech:
         self.gate = asyncio.Event()
         self.gate.set()
         self.heard_bytes: list[int] = []
+        self.asked = 0
 
     async def start(self) -> None:
         """Nothing to start."""
@@ -33,12 +35,42 @@ class CountingSpeech:
     async def transcribe(self, pcm: bytes, *, language: str | None, prompt: str, deadline_s: float) -> Transcription:
         """Return the number of bytes as text."""
         del language, prompt
+        self.asked += 1
         async with asyncio.timeout(deadline_s):
             await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
         self.heard_bytes.append(len(pcm))
         return Transcription(text=f"heard {len(pcm)} bytes", confidence=0.9)
+
+
+class OneEngine:
+    """Engines as healing needs them: one, and a switch that says whether it can be used."""
+
+    def __init__(self, engine: CountingSpeech) -> None:
+        self.engine = engine
+        self.usable = asyncio.Event()
+        self.usable.set()
+        self.prompts: list[str] = []
+
+    @property
+    def heals(self) -> bool:
+        return self.engine.quality == "final"
+
+    @property
+    def available(self) -> bool:
+        return self.usable.is_set()
+
+    async def until_recovered(self) -> None:
+        """Wait for the switch."""
+        await self.usable.wait()
+
+    async def again(self, pcm: bytes, *, session_id: str, language: str | None, prompt: str) -> Recognition:
+        """Ask the engine."""
+        del session_id
+        self.prompts.append(prompt)
+        heard = await self.engine.transcribe(pcm, language=language, prompt=prompt, deadline_s=30.0)
+        return Recognition(heard, self.engine.name, self.engine.quality, 0.0)
 
 
 class Client:

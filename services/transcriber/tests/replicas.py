@@ -12,14 +12,18 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import bus, ids
+from chassis.jobs import JOBS
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
+from services.transcriber.aftercare import Aftercare
 from services.transcriber.captions import Captions
+from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.tests.fakes import Client, CountingSpeech
+from services.transcriber.vendor import Vendor
 
 OWNER = "01930000-0000-7000-8000-00000000000a"
 SETTINGS = SessionSettings(stored_wait_s=0.05)
@@ -29,14 +33,17 @@ FRAME_BYTES = 3200
 class Replica:
     """One transcriber without its gRPC edge."""
 
-    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings) -> None:
-        self.engine = CountingSpeech()
+    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings, vendor: Vendor | None = None) -> None:
+        self.engine = CountingSpeech("embedded", "draft" if vendor else "final")
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
         self.captions = Captions(broker.client.publish)
-        recogniser = Recogniser(self.engine, settings=RecognitionSettings(embedded_workers=4, embedded_s_max=5.0))
+        recogniser = Recogniser(self.engine, vendor, RecognitionSettings(embedded_workers=4, embedded_s_max=5.0))
+        self.aftercare = Aftercare(self.transcripts, self.audio, recogniser, name)
+        self.heal_jobs = HealJobs(broker, self.aftercare, HealJobSettings(again_s=0.1))
         self.ports = Ports(
-            self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic
+            self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic,
+            self.heal_jobs.ask,
         )  # fmt: skip
         self.sessions = Sessions(self.ports, settings, sessions_max=50)
         self.broker = broker
@@ -54,12 +61,14 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica(server: NatsServer, name: str, settings: SessionSettings = SETTINGS) -> AsyncIterator[Replica]:
+async def replica(
+    server: NatsServer, name: str, settings: SessionSettings = SETTINGS, vendor: Vendor | None = None
+) -> AsyncIterator[Replica]:
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(bus.connect(server.url, name=name, replicas=1))
-        for stream in streams(64 * 1024**2, 16 * 1024**2, 86_400.0):
+        for stream in (*streams(64 * 1024**2, 16 * 1024**2, 86_400.0), JOBS):
             await broker.declare(stream)
-        one = Replica(broker, name, settings)
+        one = Replica(broker, name, settings, vendor)
 
         async def note(message: Msg) -> None:
             one.sessions.note_adopted(message.data)

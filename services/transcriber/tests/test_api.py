@@ -24,7 +24,8 @@ KEY = "k" * 32
 async def relay_of(one: Replica) -> AsyncIterator[Any]:
     """Open the stream of a gateway to a replica."""
     server = rpc.Server("127.0.0.1", 0, rpc.Identity("transcriber", KEY))
-    server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, TranscriberService(one.sessions))
+    service = TranscriberService(one.sessions, one.aftercare, one.heal_jobs)
+    server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
     await server.start()
     door = rpc.Peer(f"127.0.0.1:{server.port}", rpc.Identity("gateway", KEY))
     call = transcriber_pb2_grpc.TranscriberServiceStub(door.channel).Relay(metadata=door.metadata())

@@ -82,7 +82,7 @@ def test_revision_replaces_its_segment_and_moves_no_watermark() -> None:
     before = (ledger.accounted_offset, ledger.transcribed_bytes, ledger.next_index)
     write(ledger, segment=segment(0, 1000, 3000, revision=2))
     assert (ledger.accounted_offset, ledger.transcribed_bytes, ledger.next_index) == before
-    assert ledger.drafts == set()
+    assert ledger.drafts.indexes == []
     missed = ledger.since(0)
     assert missed is not None
     assert [(e.segment.index, e.segment.revision) for e in missed if e.WhichOneof("kind") == "segment"] == [

@@ -1,0 +1,40 @@
+"""Defences that can be left out, so that each row is seen to fail without the one that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.chaos.workload import ForgetfulWorkload, Workload
+
+_HERE = "tests.chaos.without"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A platform, or clients, without one defence. `lacks` says which, in the table's words.
+
+    `modules` run in the place of services (`tests/chaos/without`), `env` changes settings, `workload` the clients.
+    """
+
+    lacks: str
+    modules: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    workload: type[Workload] | None = None
+
+
+WHOLE = Control("nothing")
+
+PUBACK = Control("waiting for the broker before an ack", {"transcriber": f"{_HERE}.puback"})
+FENCE = Control("fencing", {"transcriber": f"{_HERE}.fence"})
+TRIM = Control("trimming of what is held", {"transcriber": f"{_HERE}.trim"})
+CHECKPOINT = Control("the exact checkpoint at adoption", {"transcriber": f"{_HERE}.checkpoint"})
+APPEND = Control("repeating appends that failed", {"transcriber": f"{_HERE}.append"})
+MENDING = Control("mending of streams", {"transcriber": f"{_HERE}.mending"})
+HEALING = Control("healing", {"transcriber": f"{_HERE}.healing"})
+BATCH = Control("repeating batches that failed", {"meetings": f"{_HERE}.batch"})
+REHOMING = Control("moving sessions to another transcriber", {"gateway": f"{_HERE}.rehoming"})
+BOUNDS = Control("bounds on frames that carry no audio", {"gateway": f"{_HERE}.bounds"})
+HEARTBEAT = Control("heartbeats", env={"gateway": {"HEARTBEAT_S": "60"}})
+DRAIN = Control("drain", env={"gateway": {"NOTICE_S": "0"}}, modules={"meetings": f"{_HERE}.notice"})
+BUFFER = Control("the client's buffer", workload=ForgetfulWorkload)

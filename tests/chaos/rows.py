@@ -1,0 +1,132 @@
+"""The rows of the table, numbered as the fault matrix is; what a row does is in the file named after its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tests.chaos import controls
+from tests.chaos.bad_clients import bad_frames, hostile_frames
+from tests.chaos.broker_faults import (
+    broker_and_transcriber_killed,
+    broker_disk_full,
+    broker_killed,
+    streams_deleted,
+)
+from tests.chaos.controls import Control
+from tests.chaos.disk import may_mount
+from tests.chaos.fuzz import FuzzedWorkload
+from tests.chaos.nemesis import nemesis
+from tests.chaos.network_faults import (
+    bad_network,
+    client_flaps,
+    client_resets,
+    database_unreachable,
+    half_open_clients,
+    partitions,
+)
+from tests.chaos.process_faults import (
+    cache_killed,
+    database_crashes,
+    deposed_owner_returns,
+    ended_while_recognising,
+    frozen,
+    killed,
+    rolling_restart,
+)
+from tests.chaos.scene import REST_HZ, Script
+from tests.chaos.speech_faults import QUICK_BREAKER, healers_killed, speech_outage
+from tests.chaos.workload import Workload
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Besides the invariants of all rows: `pause_s_max` is the longest that a session may go without an acknowledgement,
+    `rest_perfect` says that no call may fail, `unnoticed` that no client may see anything at all, `heals` that no draft
+    may be left. `control` is the defence whose absence must be noticed; its script is `control_script` where that can
+    be shorter. `own_platform` rows share theirs with nobody, so that it may have settings (`env`, by service) and a
+    `broker_disk`; `limit_s` bounds a play; `impossible` says why a row cannot be played here.
+    """
+
+    key: str
+    fault: str
+    script: Script
+    control: Control | None = None
+    workload: type[Workload] = Workload
+    sessions: int = 10
+    speed: float = 6.0
+    session_s: float | None = None
+    rest_hz: float = REST_HZ
+    pause_s_max: float | None = None
+    rest_perfect: bool = False
+    unnoticed: bool = False
+    heals: bool = False
+    own_platform: bool = False
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    broker_disk: bool = False
+    control_script: Script | None = None
+    limit_s: float = 300.0
+    impossible: Callable[[], str] = str
+
+
+_TRANSCRIBERS = (("transcriber",), ("transcriber-2",))
+_GATEWAYS = (("gateway",), ("gateway-2",))
+_BOTH = (("gateway", "transcriber"), ("gateway-2", "transcriber-2"))
+
+ROWS = (
+    Row("1", "meetings cut off from Postgres: refused 4 s, silent 5 s", database_unreachable, controls.BATCH),
+    Row(
+        "6", "speech API fails for 15 s while people talk", speech_outage, controls.HEALING,
+        sessions=4, speed=2.0, heals=True, own_platform=True, env=QUICK_BREAKER,
+    ),
+    Row(
+        "6k", "transcribers SIGKILL while drafts heal, of live and of closed sessions", healers_killed,
+        sessions=3, speed=1.5, heals=True, own_platform=True, env=QUICK_BREAKER,
+    ),
+    Row("8", "clients' connections reset, 12 times half of them", client_resets, controls.BUFFER),
+    Row("8b", "clients' network gone for 0.7 s, 6 times", client_flaps, controls.BUFFER),
+    Row("9", "frames repeated, overlapping, reordered, with holes", bad_frames, controls.TRIM, FuzzedWorkload),
+    Row(
+        "18", "broker's disk full, a transcriber SIGKILL meanwhile", broker_disk_full, controls.PUBACK,
+        own_platform=True, broker_disk=True, impossible=may_mount,
+    ),
+    Row("19", "Redis killed twice, away 3 s", cache_killed, unnoticed=True, rest_perfect=True),
+    Row(
+        "21", "partitions: gateway–transcriber, transcriber–NATS; one way and both", partitions, controls.REHOMING,
+        pause_s_max=15.0,
+    ),
+    Row("24a", "transcriber SIGKILL mid-sentence", killed(*_TRANSCRIBERS, *_TRANSCRIBERS), controls.PUBACK),
+    Row("24b", "gateway SIGKILL mid-sentence", killed(*_GATEWAYS, *_GATEWAYS), controls.BUFFER),
+    Row("24c", "gateway and transcriber SIGKILL at once", killed(*_BOTH, *_BOTH), controls.PUBACK),
+    Row("24d", "all transcribers SIGKILL at once", killed(("transcriber", "transcriber-2")), controls.PUBACK),
+    Row("25a", "transcriber frozen 20 s", frozen("transcriber", 20.0), controls.REHOMING, pause_s_max=15.0),
+    Row("25b", "NATS frozen 6 s", frozen("nats", 6.0), controls.APPEND),
+    Row("25c", "frozen transcriber returns after its sessions moved", deposed_owner_returns, controls.FENCE),
+    Row(
+        "26", "rolling restart: gateways, transcribers, meetings (SIGTERM)", rolling_restart, controls.DRAIN,
+        rest_hz=50.0, rest_perfect=True,
+    ),
+    Row(
+        "27", "SIGTERM while the speech API has the transcriber's calls", ended_while_recognising, controls.CHECKPOINT,
+        sessions=24, speed=4.0,
+    ),
+    Row("28", "NATS SIGKILL, away 0 to 8 s", broker_killed, controls.APPEND),
+    Row("28b", "NATS, then a transcriber SIGKILL", broker_and_transcriber_killed, controls.PUBACK),
+    Row(
+        "29", "consumer, audio log, transcript log, events deleted by hand", streams_deleted, controls.MENDING,
+        own_platform=True,
+    ),
+    Row("30", "Postgres crash, 4 times", database_crashes, controls.BATCH),
+    Row(
+        "34", "oversize, fragmented, compressed frames, floods of pings", hostile_frames, controls.BOUNDS,
+        own_platform=True, env={"transcriber": {"SESSION_IDLE_S": "5"}},  # so that what attackers leave behind ends
+    ),
+    Row("35", "half-open clients, one way and the other", half_open_clients, controls.HEARTBEAT, pause_s_max=15.0),
+    Row("44", "slow, narrow, sliced, cut-off network", bad_network, controls.BUFFER),
+    Row(
+        "45", "seeded nemesis, 10 min", nemesis(600.0), controls.PUBACK,
+        session_s=60.0, control_script=nemesis(60.0), limit_s=900.0,
+    ),
+)  # fmt: skip
