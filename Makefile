@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli test chaos bench lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli test chaos bench mutation lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,9 @@ test: setup-dev ## Run every test that needs no cluster
 chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --out docs/faults.md
 
-bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200)
-	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200)
+bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200,400)
+	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200,400) $(if $(SESSIONS),,--out docs/performance.md)
+	@$(PY) -m tests.bench.calls
 
 IMAGE ?= verbatim:$(shell sed -n 's/^appVersion: //p' deploy/helm/verbatim/Chart.yaml)
 CA_CERTIFICATES ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
@@ -56,6 +57,9 @@ image: ## Build the one image of all services, and its bill of materials (IMAGE=
 
 image-test: setup-dev image ## Run the image hardened, down to a real transcription
 	VERBATIM_IMAGE=$(IMAGE) $(PY) -m pytest tests/image -s
+
+mutation: setup-dev ## Change the resilience code in every small way and see that its tests notice (ONLY=retry)
+	@$(PY) -m tests.mutation --only "$(ONLY)" $(if $(ONLY),,--out docs/mutation.md)
 
 lint: setup-dev ## Check style, types, contracts and house rules
 	$(PY) -m ruff check

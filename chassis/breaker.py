@@ -164,6 +164,7 @@ class Breaker:
         self._window = _Window(settings.window_s)
         self._failures_in_row = 0
         self._open_until = 0.0
+        self._opened_because = ""
         self._probing = 0
         self._probes_passed = 0
         self._closed_at: float | None = None  # None: it was never open
@@ -184,6 +185,13 @@ class Breaker:
     @property
     def mode(self) -> Mode:
         return self._mode
+
+    @property
+    def reason(self) -> str:
+        """Why it opened last, empty when it is closed."""
+        if self.state is State.CLOSED:
+            return ""
+        return self._opened_because if self._mode is Mode.AUTO else "forced"
 
     @property
     def share(self) -> float:
@@ -213,10 +221,15 @@ class Breaker:
         self._watchers.append(seen)
 
     def force(self, mode: Mode) -> None:
-        """Let a person decide, or give the decision back: then it begins closed, with no memory."""
+        """Let a person decide, or give the decision back: then it begins closed, with no memory.
+
+        What was refused before does not come at once then either: `share` grows as after an outage.
+        """
         if mode is self._mode:
             return
         log.warning("breaker forced", dependency=self.dependency, mode=mode.value)
+        if self.state is not State.CLOSED:
+            self._closed_at = self._clock()
         self._mode = mode
         self._enter(State.CLOSED)
 
@@ -277,26 +290,22 @@ class Breaker:
 
     def _open(self, reason: str) -> None:
         self._open_until = self._clock() + self._settings.open_s * (1.0 + self._settings.open_jitter * self._chance())
+        self._opened_because = reason
         OPENED.labels(self.dependency, reason).inc()
         log.warning("breaker opens", dependency=self.dependency, reason=reason)
         self._enter(State.OPEN)
 
     def _enter(self, state: State) -> None:
         """Begin a state with nothing of the one before."""
-        before = self._state
         self._state = state
         self._generation += 1
         self._failures_in_row = self._probing = self._probes_passed = 0
         self._window.clear()
         self._show()
-        if state is not before:
-            log.info("breaker state", dependency=self.dependency, state=state.value, before=before.value)
+        log.info("breaker state", dependency=self.dependency, state=self.state.value, mode=self._mode.value)
         for seen in self._watchers:
             seen(self.state)
 
     def _show(self) -> None:
-        shown = self._state
-        if self._mode is not Mode.AUTO:
-            shown = State.OPEN if self._mode is Mode.FORCE_OPEN else State.CLOSED
         for state in State:
-            STATE.labels(self.dependency, state).set(state is shown)
+            STATE.labels(self.dependency, state).set(state is self.state)

@@ -37,6 +37,9 @@ CONSUMED = Counter("messaging_consumed_messages_total", "Messages handled.", ["c
 PENDING = Gauge("messaging_consumer_pending", "Messages that wait for a consumer, as it was told last.", ["consumer"])
 RECREATED = Counter("messaging_streams_recreated_total", "Streams found deleted and declared again.", ["stream"])
 
+PENDING_MAX = 4096
+"""Asynchronous publishes that may be under way; the next one would wait, without a deadline."""
+
 FAULTS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 _LOOK_EVERY_S = 3.0
@@ -61,7 +64,7 @@ class Bus:
 
     def __init__(self, client: Client, replicas: int) -> None:
         self.client = client
-        self.js: JetStreamContext = client.jetstream(timeout=5.0, publish_async_max_pending=4096)
+        self.js: JetStreamContext = client.jetstream(timeout=5.0, publish_async_max_pending=PENDING_MAX)
         self._replicas = replicas
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

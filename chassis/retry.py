@@ -59,6 +59,23 @@ class RetryBudget:
         return True
 
 
+class Deadline:
+    """The time that a call has, its retries included."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ends_at = clock() + seconds
+
+    @property
+    def left_s(self) -> float:
+        """The seconds that are left, never less than none."""
+        return max(0.0, self._ends_at - self._clock())
+
+    def extend(self, seconds: float) -> None:
+        """Give back time that the call spent waiting for its turn, where nobody waits for its answer."""
+        self._ends_at += seconds
+
+
 class Retrier:
     """Makes calls to one dependency, again where that may help."""
 
@@ -77,7 +94,7 @@ class Retrier:
 
         `asked_pause_s` gives what the dependency asked for (`Retry-After`), or None.
         """
-        self._dependency = dependency
+        self.dependency = dependency
         self._settings = settings
         self._retryable = retryable
         self._asked_pause_s = asked_pause_s
@@ -88,23 +105,23 @@ class Retrier:
         for outcome in ("retried", "gave_up", "no_time", "no_budget"):
             ATTEMPTS.labels(dependency, outcome)
 
-    async def call(self, attempt: Callable[[float], Awaitable[T]], *, deadline_s: float) -> T:
-        """Return what `attempt` returns. It is given the seconds that are left of `deadline_s` each time.
+    async def call(self, attempt: Callable[[Deadline], Awaitable[T]], *, deadline_s: float) -> T:
+        """Return what `attempt` returns. It is given the deadline, and must keep it.
 
-        Raises what the last attempt raised. A pause that would not leave time is not begun.
+        Raises what the last attempt raised. A pause that would not leave time for another attempt is not begun.
         """
-        ends_at = self._clock() + deadline_s
+        deadline = Deadline(deadline_s, self._clock)
         self.budget.deposit()
 
         def stop(state: tenacity.RetryCallState) -> bool:
             outcome = "retried"
             if state.attempt_number >= self._settings.attempts:
                 outcome = "gave_up"
-            elif self._clock() + state.upcoming_sleep + self._settings.least_s > ends_at:
+            elif deadline.left_s < state.upcoming_sleep + self._settings.least_s:
                 outcome = "no_time"
             elif not self.budget.withdraw():
                 outcome = "no_budget"
-            ATTEMPTS.labels(self._dependency, outcome).inc()
+            ATTEMPTS.labels(self.dependency, outcome).inc()
             return outcome != "retried"
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -117,7 +134,7 @@ class Retrier:
         )
 
         async def once() -> T:
-            return await attempt(max(0.0, ends_at - self._clock()))
+            return await attempt(deadline)
 
         return await retrying(once)
 

@@ -314,6 +314,8 @@ class _Edge(grpc.aio.ServerInterceptor):
                                 return  # the caller has left
                 except AppError as error:
                     await _abort(context, error)
+                except grpc.aio.BaseError as fault:
+                    log.info("stream cut", method=method, fault=repr(fault))  # the caller has left, or we are stopping
                 except Exception:
                     log.exception("stream failed", method=method)
                     await _abort(context, AppError(Kind.INTERNAL, "Something went wrong on our side."))

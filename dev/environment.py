@@ -74,6 +74,7 @@ def _meetings(plan: Plan, keys: Keys, _name: str) -> dict[str, str]:
     return {
         "DATABASE_URL_MEETINGS": database_url(plan, keys, "meetings"),
         "AUTH_PRIVATE_KEY": keys.auth_private_key,
+        "TRANSCRIBER_TARGET": _target(plan, "transcriber"),
     }
 
 

@@ -7,7 +7,7 @@ them into classes would break, or hide, what a newer platform adds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,7 @@ from verbatim_client.errors import ApiError
 from verbatim_client.live import LiveSession
 from verbatim_client.settings import Buffering, LiveSettings, buffering_at
 from verbatim_client.speaking import in_frames, speak
+from verbatim_client.uploading import Begun, Progress, Upload
 from verbatim_client.watch import Watch
 from verbatim_client.wire import Event
 
@@ -26,6 +27,8 @@ Json = dict[str, Any]
 
 CALL_WITHIN_S = 15.0
 PAGE = 100
+JOB_OVER = frozenset({"completed", "failed", "dead"})
+JOB_LOOK_S = 0.5
 WITHOUT_TOKEN = frozenset({"/api/auth/login", "/api/auth/logout", "/api/auth/refresh", "/api/auth/register"})
 
 
@@ -160,6 +163,32 @@ class VerbatimClient:
         """End a background job that is not over; give it."""
         return await self.call("POST", f"/api/jobs/{job_id}/cancel")
 
+    async def upload(
+        self,
+        recording: Path,
+        *,
+        progress: Progress | None = None,
+        begun: Begun | None = None,
+        place: str | None = None,
+        **fields: str,
+    ) -> Json:
+        """Upload a recording, over as many connections as it takes; give `job_id` and `meeting_id`.
+
+        `meeting_id`, `title` and `language` may be given. `begun` is told the place where the upload goes on if this
+        process ends before it does: that is what `place` takes.
+        """
+        return await Upload(self, recording, fields, progress=progress, begun=begun).send(place)
+
+    async def job_done(self, job_id: str, *, progress: Callable[[Json], None] | None = None) -> Json:
+        """Wait until a job is over and give it; `progress` is told of it again and again."""
+        while True:
+            job = await self.job(job_id)
+            if progress is not None:
+                progress(job)
+            if job["status"] in JOB_OVER:
+                return job
+            await asyncio.sleep(JOB_LOOK_S)
+
     # For those who look after the platform.
 
     def dead_letters(self, kind: str | None = None) -> AsyncGenerator[Json, None]:
@@ -181,11 +210,6 @@ class VerbatimClient:
     async def discard_dead_letter(self, letter_id: str) -> None:
         """Forget one of them."""
         await self.call("DELETE", f"/api/admin/dlq/{letter_id}")
-
-    async def upload(self, recording: Path, **fields: str) -> Json:
-        """Upload a recording; give `job_id` and `meeting_id`. `meeting_id`, `title`, `language` may be given."""
-        with recording.open("rb") as file:
-            return await self.call("POST", "/api/uploads", params=fields, files={"file": (recording.name, file)})
 
     # Live audio.
 

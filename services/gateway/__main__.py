@@ -12,6 +12,7 @@ from chassis.cache import Cache
 from chassis.dead_letters import DeadLetters
 from chassis.lifecycle import HttpServer, Lifecycle
 from chassis.limits import Limiter
+from chassis.objects import Objects
 from chassis.rpc import Identity, Peer, peer
 from chassis.seats import Seats
 from chassis.settings import load
@@ -19,7 +20,7 @@ from services.gateway.access_tokens import AccessTokens
 from services.gateway.addresses import Proxies
 from services.gateway.admission import Admission
 from services.gateway.api_key_checks import ApiKeyChecks
-from services.gateway.app import public_app
+from services.gateway.app import Doors, public_app
 from services.gateway.broker import Broker
 from services.gateway.callers import Callers
 from services.gateway.captcha import Captcha, NoCaptcha, SiteVerifyCaptcha
@@ -38,6 +39,7 @@ from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
 from services.gateway.switches import Switches
 from services.gateway.tickets import Tickets
+from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
 
 
@@ -89,17 +91,13 @@ async def start(
     life.spawn(broker.run(), "broker")
     life.spawn(entrance.news.run(), "revocations")
 
-    app = public_app(
-        settings,
-        entrance=entrance,
-        meetings_peer=meetings,
-        insights_peer=insights,
-        live=live,
-        viewers=viewers,
-        letters=DeadLetters(broker.require),
-        rates=rates,
-        readiness=life.readiness,
-    )
+    # A connection of its own: captions need not wait behind files.
+    storage = Broker(settings.nats_url, f"{life.replica}-uploads")
+    life.spawn(storage.run(), "uploads")
+    desk = UploadDesk(meetings, Objects(storage.require, BUCKET), _upload_settings(settings))
+
+    doors = Doors(entrance, meetings, insights, live, viewers, desk, DeadLetters(broker.require))
+    app = public_app(settings, doors, rates=rates, readiness=life.readiness)
     crowd = Crowd(
         most=settings.connections_max,
         most_of_one=settings.connections_per_ip_max,
@@ -178,6 +176,15 @@ def _limits(settings: Settings) -> LiveLimits:
     return LiveLimits(
         heartbeat_s=settings.heartbeat_s,
         token_grace_s=settings.token_grace_s,
+    )
+
+
+def _upload_settings(settings: Settings) -> UploadSettings:
+    return UploadSettings(
+        file_bytes_max=settings.upload_bytes_max,
+        at_once_max=settings.uploads_at_once_max,
+        idle_s=settings.upload_idle_s,
+        call_s=settings.call_timeout_s,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import orjson
 from fastapi import FastAPI
@@ -22,17 +23,22 @@ from services.gateway.api import (
     api_keys,
     dead_letters,
     insights,
+    jobs,
     logins,
     meetings,
     tasks,
     transcripts,
+    tus,
+    uploads,
 )
 from services.gateway.api import viewers as viewers_api
+from services.gateway.bodies import BodyLimits
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
 from services.gateway.limits import RateLimits
 from services.gateway.load import Load
 from services.gateway.settings import Settings
+from services.gateway.uploading import UploadDesk
 from services.gateway.viewers import Viewers
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
@@ -51,18 +57,20 @@ class State(BaseModel):
     status: str
 
 
-def public_app(  # noqa: PLR0913 - everything that the composition root has made
-    settings: Settings,
-    *,
-    entrance: Entrance,
-    meetings_peer: Peer,
-    insights_peer: Peer,
-    live: ASGIApp,
-    viewers: Viewers,
-    letters: DeadLetters,
-    rates: RateLimits,
-    readiness: Readiness,
-) -> Edge:
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where the routes lead to."""
+
+    entrance: Entrance
+    meetings: Peer
+    insights: Peer
+    live: ASGIApp
+    viewers: Viewers
+    uploads: UploadDesk
+    letters: DeadLetters
+
+
+def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness) -> Edge:
     """Return the ASGI callable of the public port."""
     app = FastAPI(
         title="Verbatim",
@@ -75,32 +83,35 @@ def public_app(  # noqa: PLR0913 - everything that the composition root has made
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.credentials = entrance.credentials
+    app.state.credentials = doors.entrance.credentials
     errors.install(app)
     call_s, export_s = settings.call_timeout_s, settings.export_timeout_s
-    app.include_router(accounts.routes(entrance))
-    app.include_router(logins.routes(entrance))
-    app.include_router(api_keys.routes(entrance))
-    app.include_router(admin_accounts.routes(entrance))
-    app.include_router(meetings.routes(meetings_peer, timeout_s=call_s))
-    app.include_router(transcripts.routes(meetings_peer, timeout_s=call_s, export_timeout_s=export_s))
-    app.include_router(viewers_api.routes(viewers, entrance))
-    app.include_router(tasks.routes(meetings_peer, timeout_s=call_s))
-    app.include_router(insights.routes(insights_peer, timeout_s=call_s))
-    app.include_router(dead_letters.routes(letters))
+    app.include_router(accounts.routes(doors.entrance))
+    app.include_router(logins.routes(doors.entrance))
+    app.include_router(api_keys.routes(doors.entrance))
+    app.include_router(admin_accounts.routes(doors.entrance))
+    app.include_router(meetings.routes(doors.meetings, timeout_s=call_s))
+    app.include_router(transcripts.routes(doors.meetings, timeout_s=call_s, export_timeout_s=export_s))
+    app.include_router(viewers_api.routes(doors.viewers, doors.entrance))
+    app.include_router(tasks.routes(doors.meetings, timeout_s=call_s))
+    app.include_router(insights.routes(doors.insights, timeout_s=call_s))
+    app.include_router(jobs.routes(doors.meetings, doors.insights, timeout_s=call_s))
+    app.include_router(tus.routes(doors.uploads))
+    app.include_router(uploads.routes(doors.uploads))
+    app.include_router(dead_letters.routes(doors.letters))
     _add_health(app, readiness)
     _add_pages(app)
     guard = Guard(
         proxies=Proxies(settings.trusted_proxies),
         load=Load(settings.load_max),
         rates=rates,
-        account_of=entrance.credentials.account_of,
+        account_of=doors.entrance.credentials.account_of,
         origins=settings.allowed_origins,
         hosts=settings.allowed_hosts,
-        body_bytes_max=settings.body_bytes_max,
+        bodies=BodyLimits(settings.body_bytes_max, {"/api/uploads": settings.upload_bytes_max}),
         request_s=settings.request_timeout_s,
     )
-    return Edge(app, {"/transcribe": live}, guard)
+    return Edge(app, {"/transcribe": doors.live}, guard)
 
 
 def _add_health(app: FastAPI, readiness: Readiness) -> None:

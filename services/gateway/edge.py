@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ from chassis.errors import AppError, Kind
 from chassis.limits import Verdict
 from services.gateway import errors, headers, limits
 from services.gateway.addresses import Proxies
+from services.gateway.bodies import BodyLimits
 from services.gateway.limits import RateLimits
 from services.gateway.load import Load, work_of
 from services.gateway.metrics import ACTIVE_REQUESTS, REQUESTS
@@ -25,6 +27,9 @@ _QUIET_ROUTES = frozenset({"/healthz", "/readyz"})
 _FREE_PATHS = frozenset({"/healthz", "/readyz", "/", "/docs", "/openapi.json", "/style.css", "/favicon.ico"})
 _FREE_FOLDER = "/assets/"
 _EVENT_STREAM = b"text/event-stream"
+# What is left of a body after the answer is read and thrown away, if it is no more than this.
+_DRAINED_BYTES_MAX = 64 * 1024
+_LINGER_S = 3.0
 
 AccountOf = Callable[[str], str | None]
 
@@ -39,7 +44,7 @@ class Guard:
     account_of: AccountOf
     origins: Sequence[str]
     hosts: Sequence[str]
-    body_bytes_max: int
+    bodies: BodyLimits
     request_s: float
 
 
@@ -88,7 +93,7 @@ class Edge:
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        request = _Request(scope, receive, send, self._guard.body_bytes_max, self._origins, last=self.leaving)
+        request = _Request(scope, receive, send, self._guard.bodies.of(scope["path"]), self._origins, last=self.leaving)
         active = ACTIVE_REQUESTS.labels(method)
         active.inc()
         with telemetry.bound(request.id):
@@ -137,7 +142,7 @@ class Edge:
                 request.verdict = await guard.rates.charge(method, path, scope["client"][0], account)
                 if not request.verdict.allowed:
                     raise limits.refusal(request.verdict)
-            if request.declared_bytes > guard.body_bytes_max:
+            if request.declared_bytes > request.body_bytes_max:
                 raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
             await self._rest(scope, request.receive, request.send)
 
@@ -176,16 +181,35 @@ class _Request:
         )
         self._receive = receive
         self._send = send
-        self._bytes_left = body_bytes_max
+        self.body_bytes_max = body_bytes_max
+        self._received_bytes = 0
+        self._received_all = False
+        self._closing = False
+        self._chunked = b"transfer-encoding" in self.fields
         self._last = last
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            self._bytes_left -= len(message.get("body", b""))
-            if self._bytes_left < 0:
+            self._received_bytes += len(message.get("body", b""))
+            self._received_all = not message.get("more_body", False)
+            if self._received_bytes > self.body_bytes_max:
                 raise errors.too_long()
         return message
+
+    async def _linger(self) -> None:
+        """Read on for a moment and throw it away: a client that is cut off while it sends may never see the answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while not self._received_all:
+                    message = await self._receive()
+                    self._received_all = message["type"] != "http.request" or not message.get("more_body", False)
+
+    @property
+    def _leaves_body(self) -> bool:
+        """Whether much of the body is still to come: then the connection ends with the answer, nobody reads it."""
+        left = self.declared_bytes - self._received_bytes
+        return not self._received_all and (self._chunked or left > _DRAINED_BYTES_MAX)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -194,12 +218,17 @@ class _Request:
             message["headers"] = [*message["headers"], *self._added(own)]
             if own.get(b"content-type") == _EVENT_STREAM:
                 self.stream_began = time.perf_counter()
+        elif self._closing and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
     def _added(self, own: dict[bytes, bytes]) -> headers.Headers:
         is_page = own.get(b"content-type", b"").startswith(b"text/html")
         added = [*headers.for_answer(self.id, page=is_page), *limits.fields(self.verdict)]
-        if self._last:
+        self._closing = self._leaves_body
+        if self._last or self._closing:
             added.append((b"connection", b"close"))
         if b"cache-control" not in own:
             added.append((b"cache-control", b"no-store"))

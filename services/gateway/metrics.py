@@ -30,6 +30,15 @@ FEEDS = Gauge("feeds", "Meetings that somebody follows through this gateway.")
 FEED_POLLS = Counter("feed_polls_total", "Looks into the store that nobody had asked for.")
 FEED_FAILURES = Counter("feed_failures_total", "Feeds that ended by a failure of ours; their viewers connect again.")
 WS_CLOSED = Counter("ws_closed_total", "Live sockets closed by us, by close code.", ["code"])
+
+UPLOADS_ARRIVING = Gauge("uploads_arriving", "Files that are being received.")
+UPLOADED_BYTES = Counter("uploads_received_bytes_total", "Bytes of files stored.")
+UPLOADS_RECEIVED = Counter("uploads_received_total", "Files stored as a whole, by the end of their name.", ["suffix"])
+UPLOADS_REJECTED = Counter("uploads_rejected_total", "Files not taken, by the code of the answer.", ["code"])
+for _suffix in ("mp3", "wav", "ogg", "webm", "mp4", "m4a"):
+    UPLOADS_RECEIVED.labels(_suffix)
+for _code in ("payload_too_large", "unsupported_media_type", "validation_failed", "rate_limit_exceeded"):
+    UPLOADS_REJECTED.labels(_code)
 WS_REJECTED = Counter(
     "ws_rejected_total", "Live sockets closed with 1008: what was sent no client needs to send.", ["reason"]
 )

@@ -23,6 +23,8 @@ log = telemetry.logger(__name__)
 # Above this many sessions frames are gathered for a moment: a millisecond of latency for most of the cost per frame.
 _GATHER_ABOVE = 20
 _GATHER_S = 0.0015
+# A full batch of the largest frames stays below what one gRPC message may have.
+_BATCH_MAX = 48
 _RECONNECT_S = (0.1, 0.5)
 _RESOLVE_S = 5.0
 _CONNECT_S = 3.0
@@ -111,8 +113,8 @@ class Link:
             self._ready.clear()
             if len(self._listeners) > _GATHER_ABOVE:
                 await asyncio.sleep(_GATHER_S)
-            batch, self._outgoing = self._outgoing, []
-            if batch:
+            while self._outgoing:
+                batch, self._outgoing = self._outgoing[:_BATCH_MAX], self._outgoing[_BATCH_MAX:]
                 await call.write(relay.RelayRequest(events=batch))
 
     async def _read(self, call: Any) -> None:

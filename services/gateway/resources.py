@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Generic, TypeVar
 
-from fastapi import Depends, Header, Response
+import orjson
+from fastapi import Depends, Header, Request, Response
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
+from verbatim.idempotency.v1.claim_pb2 import Claim
 
 from chassis.errors import AppError, Kind, Problem
 from services.gateway.auth import Who
@@ -17,6 +21,7 @@ from services.gateway.text import plain, plain_or_invalid
 
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _VERSION = re.compile(r'"([0-9]{1,18})"')
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})")
 
@@ -111,6 +116,46 @@ async def _expected_version(
 
 # The version that a changing call was made for. Answers 428 to a call that names none.
 ExpectedVersion = Annotated[int, Depends(_expected_version)]
+
+
+async def _claim(
+    request: Request,
+    _: Who,
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Any text of your own: the same call with the same key is made once, within 24 hours.",
+            min_length=1,
+            max_length=255,
+        ),
+    ] = None,
+) -> Claim | None:
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        problem = Problem("Idempotency-Key", "Should be visible ASCII characters, at most 255")
+        raise AppError(Kind.VALIDATION_FAILED, "Some fields do not hold.", details=(problem,))
+    asked = await request.body()
+    with suppress(orjson.JSONDecodeError):
+        # The same call may be written in another order and with other blanks.
+        asked = orjson.dumps(orjson.loads(asked), option=orjson.OPT_SORT_KEYS)
+    route = f"{request.method} {request.url.path}\n".encode()
+    return Claim(key=key, fingerprint=hashlib.sha256(route + asked).digest())
+
+
+# The Idempotency-Key of a call that creates, with a hash of what it asks for; None if there is none.
+Claimed = Annotated[Claim | None, Depends(_claim)]
+
+REPLAYED = {"Idempotent-Replayed": {"description": "`true` if it is the answer to an earlier call with the same key.",
+                                    "schema": {"type": "string", "examples": ["true"]}}}  # fmt: skip
+
+
+def tag_replayed(response: Response, replayed: bool) -> None:
+    """Say that the answer is that of an earlier call."""
+    if replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+
 
 ETAG = {"ETag": {"description": "The version, in quotes.", "schema": {"type": "string", "examples": ['"3"']}}}
 

@@ -61,6 +61,13 @@ class Settings(ServiceSettings):
     )
     export_timeout_s: float = Field(120.0, gt=0, le=3600, description="Longest export of a transcript, end to end.")
     body_bytes_max: int = Field(256 * 1024, ge=1024, le=16 * 1024 * 1024, description="Longest body of a request.")
+    upload_bytes_max: int = Field(
+        100_000_000, ge=1024, le=10**10, description="Longest file of an upload; refused as soon as it is passed."
+    )
+    uploads_at_once_max: int = Field(32, ge=1, le=10_000, description="Files that arrive at one replica at one time.")
+    upload_idle_s: float = Field(
+        30.0, gt=0, le=3600, description="Longest silence of a client that sends a file; then it is given up."
+    )
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis that replicas share limits through; empty: each keeps its share in memory.",

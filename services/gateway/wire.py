@@ -66,7 +66,7 @@ class StartMessage(BaseModel):
 
 def ticket_of(query: bytes) -> str:
     """Return the one-time ticket of a handshake's query; empty if there is none. Given twice, it is none."""
-    given = parse_qs(query.decode("latin-1"), max_num_fields=20).get("ticket", [])
+    given = parse_qs(query.decode("latin-1")).get("ticket", [])
     return given[0] if len(given) == 1 else ""
 
 

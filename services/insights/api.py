@@ -12,6 +12,7 @@ from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
 
 from chassis import ids, jobs
 from chassis.errors import AppError, Kind
+from chassis.idempotency import Claim, IdempotencyKeys
 from chassis.jobs import LIVE, Job, Queue
 from chassis.postgres import Database
 from services.insights import store
@@ -26,6 +27,7 @@ class InsightsApi(insights_pb2_grpc.InsightsServiceServicer):
 
     def __init__(self, database: Database, queue: Queue, transcripts: Transcripts, *, attempts_max: int) -> None:
         self._database = database
+        self._keys = IdempotencyKeys(database, store.KEYS)
         self._queue = queue
         self._transcripts = transcripts
         self._attempts_max = attempts_max
@@ -57,8 +59,15 @@ class InsightsApi(insights_pb2_grpc.InsightsServiceServicer):
                 attempts_max=self._attempts_max,
             )
 
-        job = await self._database.once("insights request", work)
-        return insights_pb2.RequestInsightsResponse(job=_job(job))
+        kept = await self._keys.once(
+            "insights request",
+            Claim.of(request),
+            work,
+            lambda job: insights_pb2.RequestInsightsResponse(job=_job(job)),
+            insights_pb2.RequestInsightsResponse,
+        )
+        kept.answer.replayed = kept.replayed
+        return kept.answer
 
     async def GetJob(self, request: Any, _: Any) -> insights_pb2.GetJobResponse:  # noqa: N802 - generated name
         async def work(connection: AsyncConnection) -> Job | None:

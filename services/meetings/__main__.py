@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import sys
 from pathlib import Path
 
-from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
-from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
-from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 
-from chassis import bus, lifecycle, outbox, postgres, rpc, telemetry
+from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
 from chassis.controls import Controls
 from chassis.dead_letters import DLQ
+from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
+from chassis.objects import Objects
 from chassis.pool import Limits
 from chassis.pruning import Pruner
 from chassis.relay import Relay
+from chassis.worker import Policy, Worker
 from services.meetings import commands
-from services.meetings.accounts_api import AccountsApi, ApiKeysApi, LoginsApi
-from services.meetings.accounts_store import AccountsStore
+from services.meetings.account_servicers import account_servicers
 from services.meetings.api import MeetingsApi, TasksApi
-from services.meetings.api_keys_store import ApiKeysStore
 from services.meetings.departures import DepartureConsumer
-from services.meetings.devices import Devices
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
-from services.meetings.guards import Rules, Slowing, Window
-from services.meetings.guards_store import Guards
 from services.meetings.housekeeping import Housekeeping
 from services.meetings.leadership import Leadership
-from services.meetings.login import Login, utc_now
-from services.meetings.logins_store import Lives, LoginsStore
+from services.meetings.login import utc_now
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
-from services.meetings.passwords import Passwords, passwords
+from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
-from services.meetings.store import PRUNED, REVISION, outbox_rows, streams_seen
+from services.meetings.store import PRUNED, REVISION, idempotency_keys, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
-from services.meetings.tokens import AccessTokens, RefreshTokens, derived
 from services.meetings.transcript_store import TranscriptStore
+from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
+from services.meetings.upload_tables import job_rows
+from services.meetings.uploads import BUCKET, KIND, UploadLimits
+from services.meetings.uploads_api import UploadsApi
+from services.meetings.uploads_store import UploadsStore
 
 SERVICE = "meetings"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -77,63 +75,50 @@ async def start(
     )
     cursors = Cursors(key)
 
-    server = grpc_server(settings.grpc_host, settings.grpc_port, rpc.Identity(SERVICE, key))
-    _serve_accounts(server, settings, database, cursors, hashing)
+    identity = rpc.Identity(SERVICE, key)
+    transcribers = await life.exits.enter_async_context(rpc.peer(settings.transcriber_target, identity))
+    queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
+
+    server = grpc_server(settings.grpc_host, settings.grpc_port, identity)
+    for register, servicer in account_servicers(settings, database, cursors, hashing):
+        server.add(register, servicer)
+    keys = IdempotencyKeys(database, idempotency_keys)
     server.add(
         add_MeetingsServiceServicer_to_server,
-        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database)),
+        MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database), keys),
     )
-    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors)))
+    server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors), keys))
+    limits = _upload_limits(settings)
+    server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits)))
     await server.start()
 
     life.require("database", schema.check)
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
-    life.spawn(converse(settings, database.patient(), schema, cursors, transcript_consumer), "events")
-    life.spawn(Housekeeping(database.patient(), utc_now).run(), "housekeeping")
+    workers: list[Worker] = []
+    patient = database.patient()
+    files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
+    life.spawn(
+        converse(settings, patient, schema, cursors, queue, files, workers, transcript_consumer), "events and jobs"
+    )
+    life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
     await life.until_stop()
 
     # What was consumed and not committed stays in the stream, what was not relayed in the outbox.
     await server.retire()
+    async with asyncio.TaskGroup() as drains:
+        for worker in workers:
+            # Nobody waits for an upload to be heard to its end: another replica goes on with it.
+            drains.create_task(worker.drain(settings.drain_s / 10))
     await server.stop(settings.drain_s / 2)
 
 
-def _serve_accounts(
-    server: rpc.Server, settings: Settings, database: postgres.Database, cursors: Cursors, hashing: Passwords
-) -> None:
-    key = settings.service_auth_key.get_secret_value()
-    accounts = AccountsStore(database, cursors)
-    logins = LoginsStore(
-        database,
-        Lives(
-            refresh=dt.timedelta(seconds=settings.refresh_token_life_s),
-            login=dt.timedelta(seconds=settings.login_life_s),
-            grace=dt.timedelta(seconds=settings.refresh_grace_s),
-        ),
-    )
-    devices = Devices(derived(key, "devices"), utc_now)
-    guards = Guards(database, _rules(settings), derived(key, "tries"), devices, utc_now)
-    signing = AccessTokens(settings.auth_private_key.get_secret_value(), settings.access_token_life_s)
-    renewing = RefreshTokens(derived(key, "refresh tokens"))
-    login = Login(accounts, logins, hashing, guards, signing, renewing, registration_open=settings.registration_open)
-    server.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts, utc_now))
-    server.add(add_ApiKeysServiceServicer_to_server, ApiKeysApi(ApiKeysStore(database, cursors), accounts, utc_now))
-    server.add(add_LoginsServiceServicer_to_server, LoginsApi(logins, database, utc_now))
-
-
-def _rules(settings: Settings) -> Rules:
-    quarter, hour = dt.timedelta(minutes=15), dt.timedelta(hours=1)
-    return Rules(
-        address=Window(settings.login_tries, quarter),
-        pair=Slowing(
-            settings.login_tries,
-            first=dt.timedelta(seconds=settings.login_pause_s),
-            longest=dt.timedelta(seconds=settings.login_pause_max_s),
-        ),
-        account=Window(settings.login_tries_of_account, quarter),
-        device=Window(settings.login_tries, quarter),
-        registration=Window(settings.registrations_per_hour, hour),
-        guess=Window(settings.login_tries, quarter),
+def _upload_limits(settings: Settings) -> UploadLimits:
+    return UploadLimits(
+        uploads_max=settings.uploads_per_account,
+        bytes_max=settings.upload_bytes_per_account,
+        life_s=settings.upload_life_s,
+        attempts_max=settings.upload_attempts_max,
     )
 
 
@@ -142,13 +127,26 @@ async def converse(
     database: postgres.Database,
     schema: Schema,
     cursors: Cursors,
+    queue: jobs.Queue,
+    files: TranscriberPeer,
+    workers: list[Worker],
     transcript_consumer: type[TranscriptConsumer],
 ) -> None:
-    """Exchange facts with the broker for the life of the process."""
+    """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
+    streams = (outbox.EVENTS, jobs.JOBS, DLQ)
+    policy = Policy(
+        delays_s=settings.upload_retry_delays_s,
+        deadline_s=settings.upload_deadline_s,
+        concurrency=settings.upload_concurrency,
+        ack_wait_s=15.0,
+    )
     async with bus.connect(settings.nats_url, name=SERVICE, replicas=settings.nats_replicas) as broker:
-        for stream in (outbox.EVENTS, DLQ):
+        for stream in streams:
             await broker.declared(stream)
+        objects = Objects(lambda: broker, BUCKET)
+        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), files, objects.remove)
+        workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
         transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
@@ -156,9 +154,11 @@ async def converse(
             group.create_task(controls.run())
             group.create_task(database.reset_by(controls))
             group.create_task(Pruner(database, PRUNED).run())
-            group.create_task(Relay(database, outbox_rows, streams_seen, broker, (outbox.EVENTS, DLQ)).run())
+            group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
+            for worker in workers:
+                group.create_task(worker.run())
             departures = DepartureConsumer(MeetingsStore(database, cursors), TasksStore(database, cursors), broker)
             group.create_task(departures.run())
 

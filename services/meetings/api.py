@@ -8,7 +8,8 @@ from typing import Any
 from verbatim.meetings.v1 import meetings_pb2 as meetings_pb
 from verbatim.meetings.v1 import tasks_pb2 as tasks_pb
 
-from services.meetings import metrics
+from chassis.idempotency import Claim, IdempotencyKeys
+from services.meetings import meetings_store, metrics, tasks_store
 from services.meetings.checks import Checks, known_id
 from services.meetings.entries_store import EntriesStore, InsightsMade
 from services.meetings.export import FORMATS, Pieces
@@ -24,8 +25,11 @@ from services.meetings.tasks_store import TasksStore
 class MeetingsApi:
     """verbatim.meetings.v1.MeetingsService."""
 
-    def __init__(self, store: MeetingsStore, segments: SegmentsStore, entries: EntriesStore) -> None:
+    def __init__(
+        self, store: MeetingsStore, segments: SegmentsStore, entries: EntriesStore, keys: IdempotencyKeys
+    ) -> None:
         self._store = store
+        self._keys = keys
         self._segments = segments
         self._entries = entries
 
@@ -39,7 +43,15 @@ class MeetingsApi:
             language=request.language,
             participants=request.participants,
         )
-        return meetings_pb.CreateMeetingResponse(meeting=_meeting(await self._store.create(new)))
+        kept = await self._keys.once(
+            "create meeting",
+            Claim.of(request),
+            meetings_store.creation(new),
+            lambda meeting: meetings_pb.CreateMeetingResponse(meeting=_meeting(meeting)),
+            meetings_pb.CreateMeetingResponse,
+        )
+        kept.answer.replayed = kept.replayed
+        return kept.answer
 
     async def GetMeeting(  # noqa: N802
         self, request: meetings_pb.GetMeetingRequest, _: Any
@@ -124,8 +136,9 @@ class MeetingsApi:
 class TasksApi:
     """verbatim.meetings.v1.TasksService."""
 
-    def __init__(self, store: TasksStore) -> None:
+    def __init__(self, store: TasksStore, keys: IdempotencyKeys) -> None:
         self._store = store
+        self._keys = keys
 
     async def CreateTask(self, request: tasks_pb.CreateTaskRequest, _: Any) -> tasks_pb.CreateTaskResponse:  # noqa: N802
         new = new_task(
@@ -137,7 +150,15 @@ class TasksApi:
             due=request.due,
             source_segment_id=request.source_segment_id,
         )
-        return tasks_pb.CreateTaskResponse(task=_task(await self._store.create(new)))
+        kept = await self._keys.once(
+            "create task",
+            Claim.of(request),
+            tasks_store.creation(new),
+            lambda task: tasks_pb.CreateTaskResponse(task=_task(task)),
+            tasks_pb.CreateTaskResponse,
+        )
+        kept.answer.replayed = kept.replayed
+        return kept.answer
 
     async def GetTask(self, request: tasks_pb.GetTaskRequest, _: Any) -> tasks_pb.GetTaskResponse:  # noqa: N802
         found = await self._store.get(id_of(request, "owner_id"), known_id(request.task_id, "task"))

@@ -13,7 +13,7 @@ from verbatim.meetings.v1.events_pb2 import MeetingDeleted
 
 from chassis import outbox
 from chassis.errors import AppError, Kind
-from chassis.postgres import Database
+from chassis.postgres import Database, Work
 from services.meetings.checks import not_found
 from services.meetings.healing_store import draft, healing
 from services.meetings.meetings import Meeting, MeetingChange, MeetingFilter, NewMeeting
@@ -28,6 +28,7 @@ from services.meetings.store import (
     sessions,
     version_conflict,
 )
+from services.meetings.uploads_store import forget_uploads
 
 _MEETING = (
     meetings.c.id, meetings.c.owner_id, meetings.c.title, meetings.c.language, meetings.c.participants,
@@ -44,30 +45,8 @@ class MeetingsStore:
         self._cursors = cursors
 
     async def create(self, new: NewMeeting) -> Meeting:
-        """Create a meeting, or return it if this call was made before. Raises AppError(CONFLICT) if the id is taken."""
-
-        async def work(connection: AsyncConnection) -> Meeting:
-            if await is_deleted(connection, new.id):
-                raise AppError(Kind.CONFLICT, "The id was used before.")
-            if await is_deleted(connection, new.owner_id):
-                raise not_found("account")
-            await connection.execute(
-                insert(meetings)
-                .values(
-                    id=new.id,
-                    owner_id=new.owner_id,
-                    title=new.title,
-                    language=new.language,
-                    participants=new.participants,
-                )
-                .on_conflict_do_nothing(index_elements=["id"])
-            )
-            found = await _get(connection, new.owner_id, new.id)
-            if found is None:
-                raise AppError(Kind.CONFLICT, "The id was used before.")
-            return found
-
-        return await self._database.once("create meeting", work)
+        """Do what `creation` says, once."""
+        return await self._database.once("create meeting", creation(new))
 
     async def get(self, owner_id: str, meeting_id: str) -> Meeting:
         """Return a meeting with its accounts. Raises AppError(NOT_FOUND)."""
@@ -175,6 +154,7 @@ async def _delete(connection: AsyncConnection, owner_id: str, meeting_id: str) -
     session_ids = list((await connection.execute(query)).scalars())
     await bury(connection, "meeting", [meeting_id])
     await bury(connection, "session", session_ids)
+    await forget_uploads(connection, meeting_id)
     await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
     fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
     event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)
@@ -192,6 +172,36 @@ def _conditions(owner_id: str, wanted: MeetingFilter) -> list[sa.ColumnElement[b
         spoken = sa.select(segments.c.meeting_id).where(segments.c.search.bool_op("@@")(words))
         conditions.append(meetings.c.search.bool_op("@@")(words) | meetings.c.id.in_(spoken))
     return conditions
+
+
+def creation(new: NewMeeting) -> Work[Meeting]:
+    """Return the work that creates a meeting, or gives it back if this call was made before.
+
+    Raises AppError(CONFLICT) if the id is taken.
+    """
+
+    async def work(connection: AsyncConnection) -> Meeting:
+        if await is_deleted(connection, new.id):
+            raise AppError(Kind.CONFLICT, "The id was used before.")
+        if await is_deleted(connection, new.owner_id):
+            raise not_found("account")
+        await connection.execute(
+            insert(meetings)
+            .values(
+                id=new.id,
+                owner_id=new.owner_id,
+                title=new.title,
+                language=new.language,
+                participants=new.participants,
+            )
+            .on_conflict_do_nothing(index_elements=["id"])
+        )
+        found = await _get(connection, new.owner_id, new.id)
+        if found is None:
+            raise AppError(Kind.CONFLICT, "The id was used before.")
+        return found
+
+    return work
 
 
 async def _get(connection: AsyncConnection, owner_id: str, meeting_id: str) -> Meeting | None:

@@ -24,6 +24,9 @@ LOGIN_FAILURES = Counter(
     "refresh_(unknown, expired, revoked, reused).",
     ["reason"],
 )
+UPLOADS = Counter("uploads_total", "Uploads by how their job ended: completed, refused or dead.", ["result"])
+for _result in ("completed", "refused", "dead"):
+    UPLOADS.labels(_result)
 TRIES_REFUSED = Counter(
     "auth_tries_refused_total",
     "Tries that were not looked at, because there were too many. what: login, register, password.",

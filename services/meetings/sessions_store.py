@@ -87,23 +87,43 @@ async def open_sessions(connection: AsyncConnection, opened: dict[str, Transcrip
     started: dict[str, dt.datetime] = {row.id: row.started_at for row in found.values() if row.started_at}
     made: dict[str, Session] = {}
     lines = []
+    uploaded = {entry.opened.meeting_id for entry in opened.values() if entry.opened.upload}
+    ends = await _ends(connection, uploaded)
     for session_id, entry in opened.items():
         meeting_id, at = entry.opened.meeting_id, recorded_at(entry)
         if meeting_id not in found or found[meeting_id].owner_id != entry.opened.owner_id:
             continue
         # Clocks of replicas differ a little: a session never starts before its meeting.
         shift_s = max(0.0, (at - started.setdefault(meeting_id, at)).total_seconds())
+        if entry.opened.upload:
+            # When it was sent says nothing of when it was spoken: it follows what is there.
+            shift_s = ends.get(meeting_id, 0.0)
         made[session_id] = Session(meeting_id, shift_s, closed=False)
         lines.append({"id": session_id, "meeting_id": meeting_id, "shift_s": shift_s, "opened_at": at})
     if lines:
         await connection.execute(sessions.insert(), lines)
-        live = meetings.update().where(meetings.c.id == sa.bindparam("meeting"))
-        live = live.values(
-            status=Status.LIVE, started_at=sa.bindparam("start"), ended_at=None, updated_at=sa.func.now()
+        live = {made[s].meeting_id for s, entry in opened.items() if s in made and not entry.opened.upload}
+        change = meetings.update().where(meetings.c.id == sa.bindparam("meeting"))
+        spoken = sa.bindparam("live", type_=sa.Boolean) | (meetings.c.status == Status.LIVE)
+        change = change.values(
+            status=sa.case((spoken, Status.LIVE), else_=Status.PROCESSING),
+            started_at=sa.bindparam("start"),
+            ended_at=None,
+            updated_at=sa.func.now(),
         )
         touched = sorted({session.meeting_id for session in made.values()})
-        await connection.execute(live, [{"meeting": m, "start": started[m]} for m in touched])
+        await connection.execute(change, [{"meeting": m, "start": started[m], "live": m in live} for m in touched])
     return made
+
+
+async def _ends(connection: AsyncConnection, meeting_ids: set[str]) -> dict[str, float]:
+    """Return where the closed sessions of meetings end, in seconds from the start of each."""
+    if not meeting_ids:
+        return {}
+    s = sessions.c
+    query = sa.select(s.meeting_id, sa.func.max(s.shift_s + s.audio_s))
+    query = query.where(s.meeting_id.in_(meeting_ids), s.closed_at.is_not(None)).group_by(s.meeting_id)
+    return {row[0]: row[1] for row in await connection.execute(query)}
 
 
 async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mapping[str, Session]) -> set[str]:
@@ -131,7 +151,8 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
         meetings.update()
         .where(
             m.id.in_({known[session_id].meeting_id for session_id in closing}),
-            m.status == Status.LIVE,
+            # One that had failed may have been tried again.
+            m.status.in_((Status.LIVE, Status.PROCESSING, Status.FAILED)),
             ~sa.exists().where(s.meeting_id == m.id, s.closed_at.is_(None)),
         )
         .values(

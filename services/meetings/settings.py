@@ -59,3 +59,15 @@ class Settings(DatabaseSettings):
     )
     login_pause_max_s: float = Field(86400.0, gt=0, le=7 * 86400, description="Longest such pause.")
     registrations_per_hour: int = Field(3, ge=1, le=10_000, description="Accounts opened in an hour from one address.")
+    transcriber_target: str = Field(
+        "127.0.0.1:9200", description="Where transcribers of uploaded files listen, as gRPC writes it."
+    )
+    upload_concurrency: int = Field(2, ge=1, le=64, description="Uploads that one replica sees to at one time.")
+    upload_attempts_max: int = Field(5, ge=1, le=20, description="Attempts until an upload is given up.")
+    upload_retry_delays_s: tuple[float, ...] = Field(
+        (5.0, 10.0, 30.0, 60.0), min_length=1, description="Pauses between attempts at an upload, as a JSON list."
+    )
+    upload_deadline_s: float = Field(6 * 3600.0, gt=0, description="Longest time of one attempt at an upload.")
+    upload_life_s: float = Field(86_400.0, ge=60, description="How long a file may take to arrive, pauses included.")
+    uploads_per_account: int = Field(20, ge=1, description="Uploads of one account under way.")
+    upload_bytes_per_account: int = Field(1024**3, ge=1, description="Bytes of the uploads of one account under way.")

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import outbox
 from chassis.errors import AppError, Kind
-from chassis.postgres import Database
+from chassis.postgres import Database, Work
 from services.meetings.checks import not_found
 from services.meetings.entries_store import number_insights
 from services.meetings.paging import Cursors, Page
@@ -33,28 +33,8 @@ class TasksStore:
         self._cursors = cursors
 
     async def create(self, new: NewTask) -> Task:
-        """Create a task, or return it if this call was made before.
-
-        Raises AppError: NOT_FOUND if its meeting is not there, CONFLICT if the id is taken.
-        """
-
-        async def work(connection: AsyncConnection) -> Task:
-            if new.meeting_id and not await _owns(connection, new.owner_id, new.meeting_id):
-                raise not_found("meeting")
-            if await is_deleted(connection, new.id):
-                raise AppError(Kind.CONFLICT, "The id was used before.")
-            if await is_deleted(connection, new.owner_id):
-                raise not_found("account")
-            await connection.execute(
-                insert(tasks).values(**_row(new, Origin.PERSON)).on_conflict_do_nothing(index_elements=["id"])
-            )
-            query = sa.select(*_TASK).where(tasks.c.id == new.id, tasks.c.owner_id == new.owner_id)
-            row = (await connection.execute(query)).one_or_none()
-            if row is None:
-                raise AppError(Kind.CONFLICT, "The id was used before.")
-            return Task(**row._mapping)
-
-        return await self._database.once("create task", work)
+        """Do what `creation` says, once."""
+        return await self._database.once("create task", creation(new))
 
     async def get(self, owner_id: str, task_id: str) -> Task:
         """Return a task. Raises AppError(NOT_FOUND)."""
@@ -172,6 +152,31 @@ class TasksStore:
             return touched
 
         return await self._database.run("store found tasks", work)
+
+
+def creation(new: NewTask) -> Work[Task]:
+    """Return the work that creates a task, or gives it back if this call was made before.
+
+    Raises AppError: NOT_FOUND if its meeting is not there, CONFLICT if the id is taken.
+    """
+
+    async def work(connection: AsyncConnection) -> Task:
+        if new.meeting_id and not await _owns(connection, new.owner_id, new.meeting_id):
+            raise not_found("meeting")
+        if await is_deleted(connection, new.id):
+            raise AppError(Kind.CONFLICT, "The id was used before.")
+        if await is_deleted(connection, new.owner_id):
+            raise not_found("account")
+        await connection.execute(
+            insert(tasks).values(**_row(new, Origin.PERSON)).on_conflict_do_nothing(index_elements=["id"])
+        )
+        query = sa.select(*_TASK).where(tasks.c.id == new.id, tasks.c.owner_id == new.owner_id)
+        row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise AppError(Kind.CONFLICT, "The id was used before.")
+        return Task(**row._mapping)
+
+    return work
 
 
 async def _standing(connection: AsyncConnection, meeting_id: str) -> list[Standing]:

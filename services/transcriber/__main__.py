@@ -9,28 +9,34 @@ from functools import partial
 from pathlib import Path
 
 from nats.aio.msg import Msg
-from verbatim.transcriber.v1 import transcriber_pb2_grpc
+from verbatim.transcriber.v1 import recordings_pb2_grpc, transcriber_pb2_grpc
 
 from chassis import bus, lifecycle, rpc
 from chassis.breaker import BreakerSettings
 from chassis.controls import Controls
 from chassis.jobs import JOBS
 from chassis.lifecycle import Lifecycle
+from chassis.objects import Objects
 from chassis.retry import RetrySettings
 from chassis.settings import load
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
+from services.transcriber.ears import Ears
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
+from services.transcriber.media import MediaDecoder, MediaLimits
 from services.transcriber.recognition import Recogniser, RecognitionSettings
+from services.transcriber.recordings import Recordings, RecordingSettings
+from services.transcriber.recordings_api import RecordingsService
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
 from services.transcriber.speech import OpenAISpeech
 from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
+from services.transcriber.uploads import BUCKET, AudioStreamDrafts, Uploads, scratch_folder
 from services.transcriber.vendor import Vendor, VendorSettings
 
 
@@ -55,8 +61,11 @@ async def start(
     logs = (*streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s), JOBS)
     for stream in logs:
         await broker.declare(stream)
+    objects = Objects(lambda: broker, BUCKET)
+    await broker.declare(objects.stream(settings.uploads_bytes_max))
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
+    ears = Ears()
     transcripts = transcript_log(broker)
     aftercare = aftercare_type(transcripts, audio, recogniser, life.replica)
     heal_jobs = HealJobs(broker, aftercare, HealJobSettings(concurrency=settings.heal_sessions))
@@ -68,6 +77,7 @@ async def start(
         captions=captions,
         replica=life.replica,
         clock=time.monotonic,
+        ears=ears,
         ask_to_heal=heal_jobs.ask,
     )
     sessions = Sessions(
@@ -83,6 +93,7 @@ async def start(
     life.spawn(broker.until_closed(), "broker")
     life.spawn(broker.keep(logs), "streams")
     life.spawn(audio.run(), "audio log")
+    life.spawn(ears.run(), "ears")
     life.spawn(captions.run(), "captions")
     life.spawn(sessions.run(), "sessions")
     life.spawn(heal_jobs.run(), "healing")
@@ -93,12 +104,15 @@ async def start(
     )  # fmt: skip
     service = TranscriberService(sessions, aftercare, heal_jobs)
     server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
+    files = _recordings(settings, ports, objects, AudioStreamDrafts(broker, heals=recogniser.heals))
+    server.add(recordings_pb2_grpc.add_RecordingsServiceServicer_to_server, files)
     await server.start()
     life.require("nats", broker.ping)
     life.ready()
 
     await life.until_stop()
     service.retire()
+    files.retire()
     await server.retire()
     await sessions.drain(settings.drain_s * 0.6)
     service.hang_up()
@@ -155,6 +169,33 @@ def _vendor_settings(settings: Settings) -> VendorSettings:
     )
 
 
+def _recordings(settings: Settings, ports: Ports, objects: Objects, drafts: AudioStreamDrafts) -> RecordingsService:
+    limits = MediaLimits(
+        memory_bytes=settings.decode_memory_bytes,
+        cpu_s=settings.decode_cpu_s,
+        wall_s=settings.decode_s,
+        audio_s=settings.recording_s_max,
+    )
+    decoder = MediaDecoder(scratch_folder(settings.verbatim_data_dir), limits, _cutting(settings))
+    recordings = Recordings(ports.recogniser, RecordingSettings(parallel=settings.recording_parallel))
+    return RecordingsService(
+        Uploads(objects, decoder, recordings, ports.transcripts, drafts, ports.replica),
+        decoder,
+        recordings,
+        uploads_max=settings.uploads_max,
+        files_max=settings.transcriptions_max,
+        file_bytes_max=settings.transcription_bytes_max,
+    )
+
+
+def _cutting(settings: Settings) -> CuttingSettings:
+    return CuttingSettings(
+        end_silence_ms=settings.end_silence_ms,
+        soft_cap_ms=settings.soft_cap_ms,
+        hard_cap_ms=settings.hard_cap_ms,
+    )
+
+
 def _session_settings(settings: Settings) -> SessionSettings:
     return SessionSettings(
         window_bytes=int(settings.window_s * BYTES_PER_SECOND),
@@ -162,11 +203,7 @@ def _session_settings(settings: Settings) -> SessionSettings:
         partial_every_s=settings.partial_every_s,
         parallel_utterances=settings.parallel_utterances,
         idle_s=settings.session_idle_s,
-        cutting=CuttingSettings(
-            end_silence_ms=settings.end_silence_ms,
-            soft_cap_ms=settings.soft_cap_ms,
-            hard_cap_ms=settings.hard_cap_ms,
-        ),
+        cutting=_cutting(settings),
     )
 
 

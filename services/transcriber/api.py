@@ -18,9 +18,12 @@ from services.transcriber.sessions import Sessions, problem_event
 
 log = telemetry.logger(__name__)
 
-# Above this many channels answers are gathered for a moment, which costs latency and saves most of the work per event.
+# Above this many channels acknowledgements are gathered for a moment: they are most of what is said, each would cost a
+# write, and nobody waits for one. Everything else goes at once, and takes along what was gathered.
 _GATHER_ABOVE = 20
-_GATHER_S = 0.0015
+_GATHER_S = 0.01
+# Events of some kilobytes each: a batch stays far below what one gRPC message may have.
+_BATCH_MAX = 100
 
 
 class _Line:
@@ -31,6 +34,21 @@ class _Line:
         self.ready = asyncio.Event()
         self.channels: dict[int, _Channel] = {}
         self.greetings: set[asyncio.Task[None]] = set()
+        self._later: asyncio.TimerHandle | None = None
+
+    def say(self, event: relay.ServerEvent, *, urgent: bool) -> None:
+        """Queue an event for the gateway."""
+        self.events.append(event)
+        if urgent or len(self.channels) <= _GATHER_ABOVE:
+            self.ready.set()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(_GATHER_S, self.ready.set)
+
+    def recall(self) -> None:
+        """What was gathered goes now."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
 
     async def end(self, reader: asyncio.Task[None]) -> None:
         """The gateway is gone: let its clients' sessions know, also those whose greeting is still under way."""
@@ -38,13 +56,14 @@ class _Line:
             channel.gone = True
             if channel.session is not None:
                 channel.session.detach(channel)
+        self.recall()
         reader.cancel()
         await asyncio.gather(reader, *self.greetings, return_exceptions=True)
 
     def say_retiring(self) -> None:
         """Queue the notice that this process goes away."""
-        self.events.append(relay.ServerEvent(status=relay.Status(state=relay.STATE_DRAINING, reason="restart")))
-        self.ready.set()
+        status = relay.Status(state=relay.STATE_DRAINING, reason="restart")
+        self.say(relay.ServerEvent(status=status), urgent=True)
 
 
 class _Channel:
@@ -59,8 +78,7 @@ class _Channel:
     def send(self, event: relay.ServerEvent) -> None:
         """Queue an event for the gateway. What is queued is bounded by the session's own window."""
         event.channel = self.number
-        self._line.events.append(event)
-        self._line.ready.set()
+        self._line.say(event, urgent=not event.HasField("ack"))
 
     def moved(self, session: LiveSession) -> None:
         """Send what the client says to the session's new object."""
@@ -103,10 +121,9 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
             while not (reader.done() or self._hung_up) or line.events:
                 await line.ready.wait()
                 line.ready.clear()
-                if len(line.channels) > _GATHER_ABOVE:
-                    await asyncio.sleep(_GATHER_S)
-                if line.events:
-                    batch, line.events = line.events, []
+                line.recall()
+                while line.events:
+                    batch, line.events = line.events[:_BATCH_MAX], line.events[_BATCH_MAX:]
                     yield relay.RelayResponse(events=batch)
             if reader.done() and not reader.cancelled():
                 reader.result()

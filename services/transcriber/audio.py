@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 _OFFSET_BYTES = 8
+# A window frees whole pieces: what an adoption reads at once is kept in parts.
+_PIECE_BYTES_MAX = 64 * 1024
 
 
 def pack(offset: int, data: bytes) -> bytes:
@@ -36,32 +38,41 @@ def assemble(messages: Iterable[tuple[int, bytes]], start_offset: int) -> bytes:
     return bytes(held)
 
 
-@dataclass(slots=True)
 class Window:
-    """A stretch of the session's stream in memory: bytes [start_offset, end_offset)."""
+    """A stretch of the session's stream in memory, from `start_offset` on. It keeps the pieces as they came: nothing
+    is copied before somebody wants a part of it."""
 
-    start_offset: int
-    data: bytearray
-
-    @property
-    def end_offset(self) -> int:
-        return self.start_offset + len(self.data)
+    def __init__(self, start_offset: int) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._start_offset = start_offset
+        self.size = 0
 
     def append(self, data: bytes) -> None:
-        """Add the bytes at `end_offset`."""
-        self.data += data
+        """Add the next bytes."""
+        if len(data) <= _PIECE_BYTES_MAX:
+            self._pieces.append(data)
+        else:
+            self._pieces.extend(part for _, part in pieces(data, 0, _PIECE_BYTES_MAX))
+        self.size += len(data)
 
     def slice(self, start: int, end: int) -> bytes:
-        """Return bytes [start, end); a start before the window is moved to its beginning."""
-        start = max(start, self.start_offset)
-        return bytes(self.data[start - self.start_offset : end - self.start_offset])
+        """Return bytes [start, end) of the stream, as far as they are here."""
+        parts = []
+        offset = self._start_offset
+        for piece in self._pieces:
+            if offset >= end:
+                break
+            if offset + len(piece) > start:
+                parts.append(piece[max(0, start - offset) : end - offset])
+            offset += len(piece)
+        return b"".join(parts)
 
     def forget_below(self, offset: int) -> None:
-        """Free everything below `offset`."""
-        offset = min(offset, self.end_offset)
-        if offset > self.start_offset:
-            del self.data[: offset - self.start_offset]
-            self.start_offset = offset
+        """Free the pieces that lie below `offset`."""
+        while self._pieces and self._start_offset + len(self._pieces[0]) <= offset:
+            size = len(self._pieces.popleft())
+            self._start_offset += size
+            self.size -= size
 
 
 def pieces(data: bytes, offset: int, size_max: int) -> Iterator[tuple[int, bytes]]:

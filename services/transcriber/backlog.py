@@ -123,6 +123,10 @@ class Backlog:
         if self._line.holds("backlog") and seconds(self.queued_bytes) < self._settings.backlog_hold_s / 2:
             self._line.release("backlog")
 
+    def nudge(self) -> None:
+        """Tell the session's task that hearing has news for it."""
+        self._news.set()
+
     async def until_shrunk(self) -> None:
         """Wait until the next one is forgotten."""
         self._shrunk.clear()

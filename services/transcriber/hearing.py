@@ -13,6 +13,7 @@ from services.transcriber.audio import Window
 from services.transcriber.backlog import Backlog, Hole
 from services.transcriber.cutting import Cutter, Utterance
 from services.transcriber.decoding import Decoder, Heard, Missing, Refused, Stretch
+from services.transcriber.ears import Ears
 from services.transcriber.limits import SessionSettings
 from services.transcriber.line import ClientLine
 from services.transcriber.opus_decoding import decoder_of
@@ -23,8 +24,9 @@ from services.transcriber.transcript import BYTES_PER_SECOND, Ledger
 class Hearing:
     """Finds the utterances in what comes in, and puts them into the backlog. Offsets are explained in `decoding.py`.
 
-    PCM is heard as it comes; what costs time to decode waits for `run`. `on_decoded` is called when less waits,
-    `on_refused` when the bytes are not what the client said.
+    PCM is heard a moment after it came, with that of other sessions; what costs time to decode waits for `run`.
+    `on_decoded` is called when less waits, `on_refused` when the bytes are not what the client said. What goes wrong
+    while hearing is kept in `fault`, for the session's own task to raise: it must not harm others.
     """
 
     def __init__(
@@ -33,24 +35,26 @@ class Hearing:
         backlog: Backlog,
         line: ClientLine,
         settings: SessionSettings,
+        ears: Ears,
         *,
         clock: Callable[[], float],
-        news: asyncio.Event,
         on_decoded: Callable[[], None],
         on_refused: Callable[[], None],
     ) -> None:
         self.decoder: Decoder = decoder_of(ledger)
         self.cutter = Cutter(settings.cutting, ledger.accounted_offset)
         self.flush_due = False
+        self.fault: Exception | None = None
+        self._ears = ears
+        self._waiting = False
         self._ledger = ledger
         self._backlog = backlog
         self._line = line
         self._settings = settings
         self._clock = clock
-        self._news = news
         self._on_decoded = on_decoded
         self._on_refused = on_refused
-        self._window = Window(ledger.accounted_offset, bytearray())
+        self._window = Window(ledger.accounted_offset)
         self._undecoded = asyncio.Event()
 
     def begin(self) -> None:
@@ -60,22 +64,26 @@ class Hearing:
     @property
     def buffered_bytes(self) -> int:
         """PCM that waits to be cut or recognised; what waits to be decoded is bounded by the client's window."""
-        return len(self._window.data) + self._backlog.queued_bytes
+        return self._window.size + self._backlog.queued_bytes
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
         self.decoder.feed(data)
-        self._go_on()
+        if not self.decoder.instant:
+            self._undecoded.set()
+        elif not self._waiting:
+            self._waiting = True
+            self._ears.soon(self._hear)
 
     def skip(self, size: int) -> None:
         """Take note that the client dropped the next bytes."""
         self.decoder.skip(size)
-        self._go_on()
+        self.go_on()
 
     def flush(self) -> None:
         """End the utterance that is being spoken, once all that came is decoded."""
         self.flush_due = True
-        self._go_on()
+        self.go_on()
 
     def end(self) -> None:
         """Hear what is left: no more bytes come."""
@@ -102,12 +110,21 @@ class Hearing:
             self._flush_when_due()
             self._on_decoded()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Hear now what came, if hearing takes no time."""
         if self.decoder.instant:
-            self._take(self.decoder.decode())
-            self._flush_when_due()
+            self._hear()
         else:
             self._undecoded.set()
+
+    def _hear(self) -> None:
+        self._waiting = False
+        try:
+            self._take(self.decoder.decode())
+            self._flush_when_due()
+        except Exception as fault:  # noqa: BLE001 - raised again by the session's own task
+            self.fault = fault
+            self._backlog.nudge()
 
     def _take(self, stretches: list[Stretch]) -> None:
         """Let the cutter find utterances in what is heard."""
@@ -122,14 +139,14 @@ class Hearing:
                     self._on_refused()
 
     def _listen(self, pcm: bytes) -> None:
-        metrics.AUDIO_BYTES.labels("heard").inc(len(pcm))
+        metrics.AUDIO_HEARD.inc(len(pcm))
         self._window.append(pcm)
         if cut := self.cutter.feed(pcm):
             self._enqueue(cut)
         elif not self._backlog and self.cutter.silent_until_byte - self._ledger.accounted_offset > (
             self._settings.checkpoint_every_s * BYTES_PER_SECOND
         ):
-            self._news.set()
+            self._backlog.nudge()
         self._forget()
 
     def _forget(self) -> None:
@@ -142,7 +159,7 @@ class Hearing:
         self._enqueue(self.cutter.flush())
         hole = Hole(self.cutter.position_byte, missing)
         self._backlog.add_hole(hole)
-        self._window = Window(hole.end_byte, bytearray())
+        self._window = Window(hole.end_byte)
         self.cutter = Cutter(self._settings.cutting, hole.end_byte)
         metrics.AUDIO_BYTES.labels("gap").inc(missing.pcm_bytes)
         if missing.reason == pb.GAP_REASON_UNDECODABLE:
@@ -159,4 +176,4 @@ class Hearing:
             pcm = self._window.slice(utterance.context_start_byte, utterance.end_byte)
             self._backlog.add(utterance, pcm, self.cutter.position_byte)
         self._forget()
-        self._news.set()
+        self._backlog.nudge()

@@ -75,7 +75,7 @@ class Intake:
         if behind > 2 * self.window_bytes or self._hearing.buffered_bytes > self._settings.buffer_bytes_max:
             self._line.complain(Kind.RATE_LIMIT_EXCEEDED, "Audio comes faster than it can be taken.", fatal=True)
             return False
-        metrics.AUDIO_BYTES.labels("received").inc(len(data))
+        metrics.AUDIO_RECEIVED.inc(len(data))
         self._audio.append(self._writer, data)
         self._hearing.feed(data)
         if behind > self.window_bytes:
@@ -156,6 +156,7 @@ class Intake:
         self._writer.durable_offset = self._writer.held_offset
         self._writer.mark(self._ledger.source_offset, sequence)
         self._hearing.feed(data)
+        self._hearing.go_on()
 
     def hasten(self) -> None:
         """Make durable at once what was received."""

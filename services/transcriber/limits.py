@@ -18,6 +18,7 @@ class SessionSettings:
     buffer_bytes_max: int = 600 * BYTES_PER_SECOND
     backlog_hold_s: float = 60.0
     partial_every_s: float = 1.5
+    partial_growth: float = 0.33
     partial_min_s: float = 0.8
     checkpoint_every_s: float = 30.0
     parallel_utterances: int = 2

@@ -282,8 +282,13 @@ class AudioLog:
             await self._send(writer, flight)
 
     async def _send(self, writer: AudioWriter, flight: _Flight) -> None:
+        if self._bus.js.publish_async_pending() >= bus.PENDING_MAX:
+            self._failed(writer, "too many appends are not acknowledged")
+            return
         try:
-            future = await self._bus.js.publish_async(f"audio.{writer.session_id}", flight.payload, wait_stall=1.0)
+            # Below the limit it does not wait, so that all that is due goes to the broker in one write. A deadline of
+            # its own (`wait_stall`) would cost a task and a write for each append.
+            future = await self._bus.js.publish_async(f"audio.{writer.session_id}", flight.payload)
         except bus.FAULTS as fault:
             self._failed(writer, repr(fault))
             return
@@ -312,7 +317,7 @@ class AudioLog:
             writer.durable_offset = flight.end_offset
             if flight.acknowledged is not None:
                 writer.mark(flight.offset, flight.acknowledged.result().seq)
-                metrics.AUDIO_BYTES.labels("durable").inc(flight.end_offset - flight.offset)
+                metrics.AUDIO_DURABLE.inc(flight.end_offset - flight.offset)
             moved = True
         if moved:
             writer._retry_s = 0.0

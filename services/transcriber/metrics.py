@@ -9,6 +9,8 @@ AUDIO_BYTES = Counter(
     "Bytes by stage: of the client's stream received and durable in the log, of PCM heard in it, transcribed, and gap.",
     ["stage"],
 )
+# Looked up once: they are counted for every frame.
+AUDIO_RECEIVED, AUDIO_HEARD, AUDIO_DURABLE = (AUDIO_BYTES.labels(stage) for stage in ("received", "heard", "durable"))
 AUDIO_APPEND_FAILURES = Counter(
     "audio_append_failures_total", "Appends to the audio log that failed and were repeated."
 )
@@ -47,13 +49,25 @@ ENGINE_SECONDS = Histogram(
     "speech_engine_seconds", "Time of one recognition.", ["engine", "purpose", "result"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0),
 )  # fmt: skip
-SPEECH_LIMIT = Gauge("speech_concurrency_limit", "Calls to the speech API that may run at one time.")
-SPEECH_WAITING = Gauge("speech_waiting", "Utterances that wait for their turn at an engine.", ["lane"])
+SPEECH_LIMIT = Gauge("speech_concurrency_limit", "Recognitions that may run at one time, as adapted.", ["engine"])
+SPEECH_WAITING = Gauge("speech_waiting", "Utterances that wait for their turn at an engine.", ["engine", "lane"])
+SPEECH_FAILURES = Counter("speech_failures_total", "Calls to the speech API that failed, by reason.", ["reason"])
 SPEECH_RATE_LIMITED = Counter("speech_rate_limited_total", "Answers of the speech API that asked for patience (429).")
 DRAFTS = Counter("speech_drafts_total", "Utterances that the embedded engine wrote because of this.", ["reason"])
+DRAFTS_EMPTY = Counter("speech_drafts_empty_total", "Drafts without text: the embedded engine could not help either.")
 DEGRADED = Gauge("captions_degraded", "1 while live captions are drafts because the speech API cannot be used.")
 PARTIALS = Counter("partials_total", "Partial texts sent.")
 CAPTIONS_DROPPED = Counter("captions_dropped_total", "Partial texts and states that viewers did not get.")
+
+
+DECODED_SECONDS = Counter("media_decoded_seconds_total", "Sound in files that were decoded.")
+DECODE_KILLED = Counter(
+    "media_decode_killed_total",
+    "Decoders that did not end by themselves: `means` took too much, `clock` took too long, `crash` died.",
+    ["reason"],
+)
+UNREADABLE = Counter("media_unreadable_total", "Files that cannot be transcribed, by what is wrong.", ["reason"])
+RECORDINGS = Gauge("transcriber_recordings", "Recordings being transcribed.", ["purpose"])
 
 for _session in ("live", "closed"):
     HEALED.labels(_session)
@@ -61,7 +75,9 @@ for _reason in ("age", "space", "no_audio", "refused", "no_engine"):
     DRAFTS_GIVEN_UP.labels(_reason)
 for _stage in ("received", "durable", "heard", "transcribed", "silence", "gap"):
     AUDIO_BYTES.labels(_stage)
-for _lane in ("live", "heal", "upload"):
-    SPEECH_WAITING.labels(_lane)
+for _reason in ("rate_limited", "quota", "unauthorized", "rejected", "timeout", "connection", "server", "malformed"):
+    SPEECH_FAILURES.labels(_reason)
 for _attached in ("yes", "no"):
     SESSIONS.labels(_attached)
+for _reason in ("means", "clock", "crash"):
+    DECODE_KILLED.labels(_reason)

@@ -41,6 +41,7 @@ class Partials:
         self._recogniser = recogniser
         self._captions = captions
         self._every_s = settings.partial_every_s
+        self._growth = settings.partial_growth
         self._min_bytes = int(settings.partial_min_s * BYTES_PER_SECOND)
         self._clock = clock
         self._last_at = 0.0
@@ -55,7 +56,9 @@ class Partials:
             return
         busy = self._task is not None and not self._task.done()
         spoken_bytes = self._hearing.cutter.position_byte - start_byte
-        due = now - self._last_at >= self._every_s and spoken_bytes >= self._min_bytes
+        # All of the utterance is sent each time: the longer it is, the more a text costs and the less of it is new.
+        pause_s = max(self._every_s, self._growth * seconds(spoken_bytes))
+        due = now - self._last_at >= pause_s and spoken_bytes >= self._min_bytes
         if due and not busy and self._recogniser.has_spare:
             self._task = tasks.create_task(self._tell(start_byte))
 

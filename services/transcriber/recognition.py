@@ -23,7 +23,8 @@ log = telemetry.logger(__name__)
 
 NO_ENGINE = "none"
 _BYTES_PER_SECOND = 32_000
-_SPEED_REMEMBERED = 0.2
+_REMEMBERED = 0.2
+_LATE_AFTER = 1.5
 _LATE_MAX = 256
 
 
@@ -34,6 +35,8 @@ class RecognitionSettings:
     draft_within_s: float = 3.0
     endpoint_s: float = 0.5
     draft_margin_s: float = 0.4
+    usual_s: float = 1.0
+    draft_s_max: float = 10.0  # a caption that comes later helps nobody: what is said now comes first
     embedded_workers: int = 2
     embedded_s_max: float = 30.0
     embedded_attempts: int = 5
@@ -70,11 +73,13 @@ class Recogniser:
         self._vendor = vendor
         self._settings = settings or RecognitionSettings()
         self._clock = clock
-        workers = AdaptiveLimit(self._settings.embedded_workers, clock=clock)
-        self._workers = Turnstile(workers, share=lambda: 1.0, clock=clock)
-        self._speed = 0.15  # seconds of work per second of audio, as last seen
-        self._failing = ""
+        workers = AdaptiveLimit(embedded.name, self._settings.embedded_workers, clock=clock)
+        self._workers = Turnstile(embedded.name, workers, share=lambda: 1.0, clock=clock)
+        self._speed = 0.3  # seconds of work per second of audio, as last seen
+        self._usual_s = self._settings.usual_s  # of the speech API, from being asked to the text, as last seen
+        self._failing = False
         self._late: set[asyncio.Task[Recognition]] = set()
+        self._aside: set[asyncio.Task[Recognition]] = set()
 
     @property
     def primary(self) -> SpeechEngine:
@@ -97,8 +102,8 @@ class Recogniser:
         if self._vendor is None:
             return ""
         if self._vendor.breaker.state is State.CLOSED:
-            return self._failing
-        return self._failing or "speech_api"
+            return "speech_api" if self._failing else ""
+        return "quota" if self._vendor.breaker.reason == "quota" else "speech_api"
 
     @property
     def has_spare(self) -> bool:
@@ -122,17 +127,17 @@ class Recogniser:
             if lane is not Lane.LIVE:
                 await asyncio.wait([asked])
                 return await self._in_time(asked, None, pcm, session_id, lane)
-            await asyncio.wait([asked], timeout=self._draft_after_s(len(pcm)))
+            begin_s, due_s = self._draft_times(len(pcm))
+            await asyncio.wait([asked], timeout=begin_s)
             if asked.done():
                 return await self._in_time(asked, None, pcm, session_id, lane)
             drafting = asyncio.create_task(self._draft(pcm, session_id, lane))
             try:
+                await asyncio.wait([asked], timeout=due_s - begin_s)
                 await asyncio.wait([asked, drafting], return_when=asyncio.FIRST_COMPLETED)
                 return await self._in_time(asked, drafting, pcm, session_id, lane)
             finally:
-                if not drafting.done():
-                    drafting.cancel()
-                    await asyncio.wait([drafting])
+                await self._set_aside(drafting)
         except asyncio.CancelledError:
             asked.cancel()
             await asyncio.wait([asked])
@@ -146,7 +151,10 @@ class Recogniser:
             raise SpeechError("there is no engine above the embedded one", retryable=False, reason="closed")
         began = self._clock()
         heard = await self._vendor.transcribe(pcm, session_id=session_id, language=language, prompt=prompt, lane=lane)
-        return Recognition(heard, self._vendor.engine.name, "final", self._clock() - began)
+        self._set_failing(False)
+        took_s = self._clock() - began
+        self._usual_s += _REMEMBERED * (took_s - self._usual_s)
+        return Recognition(heard, self._vendor.engine.name, "final", took_s)
 
     async def partial(self, pcm: bytes, *, language: str | None, prompt: str) -> Recognition | None:
         """Recognise speech that goes on, with the best engine only; None if it fails or nothing is to spare."""
@@ -169,11 +177,11 @@ class Recogniser:
 
     async def close(self) -> None:
         """End the calls that go on behind drafts."""
-        late = list(self._late)
-        for task in late:
+        running = [*self._late, *self._aside]
+        for task in running:
             task.cancel()
-        if late:
-            await asyncio.wait(late)
+        if running:
+            await asyncio.wait(running)
 
     # -- the speech API and the draft -----------------------------------------------------------------------------
 
@@ -194,9 +202,9 @@ class Recogniser:
                 log.warning("speech api failed", reason=fault.reason)
                 reason = fault.reason
             else:
-                self._fail(lane, "")
                 return recognition
-        self._fail(lane, "quota" if reason == "quota" else "speech_api")
+        if lane is Lane.LIVE:
+            self._set_failing(True)
         metrics.DRAFTS.labels(reason).inc()
         draft = await (drafting if drafting is not None else self._draft(pcm, session_id, lane))
         if asked.done() or len(self._late) >= _LATE_MAX:
@@ -208,27 +216,53 @@ class Recogniser:
 
     def _forget_late(self, task: asyncio.Task[Recognition]) -> None:
         self._late.discard(task)
-        if not task.cancelled() and task.exception() is None:
-            self._fail(Lane.LIVE, "")
+        if not task.cancelled():
+            task.exception()  # whoever waits for it is told; nobody has to
 
-    def _fail(self, lane: Lane, reason: str) -> None:
-        if lane is Lane.LIVE and reason != self._failing:
-            self._failing = reason
-            metrics.DEGRADED.set(bool(reason))
+    async def _set_aside(self, drafting: asyncio.Task[Recognition]) -> None:
+        """Let a draft that nobody needs any more come to its end: to break it off costs the engine a process.
 
-    def _draft_after_s(self, pcm_bytes: int) -> float:
-        """Return when to begin a draft, counted from the cut, so that it is there in time."""
+        Unless others wait for its place.
+        """
+        if drafting.done():
+            return
+        if any(self._workers.waiting(lane) for lane in Lane):
+            drafting.cancel()
+            await asyncio.wait([drafting])
+            return
+        self._aside.add(drafting)
+        drafting.add_done_callback(self._aside.discard)
+
+    def _set_failing(self, failing: bool) -> None:
+        self._failing = failing
+        metrics.DEGRADED.set(failing)
+
+    def _draft_times(self, pcm_bytes: int) -> tuple[float, float]:
+        """Return when to begin a draft and when to show it, in seconds from the cut.
+
+        It is begun so that it is there in time, and sooner when the API takes longer than it usually does; it is held
+        back until it is due, because the final text is better. While the API fails it is begun at once, and shown when
+        the API would usually have answered.
+        """
         settings = self._settings
-        work_s = self._speed * pcm_bytes / _BYTES_PER_SECOND + settings.draft_margin_s
-        return max(0.0, settings.draft_within_s - settings.endpoint_s - work_s)
+        due_s = max(0.0, settings.draft_within_s - settings.endpoint_s - settings.draft_margin_s)
+        late_s = _LATE_AFTER * self._usual_s
+        if self._failing:
+            return 0.0, min(due_s, late_s)
+        return max(0.0, min(due_s - self._speed * pcm_bytes / _BYTES_PER_SECOND, late_s)), due_s
 
     async def _draft(self, pcm: bytes, session_id: str, lane: Lane) -> Recognition:
-        """Return what the embedded engine hears, or a draft without text if it cannot: it will be healed."""
-        try:
-            return await self._by_embedded_once(pcm, session_id, lane, "draft")
-        except SpeechError as fault:
-            log.warning("draft failed", reason=fault.reason)
-            return Recognition(Transcription(""), NO_ENGINE, "draft", 0.0)
+        """Return what the embedded engine hears, or a draft without text if it cannot in time: it will be healed."""
+        reason = "timeout"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.draft_s_max):
+                try:
+                    return await self._by_embedded_once(pcm, session_id, lane, "draft")
+                except SpeechError as fault:
+                    reason = fault.reason
+        log.warning("draft failed", reason=reason)
+        metrics.DRAFTS_EMPTY.inc()
+        return Recognition(Transcription(""), NO_ENGINE, "draft", 0.0)
 
     # -- the embedded engine --------------------------------------------------------------------------------------
 
@@ -260,5 +294,5 @@ class Recogniser:
                 metrics.ENGINE_SECONDS.labels(self._embedded.name, purpose, result).observe(took)
         if pcm:
             seen = took * _BYTES_PER_SECOND / len(pcm)
-            self._speed += _SPEED_REMEMBERED * (seen - self._speed)
+            self._speed += _REMEMBERED * (seen - self._speed)
         return Recognition(heard, self._embedded.name, self._embedded.quality, took)

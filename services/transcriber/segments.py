@@ -123,4 +123,4 @@ def rms(pcm: bytes) -> float:
     if not pcm:
         return 0.0
     samples = np.frombuffer(pcm, dtype="<i2").astype(np.float32)
-    return float(np.sqrt(np.mean(samples * samples))) / 32768.0
+    return float(np.sqrt(np.dot(samples, samples) / len(samples))) / 32768.0

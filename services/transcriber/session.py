@@ -24,6 +24,7 @@ from chassis.errors import AppError, Kind
 from services.transcriber import metrics
 from services.transcriber.backlog import Backlog, Hole, Work
 from services.transcriber.captions import Captions
+from services.transcriber.ears import Ears
 from services.transcriber.healing import Healing
 from services.transcriber.hearing import Hearing
 from services.transcriber.intake import Intake
@@ -56,6 +57,7 @@ class Ports:
     captions: Captions
     replica: str
     clock: Callable[[], float]
+    ears: Ears
     ask_to_heal: Callable[[str], Awaitable[object]]
 
 
@@ -76,8 +78,8 @@ class LiveSession:
         self._line = line = ClientLine(ledger, settings.faults_max, self._tell_viewers, drafts_only=drafts_only)
         self._backlog = Backlog(ledger, ports.recogniser, line, settings, clock=ports.clock, news=self._wake)
         self._hearing = Hearing(
-            ledger, self._backlog, line, settings,
-            clock=ports.clock, news=self._wake, on_decoded=self._relax_window, on_refused=self.abandon,
+            ledger, self._backlog, line, settings, ports.ears,
+            clock=ports.clock, on_decoded=self._relax_window, on_refused=self.abandon,
         )  # fmt: skip
         self._intake = Intake(
             ledger, ports.audio, self._hearing, self._backlog, line, settings, news=self._wake, progress=self._progress
@@ -195,8 +197,9 @@ class LiveSession:
             await self._progress.wait()
 
     def hasten(self) -> None:
-        """Take no more audio, and make durable what was received."""
+        """Take no more audio; hear what was received, and make it durable."""
         self._leaving = True
+        self._hearing.go_on()
         self._intake.hasten()
 
     def tick(self, now: float) -> None:
@@ -245,6 +248,8 @@ class LiveSession:
                 self._end()
 
     async def _step(self, tasks: asyncio.TaskGroup) -> None:
+        if self._hearing.fault is not None:
+            raise self._hearing.fault
         while self._attaches and not self.over:
             # Taken off only when welcomed: if the append is fenced, the client must be served from the logs.
             await self._reception.welcome(self._attaches[0])

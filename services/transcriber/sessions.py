@@ -20,7 +20,7 @@ from services.transcriber.transcript import Ledger, fold
 log = telemetry.logger(__name__)
 
 _ADOPTED = "sessions.adopted"
-_TICK_S = 0.1
+_TICK_S = 0.2
 _ADOPTION_ATTEMPTS = 4
 _OVERLOADED = 1013
 _RESTARTING = 1012
@@ -101,7 +101,8 @@ class Sessions:
         if self.get(session_id) is not None:
             return False
         session = await self._from_logs(session_id)
-        if session.ledger.closed is not None:
+        # An upload has a job, which goes on with it.
+        if session.ledger.closed is not None or session.ledger.opened.upload:
             return False
         session.abandon()
         metrics.ADOPTIONS.labels("orphan").inc()

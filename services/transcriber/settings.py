@@ -64,3 +64,19 @@ class Settings(ServiceSettings):
     heal_sessions: int = Field(
         2, ge=1, le=64, description="Closed sessions whose drafts one replica hears again at one time."
     )
+
+    uploads_bytes_max: int = Field(2 * 1024**3, ge=1024**2, description="Size limit of the store of uploaded files.")
+    uploads_max: int = Field(2, ge=0, le=64, description="Uploaded files that one replica works on at one time.")
+    transcriptions_max: int = Field(
+        4, ge=0, le=64, description="Files that one replica transcribes at once, while the caller waits, at one time."
+    )
+    transcription_bytes_max: int = Field(
+        25 * 1024**2, ge=1024, description="Longest file that is transcribed while the caller waits."
+    )
+    recording_parallel: int = Field(4, ge=1, le=64, description="Utterances of recordings recognised at one time.")
+    recording_s_max: int = Field(6 * 3600, ge=1, le=24 * 3600, description="Longest recording, in seconds of sound.")
+    decode_memory_bytes: int = Field(
+        768 * 1024**2, ge=256 * 1024**2, description="Memory limit of the process that decodes a file."
+    )
+    decode_cpu_s: int = Field(180, ge=1, le=3600, description="Processor time that decoding one file may take.")
+    decode_s: float = Field(600.0, ge=1, le=7200, description="Time that decoding one file may take.")

@@ -111,7 +111,11 @@ class OpenAISpeech:
 
     async def start(self) -> None:
         """Make the client. Connects only when there is something to transcribe."""
-        self._client = openai.AsyncOpenAI(base_url=self._base_url, api_key=self._api_key, max_retries=0)
+        # Over aiohttp: half the CPU per utterance (docs/adr/0030-the-speech-client-over-aiohttp.md).
+        http = openai.DefaultAioHttpClient()
+        self._client = openai.AsyncOpenAI(
+            base_url=self._base_url, api_key=self._api_key, max_retries=0, http_client=http
+        )
 
     async def close(self) -> None:
         """Close the client's connections."""
@@ -177,6 +181,9 @@ class OpenAISpeech:
         except openai.APIStatusError as error:
             raise self._status_error(error) from error
         except (openai.APITimeoutError, httpx2.TimeoutException) as error:
+            # The transport over aiohttp calls every failure to connect, also a refusal, by this name.
+            if isinstance(error, httpx2.ConnectTimeout) or isinstance(error.__cause__, httpx2.ConnectTimeout):
+                raise SpeechError("the connection failed", retryable=True, reason="connection") from error
             raise SpeechError("no answer in time", retryable=True, reason="timeout") from error
         except (openai.APIConnectionError, httpx2.TransportError) as error:
             raise SpeechError("the connection failed", retryable=True, reason="connection") from error

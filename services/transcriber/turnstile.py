@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import IntEnum
 
 from services.transcriber import metrics
@@ -26,13 +26,14 @@ class AdaptiveLimit:
     together, counts once: after a decrease none follows for `settle_s`.
     """
 
-    def __init__(self, most: int, *, clock: Callable[[], float], settle_s: float = 1.0) -> None:
+    def __init__(self, engine: str, most: int, *, clock: Callable[[], float], settle_s: float = 1.0) -> None:
+        self._engine = engine
         self._most = most
         self._clock = clock
         self._settle_s = settle_s
         self._limit = float(most)
         self._decreased_at = float("-inf")
-        metrics.SPEECH_LIMIT.set(most)
+        self._set(self._limit)
 
     @property
     def now(self) -> float:
@@ -52,7 +53,7 @@ class AdaptiveLimit:
 
     def _set(self, limit: float) -> None:
         self._limit = limit
-        metrics.SPEECH_LIMIT.set(limit)
+        metrics.SPEECH_LIMIT.labels(self._engine).set(limit)
 
 
 class Turnstile:
@@ -63,7 +64,10 @@ class Turnstile:
     (a breaker's ramp).
     """
 
-    def __init__(self, limit: AdaptiveLimit, *, share: Callable[[], float], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: str, limit: AdaptiveLimit, *, share: Callable[[], float], clock: Callable[[], float]
+    ) -> None:
+        self._waiting_gauges = {lane: metrics.SPEECH_WAITING.labels(engine, lane.name.lower()) for lane in Lane}
         self._limit = limit
         self._share = share
         self._clock = clock
@@ -114,7 +118,7 @@ class Turnstile:
     async def _wait(self, lane: Lane, session_id: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[lane].setdefault(session_id, deque()).append(turn)
-        metrics.SPEECH_WAITING.labels(lane.name.lower()).inc()
+        self._waiting_gauges[lane].inc()
         # Nothing may be running that would wake it: the ramp grows, or the pause ends, by time alone.
         self._open_later()
         try:
@@ -127,14 +131,14 @@ class Turnstile:
                 self._forget(lane, session_id, turn)
             raise
         finally:
-            metrics.SPEECH_WAITING.labels(lane.name.lower()).dec()
+            self._waiting_gauges[lane].dec()
 
     def _forget(self, lane: Lane, session_id: str, turn: asyncio.Future[None]) -> None:
-        queue = self._waiting[lane].get(session_id)
-        if queue is not None:
+        queue = self._waiting[lane].get(session_id, deque())
+        with suppress(ValueError):  # its turn came after it was cancelled, and was passed on
             queue.remove(turn)
-            if not queue:
-                del self._waiting[lane][session_id]
+        if not queue:
+            self._waiting[lane].pop(session_id, None)
 
     def _is_open(self) -> bool:
         return self._clock() >= self._closed_until
@@ -157,8 +161,9 @@ class Turnstile:
                 turn = queue.popleft()
                 if queue:
                     sessions[session_id] = queue
-                self._running[lane] += 1
-                turn.set_result(None)
+                if not turn.done():  # else it was cancelled, and has not run since
+                    self._running[lane] += 1
+                    turn.set_result(None)
         if any(self._waiting.values()):
             self._open_later()
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from chassis.breaker import Breaker, BreakerSettings, OpenError, State
-from chassis.retry import Retrier, RetrySettings
+from chassis.breaker import Breaker, BreakerSettings, OpenError, Permit, State
+from chassis.retry import Deadline, Retrier, RetrySettings
 from services.transcriber import metrics
 from services.transcriber.speech import SpeechEngine, SpeechError
 from services.transcriber.transcription import Transcription
@@ -18,7 +18,9 @@ from services.transcriber.turnstile import AdaptiveLimit, Lane, Turnstile
 DEPENDENCY = "openai"
 # The server works and says no: to this request, or to all for now. Its health is not in question.
 _SAYS_NOTHING = frozenset({"rate_limited", "rejected", "too_large", "closed"})
-_PACED_S_MAX = 60.0
+# The next call will be refused as well, and so will every other until somebody pays or gives another key.
+_NOBODY_IS_SERVED = frozenset({"quota", "unauthorized"})
+_LOOK_AGAIN_S = 5.0
 _BYTES_PER_SECOND = 32_000
 
 
@@ -32,6 +34,10 @@ class VendorSettings:
     deadline_per_audio_s: float = 2.0
     attempt_share: float = 0.6  # of a call's time, for its first attempt: the rest is for another
     attempt_s_min: float = 2.0
+    partial_s_max: float = 5.0  # a text of speech that goes on is of no use later
+    paced_s_min: float = 1.0  # how long nobody calls after the API asked for patience without saying how much
+    paced_s_max: float = 60.0
+    paced_jitter: float = 0.1
     retry: RetrySettings = field(default_factory=RetrySettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
 
@@ -55,9 +61,10 @@ class Vendor:
         self.engine = engine
         self._settings = settings
         self._clock = clock
+        self._chance = chance
         self.breaker = Breaker(DEPENDENCY, settings.breaker, clock=clock, chance=chance)
-        self._limit = AdaptiveLimit(settings.concurrency_max, clock=clock)
-        self.turnstile = Turnstile(self._limit, share=lambda: self.breaker.share, clock=clock)
+        self._limit = AdaptiveLimit(engine.name, settings.concurrency_max, clock=clock)
+        self.turnstile = Turnstile(engine.name, self._limit, share=lambda: self.breaker.share, clock=clock)
         self._retrier = Retrier(
             DEPENDENCY,
             settings.retry,
@@ -72,23 +79,26 @@ class Vendor:
     async def transcribe(
         self, pcm: bytes, *, session_id: str, language: str | None, prompt: str, lane: Lane
     ) -> Transcription:
-        """Return the text of `pcm`, trying again where that may help. Raises SpeechError."""
+        """Return the text of `pcm`, trying again where that may help. Raises SpeechError.
 
+        The time of a live utterance runs while it waits for its turn, because somebody waits for it; that of others
+        does not.
+        """
+        call = _Call(pcm, session_id, language, prompt, lane, "final")
         deadline_s = self._settings.deadline_s(len(pcm))
-
-        async def attempt(left_s: float) -> Transcription:
-            for_s = max(self._settings.attempt_s_min, self._settings.attempt_share * deadline_s)
-            return await self._attempt(pcm, session_id, language, prompt, lane, min(left_s, for_s))
-
-        return await self._retrier.call(attempt, deadline_s=deadline_s)
+        attempt_s = max(self._settings.attempt_s_min, self._settings.attempt_share * deadline_s)
+        return await self._retrier.call(
+            lambda deadline: self._attempt(call, deadline, attempt_s), deadline_s=deadline_s
+        )  # fmt: skip
 
     async def once(self, pcm: bytes, *, language: str | None, prompt: str) -> Transcription | None:
         """Return the text of speech that goes on; None if nothing is to spare for it, or it fails."""
         if not self.turnstile.has_spare or self.breaker.state is not State.CLOSED:
             return None
+        call = _Call(pcm, "", language, prompt, Lane.LIVE, "partial")
+        deadline_s = min(self._settings.partial_s_max, self._settings.deadline_s(len(pcm)))
         with suppress(SpeechError):
-            deadline_s = self._settings.deadline_s(len(pcm))
-            return await self._attempt(pcm, "", language, prompt, Lane.LIVE, deadline_s, purpose="partial")
+            return await self._attempt(call, Deadline(deadline_s, self._clock), deadline_s)
         return None
 
     async def until_available(self) -> None:
@@ -96,54 +106,70 @@ class Vendor:
         while not self.breaker.admits:
             self._changed.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.breaker.retry_after_s() or 5.0):
+                async with asyncio.timeout(self.breaker.retry_after_s() or _LOOK_AGAIN_S):
                     await self._changed.wait()
 
-    async def _attempt(
-        self,
-        pcm: bytes,
-        session_id: str,
-        language: str | None,
-        prompt: str,
-        lane: Lane,
-        for_s: float,
-        purpose: str = "final",
-    ) -> Transcription:
-        result = "failed"
-        began = self._clock()
+    async def _attempt(self, call: _Call, deadline: Deadline, attempt_s: float) -> Transcription:
+        live = call.lane is Lane.LIVE
+        came = self._clock()
         try:
-            # Somebody waits for a live caption, so its time runs while it waits for its turn; others have time.
-            async with asyncio.timeout(for_s if lane is Lane.LIVE else None):
-                async with self.turnstile.passage(lane, session_id):
-                    began = self._clock()
-                    heard = await self._guarded(pcm, language, prompt, for_s)
-                    result = "ok"
-                    return heard
+            async with (
+                asyncio.timeout(min(attempt_s, deadline.left_s) if live else None) as patience,
+                self.turnstile.passage(call.lane, call.session_id),
+            ):
+                patience.reschedule(None)  # from here on the engine keeps the time, and its failure to do so counts
+                waited_s = self._clock() - came
+                if not live:
+                    deadline.extend(waited_s)
+                left_s = min(attempt_s - waited_s if live else attempt_s, deadline.left_s)
+                return await self._guarded(call, left_s)
         except TimeoutError as fault:
             raise SpeechError("no turn within the deadline", retryable=False, reason="overloaded") from fault
-        finally:
-            metrics.ENGINE_SECONDS.labels(self.engine.name, purpose, result).observe(self._clock() - began)
 
-    async def _guarded(self, pcm: bytes, language: str | None, prompt: str, for_s: float) -> Transcription:
+    async def _guarded(self, call: _Call, for_s: float) -> Transcription:
         try:
             permit = self.breaker.acquire()
         except OpenError as fault:
             raise SpeechError("the breaker is open", retryable=False, reason="breaker_open") from fault
+        began, result = self._clock(), "failed"
         with permit:
             try:
-                heard = await self.engine.transcribe(pcm, language=language, prompt=prompt, deadline_s=for_s)
+                heard = await self.engine.transcribe(
+                    call.pcm, language=call.language, prompt=call.prompt, deadline_s=for_s
+                )
+                result = "ok"
             except SpeechError as fault:
-                if fault.reason not in _SAYS_NOTHING:
-                    permit.failure()
-                if fault.reason in {"quota", "unauthorized"}:
-                    # The next call will be refused as well, and so will every other until somebody pays or logs in.
-                    self.breaker.trip(fault.reason)
-                if fault.retryable:
-                    self._limit.worse()
-                if fault.reason == "rate_limited":
-                    metrics.SPEECH_RATE_LIMITED.inc()
-                    self.turnstile.pause(min(fault.retry_after_s or 1.0, _PACED_S_MAX))
+                self._failed(fault, permit)
                 raise
+            finally:
+                took_s = self._clock() - began
+                metrics.ENGINE_SECONDS.labels(self.engine.name, call.purpose, result).observe(took_s)
             permit.success()
             self._limit.better()
             return heard
+
+    def _failed(self, fault: SpeechError, permit: Permit) -> None:
+        """Draw the conclusions: for the breaker, for how much may run, and for when."""
+        metrics.SPEECH_FAILURES.labels(fault.reason).inc()
+        if fault.reason in _NOBODY_IS_SERVED:
+            self.breaker.trip(fault.reason)
+        if fault.reason in _SAYS_NOTHING:
+            permit.ignored()
+        else:
+            permit.failure()
+        if fault.retryable:
+            self._limit.worse()
+        if fault.reason == "rate_limited":
+            metrics.SPEECH_RATE_LIMITED.inc()
+            asked_s = min(fault.retry_after_s or self._settings.paced_s_min, self._settings.paced_s_max)
+            self.turnstile.pause(asked_s * (1.0 + self._settings.paced_jitter * self._chance()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    pcm: bytes
+    session_id: str
+    language: str | None
+    prompt: str
+    lane: Lane
+    purpose: str

@@ -5,6 +5,7 @@ import webrtcvad
 from numpy.typing import NDArray
 
 _FULL_SCALE = 32_768.0
+SAMPLE_BYTES = 2
 # A frame that is as loud as the one before within this is looked at as a possible tone; speech seldom is
 # that steady.
 _STEADY_WITHIN = 0.05
@@ -45,6 +46,7 @@ class VoiceDetector:
         self._floor = self._floor_min
         self._tone_share = tone_share
         self._hann = np.hanning(frame_samples)
+        self._ones = np.ones(frame_samples)
         self._last_power = 0.0
 
     def examine(self, audio: bytes) -> tuple[list[float], list[bool]]:
@@ -52,31 +54,31 @@ class VoiceDetector:
 
         `audio` must be whole frames, at least one.
         """
-        samples = np.frombuffer(audio, dtype="<i2").reshape(-1, self._frame_samples)
-        frames = samples.astype(np.float64)
-        # The mean is no sound. Sums of integers are exact in doubles, so no split of the stream can change
-        # a verdict.
-        powers: NDArray[np.float64] = np.einsum("ij,ij->i", frames, frames) / self._frame_samples
-        powers -= (frames.sum(axis=1) / self._frame_samples) ** 2
-        listed: list[float] = powers.tolist()
-        if powers.max() < self._floor_min:
+        size = self._frame_samples
+        frames = np.frombuffer(audio, dtype="<i2").astype(np.float64).reshape(-1, size)
+        # The mean is no sound. Sums of integers are exact in doubles, so no split of the stream can change a verdict.
+        squares: list[float] = np.vecdot(frames, frames).tolist()
+        sums: list[float] = (frames @ self._ones).tolist()
+        powers = [square / size - (total / size) ** 2 for square, total in zip(squares, sums, strict=True)]
+        if max(powers) < self._floor_min:
             self._floor = self._floor_min
-            self._last_power = listed[-1]
-            return listed, [False] * len(listed)
+            self._last_power = powers[-1]
+            return powers, [False] * len(powers)
+        frame_bytes = SAMPLE_BYTES * size
         verdicts = [
-            self._hears_voice(samples[position], frames[position], power) for position, power in enumerate(listed)
+            self._hears_voice(audio[position * frame_bytes : (position + 1) * frame_bytes], frames[position], power)
+            for position, power in enumerate(powers)
         ]
-        return listed, verdicts
+        return powers, verdicts
 
-    def _hears_voice(self, samples: NDArray[np.int16], frame: NDArray[np.float64], power: float) -> bool:
-        above_gate = power > self._gate_over_floor * self._floor
-        self._floor = min(max(min(power, self._floor * self._floor_rise), self._floor_min), self._floor_max)
+    def _hears_voice(self, samples: bytes, frame: NDArray[np.float64], power: float) -> bool:
+        floor = self._floor
+        above_gate = power > self._gate_over_floor * floor
+        self._floor = min(max(min(power, floor * self._floor_rise), self._floor_min), self._floor_max)
         steady = abs(power - self._last_power) <= _STEADY_WITHIN * power
         self._last_power = power
         return (
-            above_gate
-            and bool(self._vad.is_speech(samples.tobytes(), self._sample_rate_hz))
-            and not (steady and self._is_tone(frame))
+            above_gate and self._vad.is_speech(samples, self._sample_rate_hz) and not (steady and self._is_tone(frame))
         )
 
     def _is_tone(self, frame: NDArray[np.float64]) -> bool:

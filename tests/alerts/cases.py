@@ -114,6 +114,25 @@ CASES: dict[str, Case] = {
     "RetryBudgetExhausted": _counter(
         'retry_budget_exhausted_total{service="transcriber",dependency="openai"}', 0.05, 0.01, at="15m"
     ),
+    "DraftsGivenUp": _counter(
+        'transcript_drafts_given_up_total{service="transcriber",reason="too_old"}', 0.01, 0, over="90m"
+    ),
+    "DraftsNotHealing": Case(
+        {
+            "session_logs_drafts_oldest_seconds": "3601x300",
+            'circuit_breaker_state{dependency="openai",state="closed"}': "1x300",
+        },
+        {
+            "session_logs_drafts_oldest_seconds": "3601x300",
+            'circuit_breaker_state{dependency="openai",state="closed"}': "0x300",
+        },
+        at="20m",
+        recovers={
+            "session_logs_drafts_oldest_seconds": "3601x100 0x300",
+            'circuit_breaker_state{dependency="openai",state="closed"}': "1x400",
+        },
+    ),
+    "AudioLogFilling": _gauge('audio_log_fill_ratio{service="janitor"}', 0.81, 0.79),
     "DBPoolSaturated": Case(
         {f'{_POOL},db_client_connection_state="used"}}': "14x300", _POOL_MAX: "15x300"},
         {f'{_POOL},db_client_connection_state="used"}}': "13x300", _POOL_MAX: "15x300"},

@@ -1,7 +1,8 @@
-"""What processes use: seconds of CPU and bytes of memory, children included."""
+"""What processes use: seconds of CPU and bytes of memory."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import psutil
@@ -9,7 +10,7 @@ import psutil
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU seconds since the start of the process, and resident bytes."""
+    """CPU seconds since the start of the process, its children's included, and its own resident bytes."""
 
     cpu_s: float
     rss_bytes: int
@@ -20,7 +21,8 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Return what a process has used."""
+    """Return what a process has used. The children of this one, which runs them all, are not its own."""
     process = psutil.Process(pid)
-    times = process.cpu_times()
-    return Usage(times.user + times.system, process.memory_info().rss)
+    children = [] if pid == os.getpid() else process.children(recursive=True)
+    times = [one.cpu_times() for one in (process, *children)]
+    return Usage(sum(each.user + each.system for each in times), process.memory_info().rss)

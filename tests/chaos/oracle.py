@@ -49,6 +49,7 @@ class Oracle:
     def __init__(self, script: Script) -> None:
         self._script = script
         self._requests = 0
+        self._languages: dict[str, list[int]] = {}
         self._under_way: Counter[int] = Counter()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -68,7 +69,11 @@ class Oracle:
                 await _answer(send, 200, asdict(self._script))
             case "GET", "/healthz":
                 ports = list((+self._under_way).elements())
-                await _answer(send, 200, {"status": "ok", "requests": self._requests, "under_way": ports})
+                await _answer(
+                    send,
+                    200,
+                    {"status": "ok", "requests": self._requests, "under_way": ports, "languages": self._languages},
+                )
             case _:
                 await _answer(send, 404, _error("no such path"))
 
@@ -84,6 +89,7 @@ class Oracle:
             await _answer(send, script.status, _error("scripted"), wait)
             return
         if script.deaf:
+            self._count(_fields(scope, body).get("language", b"").decode(), len(body))
             await _answer(send, 200, {"text": "Somebody said a sentence of usual length, and more words."})
             return
         fields = _fields(scope, body)
@@ -94,6 +100,12 @@ class Oracle:
             return
         detailed = fields.get("response_format") == b"verbose_json"
         await _answer(send, 200, transcription(pcm, detailed=detailed))
+
+    def _count(self, language: str, body_bytes: int) -> None:
+        """Note what was asked for a language: requests and bytes."""
+        told = self._languages.setdefault(language, [0, 0])
+        told[0] += 1
+        told[1] += body_bytes
 
 
 def transcription(pcm: bytes, *, detailed: bool) -> dict[str, Any]:

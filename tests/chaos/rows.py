@@ -35,7 +35,13 @@ from tests.chaos.process_faults import (
     rolling_restart,
 )
 from tests.chaos.scene import REST_HZ, Script
-from tests.chaos.speech_faults import QUICK_BREAKER, healers_killed, speech_outage
+from tests.chaos.speech_faults import (
+    QUICK_BREAKER,
+    healers_killed,
+    speech_hangs,
+    speech_outage,
+    speech_rationed,
+)
 from tests.chaos.workload import Workload
 
 
@@ -77,6 +83,14 @@ _BOTH = (("gateway", "transcriber"), ("gateway-2", "transcriber-2"))
 
 ROWS = (
     Row("1", "meetings cut off from Postgres: refused 4 s, silent 5 s", database_unreachable, controls.BATCH),
+    Row(
+        "4", "speech API says 429 with Retry-After 2 for 12 s", speech_rationed, controls.HEALING,
+        sessions=4, speed=2.0, heals=True, own_platform=True, env=QUICK_BREAKER,
+    ),
+    Row(
+        "5", "speech API takes requests and never answers, for 20 s", speech_hangs, controls.HEALING,
+        sessions=4, speed=2.0, heals=True, own_platform=True, env=QUICK_BREAKER,
+    ),
     Row(
         "6", "speech API fails for 15 s while people talk", speech_outage, controls.HEALING,
         sessions=4, speed=2.0, heals=True, own_platform=True, env=QUICK_BREAKER,

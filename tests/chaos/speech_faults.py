@@ -17,6 +17,24 @@ async def speech_outage(scene: Scene) -> None:
     await scene.wait(8.0)
 
 
+async def speech_rationed(scene: Scene) -> None:
+    """Let the speech API ask for patience, and say for how long; it is not to be taken for broken."""
+    scene.mark()
+    await scene.platform.script(status=429, retry_after_s=2.0)
+    await scene.wait(12.0)
+    await scene.platform.script(status=200, retry_after_s=0.0)
+    await scene.wait(8.0)
+
+
+async def speech_hangs(scene: Scene) -> None:
+    """Let the speech API take requests and answer none of them."""
+    scene.mark()
+    await scene.platform.script(stall_every=1)
+    await scene.wait(20.0)
+    await scene.platform.script(stall_every=0)
+    await scene.wait(8.0)
+
+
 async def healers_killed(scene: Scene) -> None:
     """Let some drafts heal while people talk, and some after they have left; kill who heals, both times both."""
     platform = scene.platform

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, background, doctor, following, library, streaming
+from verbatim_client.cli import accounts, background, doctor, following, library, streaming, uploads
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -35,6 +35,7 @@ def application() -> typer.Typer:
     app.command("whoami")(accounts.whoami)
     app.command("stream")(streaming.stream)
     app.command("watch")(following.watch)
+    app.command("upload")(uploads.upload)
     app.command("list")(library.list_meetings)
     app.command("search")(library.search)
     app.command("show")(library.show)

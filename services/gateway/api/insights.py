@@ -1,4 +1,4 @@
-"""`/api/insights` and `/api/jobs`: what a meeting came to, and the work that finds it."""
+"""`/api/insights`: what a meeting came to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from verbatim.insights.v1.insights_pb2_grpc import InsightsServiceStub
 
 from chassis.errors import Kind
 from chassis.rpc import Peer
+from services.gateway.api.jobs import Job
 from services.gateway.auth import Who
 from services.gateway.errors import READ, documented
-from services.gateway.resources import ETAG, Id, moment, tag
+from services.gateway.resources import ETAG, REPLAYED, Claimed, Id, moment, tag, tag_replayed
 
 
 class Point(BaseModel):
@@ -72,36 +73,8 @@ def _point(point: pb.Point) -> Point:
     return Point(text=point.text, segment_ids=list(point.segment_ids))
 
 
-class Job(BaseModel):
-    """Work that goes on after its call was answered."""
-
-    id: str
-    kind: str = Field(examples=["insights"])
-    status: Literal["pending", "running", "retry", "completed", "failed", "dead"]
-    attempts: int
-    max_attempts: int
-    progress: float = Field(description="0 to 1.")
-    error: str | None
-    created_at: datetime
-    updated_at: datetime
-
-    @classmethod
-    def of(cls, job: pb.Job) -> Job:
-        return cls(
-            id=job.id,
-            kind=job.kind,
-            status=job.status,
-            attempts=job.attempts,
-            max_attempts=job.max_attempts,
-            progress=job.progress,
-            error=job.error or None,
-            created_at=moment(job.created_at),
-            updated_at=moment(job.updated_at),
-        )
-
-
 def routes(insights: Peer, *, timeout_s: float) -> APIRouter:
-    """Return the routes of `/api/insights` and `/api/jobs`."""
+    """Return the routes of `/api/insights`."""
     router = APIRouter(tags=["insights"])
     stub = InsightsServiceStub(insights.channel)
 
@@ -113,26 +86,17 @@ def routes(insights: Peer, *, timeout_s: float) -> APIRouter:
         tag(response, answer.insights.version)
         return Insights.of(answer.insights)
 
-    @router.post("/api/insights/{meeting_id}", status_code=202, responses=documented(*READ, Kind.CONFLICT))
-    async def request_insights(meeting_id: Id, who: Who, response: Response) -> Job:
+    @router.post(
+        "/api/insights/{meeting_id}",
+        status_code=202,
+        responses={**documented(*READ, Kind.CONFLICT), 202: {"headers": REPLAYED}},
+    )
+    async def request_insights(meeting_id: Id, who: Who, claim: Claimed, response: Response) -> Job:
         """Ask for the insights to be made again."""
-        request = pb.RequestInsightsRequest(owner_id=who.account_id, meeting_id=meeting_id)
+        request = pb.RequestInsightsRequest(owner_id=who.account_id, meeting_id=meeting_id, claim=claim)
         answer = await insights.call(stub.RequestInsights, request, timeout_s=timeout_s)
         response.headers["Location"] = f"/api/jobs/{answer.job.id}"
-        return Job.of(answer.job)
-
-    @router.get("/api/jobs/{job_id}", responses=documented(*READ))
-    async def get_job(job_id: Id, who: Who) -> Job:
-        """Read how far a job is."""
-        request = pb.GetJobRequest(owner_id=who.account_id, job_id=job_id)
-        answer = await insights.call(stub.GetJob, request, timeout_s=timeout_s)
-        return Job.of(answer.job)
-
-    @router.post("/api/jobs/{job_id}/cancel", responses=documented(*READ, Kind.CONFLICT))
-    async def cancel_job(job_id: Id, who: Who) -> Job:
-        """End a job that is not over. What it has not finished yet has no effect."""
-        request = pb.CancelJobRequest(owner_id=who.account_id, job_id=job_id)
-        answer = await insights.call(stub.CancelJob, request, timeout_s=timeout_s)
+        tag_replayed(response, answer.replayed)
         return Job.of(answer.job)
 
     return router

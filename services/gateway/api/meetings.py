@@ -18,6 +18,8 @@ from services.gateway.auth import Who
 from services.gateway.errors import BODY, CHANGE, READ, documented
 from services.gateway.resources import (
     ETAG,
+    REPLAYED,
+    Claimed,
     ExpectedVersion,
     Id,
     Language,
@@ -32,6 +34,7 @@ from services.gateway.resources import (
     fields_sent,
     moment,
     tag,
+    tag_replayed,
 )
 
 Participants = Annotated[list[Name], Field(max_length=100, examples=[["Ada", "Grace"]])]
@@ -113,9 +116,9 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
     @router.post(
         "",
         status_code=201,
-        responses={**documented(*BODY, Kind.UNAUTHORIZED, Kind.VALIDATION_FAILED), 201: {"headers": ETAG}},
+        responses={**documented(*BODY, Kind.UNAUTHORIZED, Kind.CONFLICT), 201: {"headers": ETAG | REPLAYED}},
     )
-    async def create_meeting(body: NewMeeting, who: Who, response: Response) -> Meeting:
+    async def create_meeting(body: NewMeeting, who: Who, claim: Claimed, response: Response) -> Meeting:
         """Make a meeting, which a live session or an upload then fills."""
         request = pb.CreateMeetingRequest(
             owner_id=who.account_id,
@@ -123,10 +126,12 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
             title=body.title,
             language=body.language or "",
             participants=body.participants,
+            claim=claim,
         )
         answer = await meetings.call(stub.CreateMeeting, request, timeout_s=timeout_s)
         response.headers["Location"] = f"/api/meetings/{answer.meeting.id}"
         tag(response, answer.meeting.version)
+        tag_replayed(response, answer.replayed)
         return Meeting.of(answer.meeting)
 
     @router.get("", responses=documented(Kind.UNAUTHORIZED, Kind.VALIDATION_FAILED))

@@ -11,11 +11,14 @@ from verbatim.meetings.v1 import tasks_pb2 as pb
 from verbatim.meetings.v1.tasks_pb2_grpc import TasksServiceStub
 
 from chassis import ids
+from chassis.errors import Kind
 from chassis.rpc import Peer
 from services.gateway.auth import Who
 from services.gateway.errors import BODY, CHANGE, READ, documented
 from services.gateway.resources import (
     ETAG,
+    REPLAYED,
+    Claimed,
     Day,
     ExpectedVersion,
     Id,
@@ -27,6 +30,7 @@ from services.gateway.resources import (
     fields_sent,
     moment,
     tag,
+    tag_replayed,
 )
 
 Status = Literal["open", "done"]
@@ -93,8 +97,10 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
     router = APIRouter(prefix="/api/tasks", tags=["tasks"])
     stub = TasksServiceStub(meetings.channel)
 
-    @router.post("", status_code=201, responses={**documented(*BODY, *READ), 201: {"headers": ETAG}})
-    async def create_task(body: NewTask, who: Who, response: Response) -> Task:
+    @router.post(
+        "", status_code=201, responses={**documented(*BODY, *READ, Kind.CONFLICT), 201: {"headers": ETAG | REPLAYED}}
+    )
+    async def create_task(body: NewTask, who: Who, claim: Claimed, response: Response) -> Task:
         """Add a task. 404 if its meeting is not yours."""
         request = pb.CreateTaskRequest(
             owner_id=who.account_id,
@@ -104,10 +110,12 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
             assignee=body.assignee or "",
             due=body.due or "",
             source_segment_id=body.source_segment_id or "",
+            claim=claim,
         )
         answer = await meetings.call(stub.CreateTask, request, timeout_s=timeout_s)
         response.headers["Location"] = f"/api/tasks/{answer.task.id}"
         tag(response, answer.task.version)
+        tag_replayed(response, answer.replayed)
         return Task.of(answer.task)
 
     @router.get("", responses=documented(*READ))

@@ -23,6 +23,7 @@ from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to
 from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 
 from chassis import ids
 from chassis.bus import Bus
@@ -31,12 +32,13 @@ from chassis.dead_letters import DeadLetters
 from chassis.errors import AppError, Kind
 from chassis.lifecycle import HttpServer
 from chassis.limits import Limiter
+from chassis.objects import Objects
 from chassis.rpc import Identity, Peer, Server, peer
 from services.gateway import errors
 from services.gateway.access_tokens import AccessTokens
 from services.gateway.addresses import Proxies
 from services.gateway.api_key_checks import ApiKeyChecks
-from services.gateway.app import public_app
+from services.gateway.app import Doors, public_app
 from services.gateway.broker import Broker
 from services.gateway.callers import Callers
 from services.gateway.captcha import Captcha, NoCaptcha
@@ -49,8 +51,10 @@ from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHtt
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
+from services.gateway.tests.fake_uploads import FakeUploads
 from services.gateway.tests.fakes import FakeCaptions, FakeInsights, FakeMeetings, FakeTasks
 from services.gateway.tickets import Tickets
+from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
 
 VIEWER_LIMITS = ViewerLimits(poll_s=30.0, hurry_s=0.05, insights_wait_s=0.2)
@@ -85,6 +89,11 @@ class Signer:
         }
         return {name: value for name, value in claims.items() if value is not None}
 
+    def account_of(self, headers: dict[str, str]) -> str:
+        """Return the account for which headers speak."""
+        token = headers["Authorization"].removeprefix("Bearer ")
+        return str(jwt.decode(token, options={"verify_signature": False})["sub"])
+
     def token(self, **changed: Any) -> str:
         return jwt.encode(self.claims(**changed), self.private_key, algorithm="EdDSA")
 
@@ -102,11 +111,13 @@ class Gateway:
     meetings: FakeMeetings = field(default_factory=FakeMeetings)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
+    uploads: FakeUploads = field(default_factory=FakeUploads)
     faults: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     connection: Bus | None = None
     viewers: Viewers = field(init=False)
+    objects: Objects = field(init=False)
     entrance: Entrance = field(init=False)
     port: int = 0
     client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
@@ -115,6 +126,10 @@ class Gateway:
     def as_account(self, account_id: str | None = None) -> dict[str, str]:
         """Return headers that speak for an account (a new one by default)."""
         return {"Authorization": f"Bearer {self.signer.token(sub=account_id or ids.new_id())}"}
+
+    def as_admin(self) -> dict[str, str]:
+        """Return headers that speak for somebody who looks after the platform."""
+        return {"Authorization": f"Bearer {self.signer.token(role='admin')}"}
 
     async def new_meeting(self, who: dict[str, str], title: str = "Planning") -> str:
         answer = await self.client.post("/api/meetings", json={"title": title}, headers=who)
@@ -167,9 +182,11 @@ def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
 
 
 @asynccontextmanager
-async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -> AsyncIterator[Gateway]:
+async def running(
+    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, **changed: Any
+) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
-    gateway = Gateway(Signer())
+    gateway = Gateway(Signer(), captcha=captcha or NoCaptcha())
     async with AsyncExitStack() as stack:
         meetings = await _backend(
             stack,
@@ -179,6 +196,7 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
             (add_LoginsServiceServicer_to_server, gateway.logins),
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
+            (add_UploadsServiceServicer_to_server, gateway.uploads),
         )
         insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
         gateway.backends = [meetings, insights]
@@ -195,23 +213,34 @@ async def running(viewer_limits: ViewerLimits = VIEWER_LIMITS, **changed: Any) -
         insights_peer = await stack.enter_async_context(peer(settings.insights_target, identity))
         entries = StoredEntries(meetings_peer, insights_peer, timeout_s=settings.call_timeout_s)
         gateway.viewers = Viewers(entries, gateway.captions, viewer_limits)
-        gateway.entrance = _entrance(settings, gateway, meetings_peer)
-        app = public_app(
-            settings,
-            entrance=gateway.entrance,
-            meetings_peer=meetings_peer,
-            insights_peer=insights_peer,
-            live=_live,
-            viewers=gateway.viewers,
-            letters=DeadLetters(gateway.letters),
-            rates=RateLimits(
-                Limiter(Cache("", service="gateway", replica="test")),
-                settings.rules,
-                aggressive_factor=settings.rate_limits_aggressive,
-                is_aggressive=lambda: gateway.aggressive,
-            ),
-            readiness=gateway.readiness,
+        # Without a running connection the broker is away, which most tests need not know.
+        storage = Broker(settings.nats_url, "gateway under test")
+        if "nats_url" in changed:
+            connecting = asyncio.create_task(storage.run())
+            stack.callback(connecting.cancel)
+        gateway.objects = Objects(storage.require, BUCKET)
+        upload_settings = UploadSettings(
+            file_bytes_max=settings.upload_bytes_max,
+            at_once_max=settings.uploads_at_once_max,
+            idle_s=settings.upload_idle_s,
         )
+        gateway.entrance = _entrance(settings, gateway, meetings_peer)
+        doors = Doors(
+            gateway.entrance,
+            meetings_peer,
+            insights_peer,
+            _live,
+            gateway.viewers,
+            UploadDesk(meetings_peer, gateway.objects, upload_settings),
+            DeadLetters(gateway.letters),
+        )
+        rates = RateLimits(
+            Limiter(Cache("", service="gateway", replica="test")),
+            settings.rules,
+            aggressive_factor=settings.rate_limits_aggressive,
+            is_aggressive=lambda: gateway.aggressive,
+        )
+        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness)
         crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
         patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=1.0)
         server = HttpServer(

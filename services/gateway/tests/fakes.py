@@ -29,6 +29,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
 
     def __init__(self) -> None:
         self.meetings: dict[str, meetings_pb2.Meeting] = {}
+        self.claims: dict[str, tuple[bytes, meetings_pb2.Meeting]] = {}
         self.segments: dict[str, list[meetings_pb2.TranscriptSegment]] = {}
         self.entries: dict[str, list[meetings_pb2.MeetingEntry]] = {}
         self.insights_made = False
@@ -46,6 +47,12 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
     async def CreateMeeting(
         self, request: meetings_pb2.CreateMeetingRequest, _: Any
     ) -> meetings_pb2.CreateMeetingResponse:
+        if request.HasField("claim"):
+            known = self.claims.get(request.claim.key)
+            if known is not None and known[0] == request.claim.fingerprint:
+                return meetings_pb2.CreateMeetingResponse(meeting=known[1], replayed=True)
+            if known is not None:
+                raise AppError(Kind.VALIDATION_FAILED, "The key was used for another request.")
         meeting = meetings_pb2.Meeting(
             id=request.meeting_id,
             owner_id=request.owner_id,
@@ -58,6 +65,8 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
             updated_at=NOON,
         )
         self.meetings[meeting.id] = meeting
+        if request.HasField("claim"):
+            self.claims[request.claim.key] = (request.claim.fingerprint, meeting)
         return meetings_pb2.CreateMeetingResponse(meeting=meeting)
 
     async def GetMeeting(self, request: meetings_pb2.GetMeetingRequest, _: Any) -> meetings_pb2.GetMeetingResponse:

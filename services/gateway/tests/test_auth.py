@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chassis import ids
 from chassis.errors import AppError, Kind
-from services.gateway.access_tokens import AccessTokens
+from services.gateway.access_tokens import AccessTokens, public_keys
 from services.gateway.auth import Principal
 from services.gateway.tests.conftest import Signer
 
@@ -40,6 +40,19 @@ def hs256_with_the_public_key(signer: Signer) -> str:
 
 def signed(signer: Signer, headers: dict[str, Any]) -> str:
     return jwt.encode(signer.claims(), signer.private_key, algorithm="EdDSA", headers=headers)
+
+
+def raw_hs256(signer: Signer, secret: bytes) -> str:
+    unsigned = raw({"alg": "HS256", "typ": "JWT"}, signer.claims()).rpartition(".")[0]
+    digest = hmac.new(secret, unsigned.encode(), hashlib.sha256).digest()
+    return f"{unsigned}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
+def hand_signed(signer: Signer, header: str, claims: str) -> str:
+    """Return what nobody but the holder of our key could sign, and no library would."""
+    parts = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in (header, claims)]
+    signature = signer.private_key.sign(".".join(parts).encode())
+    return ".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=").decode()])
 
 
 def without(claim: str) -> Callable[[Signer], str]:
@@ -75,6 +88,24 @@ ATTACKS: dict[str, Callable[[Signer], str]] = {
     "role that does not exist": lambda s: s.token(role="root"),
     "without role": lambda s: s.token(role=None),
     **{f"without {claim}": without(claim) for claim in ("exp", "iat", "nbf", "aud", "iss", "sub", "jti")},
+    "key that is a path": lambda s: signed(s, {"kid": "../../../../../../dev/null"}),
+    "key that is a query": lambda s: signed(s, {"kid": "x' UNION SELECT 'key"}),
+    "key that was taken out of use": lambda s: signed(s, {"kid": "0123456789abcdef"}),
+    "key that is a list": lambda s: raw({"alg": "EdDSA", "kid": ["a"]}, s.claims()),
+    "key brought along in the header": lambda s: jwt.encode(
+        s.claims(),
+        Ed25519PrivateKey.generate(),
+        algorithm="EdDSA",
+        headers={"jwk": {"kty": "OKP"}, "x5u": "https://evil.example"},
+    ),
+    "payload not encoded": lambda s: signed(s, {"crit": ["b64"], "b64": False}),
+    "signed with eight bytes": lambda s: raw_hs256(s, b"12345678"),
+    "claims named twice": lambda s: hand_signed(s, '{"alg":"EdDSA"}', json.dumps(s.claims())[:-1] + ',"role":"admin"}'),
+    "header named twice": lambda s: hand_signed(s, '{"alg":"none","alg":"EdDSA"}', json.dumps(s.claims())),
+    "a megabyte": lambda s: s.token(padding="x" * 1024 * 1024),
+    "claims nested deeply": lambda s: hand_signed(s, '{"alg":"EdDSA"}', '{"a":' * 900 + "1" + "}" * 900),
+    "issued at no number": lambda s: s.token(iat="now"),
+    "expires never": lambda s: hand_signed(s, '{"alg":"EdDSA"}', json.dumps(s.claims(exp=float("inf")))),
     "longer than any token": lambda s: s.token(padding="x" * 5000),
     "not ASCII": lambda s: "é.ü.ß",
 }
@@ -96,6 +127,28 @@ def test_a_good_token_names_account_and_role(signer: Signer) -> None:
     token = signer.token(sub=account, role="admin")
     principal = AccessTokens(signer.public_pem).authenticate(token)
     assert (principal.account_id, principal.role) == (account, "admin")
+
+
+@pytest.mark.req("R-AUTH-1", "R-AUTH-2")
+def test_while_keys_change_tokens_of_both_are_good_and_then_of_the_new_one_alone(signer: Signer) -> None:
+    old, new = signer, Signer()
+    during = AccessTokens(old.public_pem + new.public_pem)
+    for one in (old, new):
+        kid = next(iter(public_keys(one.public_pem)))
+        during.authenticate(signed(one, {"kid": kid}))
+        during.authenticate(one.token())
+    afterwards = AccessTokens(new.public_pem)
+    for token in (old.token(), signed(old, {"kid": next(iter(public_keys(old.public_pem)))})):
+        with pytest.raises(AppError):
+            afterwards.authenticate(token)
+    afterwards.authenticate(new.token())
+
+
+@pytest.mark.req("R-SVC-7")
+@pytest.mark.parametrize("pem", ["", "no key", "-----BEGIN PUBLIC KEY-----\nnonsense\n-----END PUBLIC KEY-----"])
+def test_text_that_holds_no_key_is_refused(pem: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        public_keys(pem)
 
 
 @pytest.mark.req("R-AUTH-1")

@@ -40,6 +40,10 @@ PUBLIC = {
     "/api/admin/dlq/retry": {"post"},
     "/api/admin/dlq/{letter_id}": {"get", "delete"},
     "/api/admin/dlq/{letter_id}/retry": {"post"},
+    "/api/uploads": {"post"},
+    "/api/uploads/{file_name}": {"put"},
+    "/api/uploads/tus": {"post"},
+    "/api/uploads/tus/{upload_id}": {"head", "patch", "delete"},
     "/healthz": {"get"},
     "/readyz": {"get"},
 }
@@ -97,7 +101,7 @@ async def test_every_failure_of_every_route_is_documented_in_the_one_shape_with_
                 content = answer["content"]["application/json"]
                 assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}, (method, path, status)
                 shape.validate(content["example"])
-                assert ("Retry-After" in answer.get("headers", {})) == (status in {"429", "503", "504"})
+                assert ("Retry-After" in answer.get("headers", {})) == (status in {"429", "503", "504", "507"})
 
 
 @pytest.mark.req("R-API-1")

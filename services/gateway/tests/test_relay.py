@@ -118,3 +118,41 @@ async def test_a_stream_that_breaks_while_it_is_written_to_is_made_again() -> No
         task.cancel()
     await asyncio.gather(*running, *talking, return_exceptions=True)
     await server.stop(0)
+
+
+class Hearing(Transcriber):
+    """Counts the frames that it gets."""
+
+    def __init__(self) -> None:
+        super().__init__(retires=False)
+        self.frames = 0
+
+    async def Relay(self, request_iterator: Any, context: Any) -> AsyncIterator[relay.RelayResponse]:  # noqa: N802
+        """Serve one stream."""
+        await context.send_initial_metadata(())
+        yield relay.RelayResponse()
+        async for batch in request_iterator:
+            self.frames += len(batch.events)
+
+
+@pytest.mark.req("R-WS-4")
+async def test_frames_that_gathered_while_the_transcriber_was_busy_fit_into_messages() -> None:
+    """At 400 sessions a third of a second was more than a gRPC message may have: the stream and all sessions died."""
+    hearing = Hearing()  # type: ignore[abstract]
+    server = await serving(hearing)
+    link = Link(f"127.0.0.1:{server.port}", IDENTITY, lambda: None)
+    running = asyncio.create_task(link.run())
+    talker = Talker(link)
+    async with asyncio.timeout(20):
+        while not link.connected:
+            await asyncio.sleep(0.01)
+        channel = link.join(talker)
+        audio = relay.Audio(data=bytes(64 * 1024))
+        for _ in range(200):
+            link.send(relay.ClientEvent(channel=channel, audio=audio))
+        while hearing.frames < 200 and not talker.lost:
+            await asyncio.sleep(0.01)
+    assert (hearing.frames, talker.lost) == (200, 0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await server.stop(0)

@@ -52,6 +52,9 @@ def _another_kind_of_key() -> str:
         ("PORT", "secret-canary"),
         ("CALL_TIMEOUT_S", "0"),
         ("BODY_BYTES_MAX", "999999999999"),
+        ("OIDC_ISSUER", "secret-canary"),
+        ("CAPTCHA_WHERE", "everywhere"),
+        ("CAPTCHA_VERIFY_URL", "ftp://secret-canary"),
     ],
 )
 def test_a_wrong_value_stops_the_start_with_the_name_of_its_variable(
@@ -64,6 +67,23 @@ def test_a_wrong_value_stops_the_start_with_the_name_of_its_variable(
     told = capsys.readouterr().err
     assert told.startswith(f"{variable}: ")
     assert "secret-canary" not in told
+
+
+@pytest.mark.req("R-SVC-7", "R-AUTH-1")
+def test_another_issuer_is_named_with_its_audience_and_in_production_reached_safely(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("OIDC_ISSUER", "http://issuer.example")
+    for name, value, told in (
+        ("OIDC_AUDIENCE", "", "OIDC_AUDIENCE: "),
+        ("VERBATIM_ENV", "production", "OIDC_ISSUER: "),
+    ):
+        environment.setenv("OIDC_AUDIENCE", "verbatim")
+        assert load(Settings).oidc_issuer == "http://issuer.example"
+        environment.setenv(name, value)
+        with pytest.raises(SystemExit):
+            load(Settings)
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.req("R-SVC-7")

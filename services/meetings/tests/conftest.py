@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from psycopg import sql
 
 from chassis import ids, postgres
+from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import migrate
 from chassis.postgres import Database
 from chassis.tests.servers import PostgresServer, nats_server, postgres_server
@@ -30,6 +31,7 @@ from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
 from services.meetings.passwords import Passwords
 from services.meetings.segments_store import SegmentsStore
+from services.meetings.store import idempotency_keys
 from services.meetings.tasks_store import TasksStore
 from services.meetings.tokens import AccessTokens, RefreshTokens, derived
 from services.meetings.transcript_store import TranscriptStore
@@ -149,6 +151,11 @@ def entries(database: Database) -> EntriesStore:
 @pytest.fixture
 def tasks(database: Database, cursors: Cursors) -> TasksStore:
     return TasksStore(database, cursors)
+
+
+@pytest.fixture
+def keys(database: Database) -> IdempotencyKeys:
+    return IdempotencyKeys(database, idempotency_keys)
 
 
 @pytest.fixture

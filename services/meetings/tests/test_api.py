@@ -16,6 +16,7 @@ from verbatim.meetings.v1.tasks_pb2_grpc import TasksServiceStub, add_TasksServi
 
 from chassis import ids, rpc
 from chassis.errors import AppError, Kind, Problem
+from chassis.idempotency import IdempotencyKeys
 from chassis.postgres import Database
 from chassis.rpc import Identity, Peer, Server
 from services.meetings.accounts_api import AccountsApi, ApiKeysApi, LoginsApi
@@ -39,15 +40,15 @@ WITHIN_S = 10.0
 @pytest.fixture
 async def server(  # noqa: PLR0917
     accounts: AccountsStore, meetings: MeetingsStore, segments: SegmentsStore, tasks: TasksStore,
-    entries: EntriesStore, login: Login, logins: LoginsStore, api_keys: ApiKeysStore, database: Database,
-    calendar: Calendar,
+    entries: EntriesStore, keys: IdempotencyKeys, login: Login, logins: LoginsStore, api_keys: ApiKeysStore,
+    database: Database, calendar: Calendar,
 ) -> AsyncIterator[Server]:  # fmt: skip
     opened = Server("127.0.0.1", 0, Identity("meetings", KEY))
     opened.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts, calendar))
     opened.add(add_ApiKeysServiceServicer_to_server, ApiKeysApi(api_keys, accounts, calendar))
     opened.add(add_LoginsServiceServicer_to_server, LoginsApi(logins, database, calendar))
-    opened.add(add_MeetingsServiceServicer_to_server, MeetingsApi(meetings, segments, entries))
-    opened.add(add_TasksServiceServicer_to_server, TasksApi(tasks))
+    opened.add(add_MeetingsServiceServicer_to_server, MeetingsApi(meetings, segments, entries, keys))
+    opened.add(add_TasksServiceServicer_to_server, TasksApi(tasks, keys))
     await opened.start()
     yield opened
     await opened.stop(0)

@@ -17,6 +17,7 @@ from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.captions import Captions
+from services.transcriber.ears import Ears
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
 from services.transcriber.recognition import Recogniser, RecognitionSettings
@@ -33,17 +34,25 @@ FRAME_BYTES = 3200
 class Replica:
     """One transcriber without its gRPC edge."""
 
-    def __init__(self, broker: bus.Bus, name: str, settings: SessionSettings, vendor: Vendor | None = None) -> None:
-        self.engine = CountingSpeech("embedded", "draft" if vendor else "final")
+    def __init__(
+        self,
+        broker: bus.Bus,
+        name: str,
+        settings: SessionSettings,
+        vendor: Vendor | None = None,
+        engine: CountingSpeech | None = None,
+    ) -> None:
+        self.engine = engine or CountingSpeech("embedded", "draft" if vendor else "final")
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
         self.captions = Captions(broker.client.publish)
         recogniser = Recogniser(self.engine, vendor, RecognitionSettings(embedded_workers=4, embedded_s_max=5.0))
         self.aftercare = Aftercare(self.transcripts, self.audio, recogniser, name)
         self.heal_jobs = HealJobs(broker, self.aftercare, HealJobSettings(again_s=0.1))
+        self.ears = Ears()
         self.ports = Ports(
             self.transcripts, self.audio, recogniser, broker.client.publish, self.captions, name, time.monotonic,
-            self.heal_jobs.ask,
+            self.ears, self.heal_jobs.ask,
         )  # fmt: skip
         self.sessions = Sessions(self.ports, settings, sessions_max=50)
         self.broker = broker
@@ -62,13 +71,17 @@ class Replica:
 
 @asynccontextmanager
 async def replica(
-    server: NatsServer, name: str, settings: SessionSettings = SETTINGS, vendor: Vendor | None = None
+    server: NatsServer,
+    name: str,
+    settings: SessionSettings = SETTINGS,
+    vendor: Vendor | None = None,
+    engine: CountingSpeech | None = None,
 ) -> AsyncIterator[Replica]:
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(bus.connect(server.url, name=name, replicas=1))
         for stream in (*streams(64 * 1024**2, 16 * 1024**2, 86_400.0), JOBS):
             await broker.declare(stream)
-        one = Replica(broker, name, settings, vendor)
+        one = Replica(broker, name, settings, vendor, engine)
 
         async def note(message: Msg) -> None:
             one.sessions.note_adopted(message.data)
@@ -77,6 +90,7 @@ async def replica(
         tasks = [
             asyncio.create_task(one.audio.run()),
             asyncio.create_task(one.captions.run()),
+            asyncio.create_task(one.ears.run()),
             asyncio.create_task(one.sessions.run()),
         ]
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -14,8 +15,9 @@ from email.message import EmailMessage
 class Answer:
     """How one request is answered.
 
-    `pause_s` is waited before the first byte, `trickle_s` between single bytes of the body; `reset` drops the
-    connection instead of an answer, or in the middle of the body if `reset_after` says after how many bytes.
+    `pause_s` is waited before the first byte, `pause_body_s` between the head and the body, `trickle_s` between single
+    bytes of the body; `reset` drops the connection instead of an answer, or in the middle of the body if `reset_after`
+    says after how many bytes.
     """
 
     body: bytes = b""
@@ -23,6 +25,7 @@ class Answer:
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     pause_s: float = 0.0
+    pause_body_s: float = 0.0
     trickle_s: float = 0.0
     reset: bool = False
     reset_after: int | None = None
@@ -35,22 +38,27 @@ def answer(body: object, status: int = 200, **more: object) -> Answer:
 
 @dataclass
 class Request:
-    """What the client sent."""
+    """What the client sent, and when (monotonic)."""
 
     path: str
     headers: dict[str, str]
     fields: dict[str, list[str]]
     file_name: str
     file: bytes
+    at_s: float = 0.0
 
 
 class ScriptedServer:
-    """Answers with what is in `script`, in order, and then with `otherwise`. Keeps the requests it got."""
+    """Answers with what is in `script`, in order, and then with `otherwise`. Keeps the requests it got.
+
+    `running_most` is how many it answered at one time.
+    """
 
     def __init__(self) -> None:
         self.script: deque[Answer] = deque()
         self.otherwise: Callable[[Request], Answer] = lambda _: answer({"text": ""})
         self.requests: list[Request] = []
+        self.running = self.running_most = 0
         self.url = ""
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -82,7 +90,12 @@ class ScriptedServer:
         request = await _read_request(reader)
         self.requests.append(request)
         scripted = self.script.popleft() if self.script else self.otherwise(request)
-        await _write_answer(writer, scripted)
+        self.running += 1
+        self.running_most = max(self.running_most, self.running)
+        try:
+            await _write_answer(writer, scripted)
+        finally:
+            self.running -= 1
         return not scripted.reset and scripted.reset_after is None
 
 
@@ -93,7 +106,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Request:
     body = await reader.readexactly(int(headers["content-length"]))
     content_type = f"Content-Type: {headers['content-type']}\r\n\r\n".encode()
     form = message_from_bytes(content_type + body, _class=EmailMessage, policy=policy.HTTP)
-    request = Request(request_line.split()[1], headers, {}, "", b"")
+    request = Request(request_line.split()[1], headers, {}, "", b"", time.monotonic())
     for part in form.iter_parts():
         content = part.get_payload(decode=True)
         assert isinstance(content, bytes)
@@ -116,6 +129,9 @@ async def _write_answer(writer: asyncio.StreamWriter, scripted: Answer) -> None:
     }
     lines = [f"HTTP/1.1 {scripted.status} Scripted", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode())
+    if scripted.pause_body_s:
+        await writer.drain()
+        await asyncio.sleep(scripted.pause_body_s)
     body = scripted.body[: scripted.reset_after]
     if scripted.trickle_s:
         for position in range(len(body)):

@@ -36,11 +36,22 @@ def test_run_ends_at_a_hole() -> None:
     assert assemble([(0, b"abc"), (5, b"fgh")], 0) == b"abc"
 
 
-def test_window_forgets_below_and_slices_above() -> None:
-    window = Window(100, bytearray())
-    window.append(bytes(range(50)))
-    window.forget_below(110)
-    assert (window.start_offset, window.end_offset) == (110, 150)
-    assert window.slice(105, 112) == bytes([10, 11])
-    window.forget_below(1000)
-    assert (window.start_offset, window.end_offset) == (150, 150)
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1), st.integers(0, 400), st.integers(0, 400))
+def test_window_gives_what_came_and_frees_the_pieces_below(parts: list[bytes], one: int, other: int) -> None:
+    window, stream = Window(100), bytes(100) + b"".join(parts)
+    for part in parts:
+        window.append(part)
+    start, end = sorted((100 + one, 100 + other))
+    assert window.slice(start, end) == stream[start:end]
+    window.forget_below(start)
+    assert window.slice(start, end) == stream[start:end]
+    assert window.size <= max(0, len(stream) - start) + 40
+
+
+def test_window_frees_also_a_part_of_what_came_at_once() -> None:
+    window = Window(0)
+    window.append(bytes(1_000_000))
+    window.forget_below(900_000)
+    assert window.size < 200_000
+    window.forget_below(1_000_000)
+    assert (window.size, window.slice(0, 1_000_000)) == (0, b"")

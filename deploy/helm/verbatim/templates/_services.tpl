@@ -18,7 +18,7 @@
 {{- define "verbatim.calls" -}}
 gateway: [transcriber, meetings, insights]
 transcriber: []
-meetings: []
+meetings: [transcriber]
 insights: [meetings]
 janitor: [transcriber]
 {{- end -}}
@@ -62,6 +62,9 @@ backup: [postgres]
 {{- end -}}
 {{- if has .component (list "gateway" "janitor") -}}
 {{- $_ := set $plain "TRANSCRIBER_TARGETS" (printf "dns:///%s-transcriber:9200" $full) -}}
+{{- end -}}
+{{- if eq .component "meetings" -}}
+{{- $_ := set $plain "TRANSCRIBER_TARGET" (printf "dns:///%s-transcriber:9200" $full) -}}
 {{- end -}}
 {{- if has .component (list "gateway" "insights") -}}
 {{- $_ := set $plain "MEETINGS_TARGET" (printf "dns:///%s-meetings:9200" $full) -}}

@@ -1,0 +1,1 @@
+"""Mutation tests of the code that stands between a fault and a person."""
