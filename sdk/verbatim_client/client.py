@@ -209,6 +209,10 @@ class VerbatimClient:
         """Give one background job."""
         return await self.call("GET", f"/api/jobs/{job_id}")
 
+    async def cancel_job(self, job_id: str) -> Json:
+        """End a background job that is not over; give it."""
+        return await self.call("POST", f"/api/jobs/{job_id}/cancel")
+
     async def upload(
         self,
         recording: Path,
@@ -234,6 +238,28 @@ class VerbatimClient:
             if job["status"] in JOB_OVER:
                 return job
             await asyncio.sleep(JOB_LOOK_S)
+
+    # For those who look after the platform.
+
+    def dead_letters(self, kind: str | None = None) -> AsyncGenerator[Json, None]:
+        """Give what was given up, the oldest first."""
+        return self.pages("/api/admin/dlq", {"kind": kind})
+
+    async def dead_letter(self, letter_id: str) -> Json:
+        """Give one of them, with the message that was given up."""
+        return await self.call("GET", f"/api/admin/dlq/{letter_id}")
+
+    async def retry_dead_letter(self, letter_id: str) -> Json:
+        """Send one of them on its way again."""
+        return await self.call("POST", f"/api/admin/dlq/{letter_id}/retry")
+
+    async def retry_dead_letters(self, kind: str | None = None) -> Json:
+        """Send all of them on their way again, or those of a kind; give how many were, and how many cannot be."""
+        return await self.call("POST", "/api/admin/dlq/retry", json={"kind": kind} if kind else {})
+
+    async def discard_dead_letter(self, letter_id: str) -> None:
+        """Forget one of them."""
+        await self.call("DELETE", f"/api/admin/dlq/{letter_id}")
 
     # Live audio.
 
