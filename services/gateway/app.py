@@ -24,6 +24,7 @@ from services.gateway.api import (
     jobs,
     logins,
     meetings,
+    openai,
     tasks,
     transcripts,
     tus,
@@ -36,6 +37,7 @@ from services.gateway.entrance import Entrance
 from services.gateway.limits import RateLimits
 from services.gateway.load import Load
 from services.gateway.settings import Settings
+from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import UploadDesk
 from services.gateway.viewers import Viewers
 
@@ -65,6 +67,7 @@ class Doors:
     live: ASGIApp
     viewers: Viewers
     uploads: UploadDesk
+    transcribers: Transcribers
 
 
 def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness) -> Edge:
@@ -95,6 +98,9 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
     app.include_router(jobs.routes(doors.meetings, doors.insights, timeout_s=call_s))
     app.include_router(tus.routes(doors.uploads))
     app.include_router(uploads.routes(doors.uploads))
+    app.include_router(
+        openai.routes(doors.transcribers, model=settings.whisper_model, idle_s=settings.upload_idle_s)
+    )  # fmt: skip
     _add_health(app, readiness)
     _add_pages(app)
     guard = Guard(
@@ -104,7 +110,13 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
         account_of=doors.entrance.credentials.account_of,
         origins=settings.allowed_origins,
         hosts=settings.allowed_hosts,
-        bodies=BodyLimits(settings.body_bytes_max, {"/api/uploads": settings.upload_bytes_max}),
+        bodies=BodyLimits(
+            settings.body_bytes_max,
+            {
+                "/api/uploads": settings.upload_bytes_max,
+                "/v1/audio/transcriptions": settings.transcription_bytes_max,
+            },
+        ),
         request_s=settings.request_timeout_s,
     )
     return Edge(app, {"/transcribe": doors.live}, guard)
