@@ -39,6 +39,7 @@ from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
 from services.gateway.switches import Switches
 from services.gateway.tickets import Tickets
+from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
 
@@ -96,7 +97,11 @@ async def start(
     life.spawn(storage.run(), "uploads")
     desk = UploadDesk(meetings, Objects(storage.require, BUCKET), _upload_settings(settings))
 
-    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, DeadLetters(broker.require))
+    transcribers = Transcribers(
+        fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=settings.transcription_timeout_s
+    )
+    letters = DeadLetters(broker.require)
+    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers)
     app = public_app(settings, doors, rates=rates, readiness=life.readiness)
     crowd = Crowd(
         most=settings.connections_max,

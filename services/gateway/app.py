@@ -26,6 +26,7 @@ from services.gateway.api import (
     jobs,
     logins,
     meetings,
+    openai,
     tasks,
     transcripts,
     tus,
@@ -40,6 +41,7 @@ from services.gateway.entrance import Entrance
 from services.gateway.limits import RateLimits
 from services.gateway.load import Load
 from services.gateway.settings import Settings
+from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import UploadDesk
 from services.gateway.viewers import Viewers
 
@@ -71,6 +73,7 @@ class Doors:
     uploads: UploadDesk
     controls: ControlDesk
     letters: DeadLetters
+    transcribers: Transcribers
 
 
 def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness) -> Edge:
@@ -103,6 +106,9 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
     app.include_router(uploads.routes(doors.uploads))
     app.include_router(controls_api.routes(doors.controls))
     app.include_router(dead_letters.routes(doors.letters))
+    app.include_router(
+        openai.routes(doors.transcribers, model=settings.whisper_model, idle_s=settings.upload_idle_s)
+    )  # fmt: skip
     _add_health(app, readiness)
     _add_pages(app)
     guard = Guard(
@@ -112,7 +118,13 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
         account_of=doors.entrance.credentials.account_of,
         origins=settings.allowed_origins,
         hosts=settings.allowed_hosts,
-        bodies=BodyLimits(settings.body_bytes_max, {"/api/uploads": settings.upload_bytes_max}),
+        bodies=BodyLimits(
+            settings.body_bytes_max,
+            {
+                "/api/uploads": settings.upload_bytes_max,
+                "/v1/audio/transcriptions": settings.transcription_bytes_max,
+            },
+        ),
         request_s=settings.request_timeout_s,
     )
     return Edge(app, {"/transcribe": doors.live}, guard)

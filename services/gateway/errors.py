@@ -60,11 +60,30 @@ class ErrorAnswer(BaseModel):
     version: int | None = Field(None, description="Current version, with `precondition_failed`.")
 
 
+class OpenAIError(BaseModel):
+    """What OpenAI's clients read of a failure."""
+
+    message: str
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(description="The field that does not hold.")
+    code: Kind
+    request_id: str
+
+
+class OpenAIErrorAnswer(BaseModel):
+    """How every failure under `/v1` is answered; `X-Should-Retry` tells clients whether to try again."""
+
+    error: OpenAIError
+
+
 def answer(error: AppError, path: str) -> Response:
     """Return the public answer for a request on `path`. `/v1` speaks the shape that OpenAI's clients read."""
     request_id = telemetry.request_id()
-    body = _as_openai(error, request_id) if path.startswith("/v1/") else error.body(request_id)
-    return Response(orjson.dumps(body), error.codes.http, _headers(error), "application/json")
+    fields = _headers(error)
+    if not path.startswith("/v1/"):
+        return Response(orjson.dumps(error.body(request_id)), error.codes.http, fields, "application/json")
+    fields["X-Should-Retry"] = "true" if error.codes.retryable else "false"
+    return Response(orjson.dumps(as_openai(error, request_id)), error.codes.http, fields, "application/json")
 
 
 def body_of(error: AppError, request_id: str) -> bytes:
@@ -105,7 +124,8 @@ def _headers(error: AppError) -> dict[str, str]:
     return fields
 
 
-def _as_openai(error: AppError, request_id: str) -> dict[str, object]:
+def as_openai(error: AppError, request_id: str) -> dict[str, object]:
+    """Return the shape that OpenAI's clients read."""
     return {
         "error": {
             "message": error.message,
@@ -198,26 +218,28 @@ READ = (Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.VALIDATION_FAILED)
 CHANGE = (*READ, Kind.PRECONDITION_FAILED, Kind.PRECONDITION_REQUIRED)
 
 
-def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI answers for the kinds of failure, with an example each.
+def documented(*kinds: Kind, openai: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI answers for the kinds of failure, with an example each; in the shape of `/v1` if asked for.
 
     Who is known may still not be allowed: an API key has scopes.
     """
     allowed = (Kind.FORBIDDEN,) if Kind.UNAUTHORIZED in kinds else ()
     always = (Kind.INTERNAL, Kind.UNAVAILABLE, Kind.TIMEOUT)
-    return {TABLE[kind].http: _documented(kind) for kind in (*kinds, *allowed, *always)}
+    return {TABLE[kind].http: _documented(kind, openai) for kind in (*kinds, *allowed, *always)}
 
 
-def _documented(kind: Kind) -> dict[str, Any]:
+def _documented(kind: Kind, openai: bool) -> dict[str, Any]:
     details = (Problem("title", "Field required"),) if kind is Kind.VALIDATION_FAILED else ()
     version = 4 if kind is Kind.PRECONDITION_FAILED else None
     example = AppError(
         kind, _WORDS.get(kind, "What went wrong, in words for a person."), details=details, version=version
     )
+    request_id = "req_R5sQpXb8oZ0mJ0aVf1l3Ng"
+    body = as_openai(example, request_id) if openai else example.body(request_id)
     entry: dict[str, Any] = {
-        "model": ErrorAnswer,
+        "model": OpenAIErrorAnswer if openai else ErrorAnswer,
         "description": kind.value.replace("_", " ").capitalize(),
-        "content": {"application/json": {"example": example.body("req_R5sQpXb8oZ0mJ0aVf1l3Ng")}},
+        "content": {"application/json": {"example": body}},
     }
     names = [name for name in _headers(example) if name != "WWW-Authenticate"]
     if names:

@@ -34,6 +34,7 @@ WS_CLOSED = Counter("ws_closed_total", "Live sockets closed by us, by close code
 UPLOADS_ARRIVING = Gauge("uploads_arriving", "Files that are being received.")
 UPLOADED_BYTES = Counter("uploads_received_bytes_total", "Bytes of files stored.")
 UPLOADS_RECEIVED = Counter("uploads_received_total", "Files stored as a whole, by the end of their name.", ["suffix"])
+TRANSCRIPTIONS = Counter("transcriptions_total", "Files transcribed while the caller waited, by format.", ["format"])
 UPLOADS_REJECTED = Counter("uploads_rejected_total", "Files not taken, by the code of the answer.", ["code"])
 for _suffix in ("mp3", "wav", "ogg", "webm", "mp4", "m4a"):
     UPLOADS_RECEIVED.labels(_suffix)

@@ -48,7 +48,7 @@ class Link:
         self._on_connected = on_connected
         self.connected = False
         self.retiring = False
-        self._peer = Peer(target, identity)
+        self.peer = Peer(target, identity)
         self._listeners: dict[int, Listener] = {}
         self._next_channel = 1
         self._outgoing: list[relay.ClientEvent] = []
@@ -85,11 +85,11 @@ class Link:
                 await asyncio.sleep(random.uniform(*_RECONNECT_S))
         finally:
             self._lose()
-            await self._peer.close()
+            await self.peer.close()
 
     async def _serve(self) -> None:
-        stub: Any = transcriber_pb2_grpc.TranscriberServiceStub(self._peer.channel)
-        call = stub.Relay(metadata=self._peer.metadata())
+        stub: Any = transcriber_pb2_grpc.TranscriberServiceStub(self.peer.channel)
+        call = stub.Relay(metadata=self.peer.metadata())
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await call.wait_for_connection()

@@ -65,6 +65,13 @@ class Settings(ServiceSettings):
         100_000_000, ge=1024, le=10**10, description="Longest file of an upload; refused as soon as it is passed."
     )
     uploads_at_once_max: int = Field(32, ge=1, le=10_000, description="Files that arrive at one replica at one time.")
+    whisper_model: str = Field("whisper-1", min_length=1, description="Name that `/v1` knows the engines by.")
+    transcription_bytes_max: int = Field(
+        25 * 1024**2, ge=1024, le=10**9, description="Longest file that `/v1` transcribes while the caller waits."
+    )
+    transcription_timeout_s: float = Field(
+        590.0, gt=0, le=3600, description="Longest transcription while the caller waits."
+    )
     upload_idle_s: float = Field(
         30.0, gt=0, le=3600, description="Longest silence of a client that sends a file; then it is given up."
     )

@@ -24,6 +24,8 @@ from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_se
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
+from verbatim.transcriber.v1.recordings_pb2_grpc import add_RecordingsServiceServicer_to_server
+from verbatim.transcriber.v1.transcriber_pb2_grpc import add_TranscriberServiceServicer_to_server
 
 from chassis import ids
 from chassis.bus import Bus
@@ -48,12 +50,15 @@ from services.gateway.entries import StoredEntries
 from services.gateway.external_tokens import NoExternalTokens
 from services.gateway.limits import RateLimits
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
+from services.gateway.relay import Fleet
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
+from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
 from services.gateway.tests.fake_uploads import FakeUploads
 from services.gateway.tests.fakes import FakeCaptions, FakeControls, FakeInsights, FakeMeetings, FakeTasks
 from services.gateway.tickets import Tickets
+from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
 from services.gateway.viewers import ViewerLimits, Viewers
 
@@ -112,6 +117,7 @@ class Gateway:
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
     uploads: FakeUploads = field(default_factory=FakeUploads)
+    recordings: FakeRecordings = field(default_factory=FakeRecordings)
     faults: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
     controls: FakeControls = field(default_factory=FakeControls)
@@ -200,11 +206,17 @@ async def running(
             (add_UploadsServiceServicer_to_server, gateway.uploads),
         )
         insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
+        transcriber = await _backend(
+            stack,
+            "transcriber",
+            (add_RecordingsServiceServicer_to_server, gateway.recordings),
+            (add_TranscriberServiceServicer_to_server, FakeRelay()),  # type: ignore[abstract]
+        )
         gateway.backends = [meetings, insights]
         settings = Settings(
             service_auth_key=SERVICE_KEY,
             auth_public_key=gateway.signer.public_pem,
-            transcriber_targets="127.0.0.1:1",
+            transcriber_targets=f"127.0.0.1:{transcriber.port}",
             meetings_target=f"127.0.0.1:{meetings.port}",
             insights_target=f"127.0.0.1:{insights.port}",
             **{"rate_limits_ip": "", "rate_limits_account": "", "rate_limits_routes": "", **changed},
@@ -220,6 +232,9 @@ async def running(
             connecting = asyncio.create_task(storage.run())
             stack.callback(connecting.cancel)
         gateway.objects = Objects(storage.require, BUCKET)
+        fleet = Fleet(settings.transcriber_targets, identity)
+        linking = asyncio.create_task(fleet.run())
+        stack.callback(linking.cancel)
         upload_settings = UploadSettings(
             file_bytes_max=settings.upload_bytes_max,
             at_once_max=settings.uploads_at_once_max,
@@ -235,6 +250,7 @@ async def running(
             UploadDesk(meetings_peer, gateway.objects, upload_settings),
             gateway.controls,
             DeadLetters(gateway.letters),
+            Transcribers(fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=10.0),
         )
         rates = RateLimits(
             Limiter(Cache("", service="gateway", replica="test")),

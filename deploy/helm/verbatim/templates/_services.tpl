@@ -20,7 +20,7 @@ gateway: [transcriber, meetings, insights]
 transcriber: []
 meetings: [transcriber]
 insights: [meetings]
-janitor: [transcriber]
+janitor: [transcriber, meetings]
 {{- end -}}
 
 {{/* Which stores each service speaks to, and whether it reaches out of the cluster. */}}
@@ -66,7 +66,7 @@ backup: [postgres]
 {{- if eq .component "meetings" -}}
 {{- $_ := set $plain "TRANSCRIBER_TARGET" (printf "dns:///%s-transcriber:9200" $full) -}}
 {{- end -}}
-{{- if has .component (list "gateway" "insights") -}}
+{{- if has .component (list "gateway" "insights" "janitor") -}}
 {{- $_ := set $plain "MEETINGS_TARGET" (printf "dns:///%s-meetings:9200" $full) -}}
 {{- end -}}
 {{- if eq .component "gateway" -}}
