@@ -86,7 +86,10 @@ def _insights(plan: Plan, keys: Keys, _name: str) -> dict[str, str]:
 
 
 def _janitor(plan: Plan, _keys: Keys, _name: str) -> dict[str, str]:
-    return {"TRANSCRIBER_TARGETS": ",".join(plan.grpc_addresses("transcriber"))}
+    return {
+        "TRANSCRIBER_TARGETS": ",".join(plan.grpc_addresses("transcriber")),
+        "MEETINGS_TARGET": _target(plan, "meetings"),
+    }
 
 
 def _target(plan: Plan, service: str) -> str:

@@ -127,11 +127,16 @@ def test_table_of_requirements_is_current() -> None:
     assert (ROOT / "docs/requirements.md").read_text() == requirements_page(), "run: python -m dev.reference"
 
 
+# The OpenAI-compatible endpoint, which will call it, is not there yet.
+WITHOUT_CALLER_YET = {"Transcribe"}
+
+
 def test_every_rpc_has_a_request_and_response_of_its_own_and_a_caller() -> None:
     code = "\n".join(path.read_text() for path in sources("services"))
     for contract in (ROOT / "proto").rglob("*.proto"):
         for method in re.findall(r"rpc (\w+)\(", contract.read_text()):
-            assert re.search(rf"\.{method}\b", code), f"{method} of {contract.name} is called by nobody"
+            called = re.search(rf"\.{method}\b", code) is not None
+            assert called is (method not in WITHOUT_CALLER_YET), f"{method} of {contract.name}: callers are as told?"
 
 
 def test_every_read_says_in_its_contract_that_it_has_no_side_effects() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from chassis import lifecycle, rpc
+from chassis.objects import Objects
 from chassis.settings import load
 from services.janitor import tasks
 from services.janitor.broker import Broker
+from services.janitor.deletions import Deletions
 from services.janitor.keeping import Keep, keep_sessions
 from services.janitor.letters import DeadLetters
 from services.janitor.rounds import Round
 from services.janitor.session_logs import SessionLogs, Transcribers
 from services.janitor.settings import Settings
+from services.janitor.uploaded import BUCKET, UploadRows, remove_orphans
 
 SERVICE = "janitor"
 
@@ -24,6 +27,8 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     letters = DeadLetters(broker)
     identity = rpc.Identity("janitor", settings.service_auth_key.get_secret_value())
     targets = [target.strip() for target in settings.transcriber_targets.split(",") if target.strip()]
+    meetings = await life.exits.enter_async_context(rpc.peer(settings.meetings_target, identity))
+    objects, rows = Objects(lambda: broker.bus, BUCKET), UploadRows(meetings)
     peers = [await life.exits.enter_async_context(rpc.peer(target, identity)) for target in targets]
     keep = Keep(
         orphan_idle_s=settings.orphan_idle_s,
@@ -40,6 +45,9 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
             data / "uploads", age_s=settings.uploads_age_s, removed_max=settings.uploads_removed_max
         )  # fmt: skip
 
+    async def uploaded() -> None:
+        await remove_orphans(objects, rows, age_s=settings.uploads_age_s, most=settings.uploads_removed_max)
+
     async def disk() -> None:
         await tasks.watch_disk(data)
 
@@ -52,11 +60,13 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     deadline_s = settings.round_deadline_s
     rounds = (
         Round("uploads", uploads, every_s=settings.uploads_every_s, deadline_s=deadline_s),
+        Round("uploaded files", uploaded, every_s=settings.uploads_every_s, deadline_s=deadline_s),
         Round("disk", disk, every_s=settings.disk_every_s, deadline_s=deadline_s),
         Round("sessions", sessions, every_s=settings.sessions_every_s, deadline_s=deadline_s),
         Round("dead letters", dead_letters, every_s=settings.dead_letters_every_s, deadline_s=deadline_s),
     )
     life.spawn(broker.keep_connected(), "broker")
+    life.spawn(Deletions(broker, SessionLogs(broker)).run(), "deletions")
     for round_ in rounds:
         life.spawn(round_.run(), round_.task)
     life.ready()

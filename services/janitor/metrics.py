@@ -12,12 +12,15 @@ DURATION = Histogram(
 )
 
 FILES_REMOVED = Counter("janitor_files_removed_total", "Temporary files removed.")
+UPLOADS_REMOVED = Counter("janitor_uploads_removed_total", "Files in the object store that nobody needed.")
 BYTES_REMOVED = Counter("janitor_removed_bytes_total", "Bytes of temporary files removed.")
 
 DISK_FREE = Gauge("disk_free_bytes", "Bytes free for us on the file system of the data folder.")
 DISK_SIZE = Gauge("disk_size_bytes", "Size of the file system of the data folder.")
 SESSIONS_FINISHED = Counter("janitor_sessions_finished_total", "Sessions without an owner that were finished.")
-LOGS_PURGED = Counter("janitor_logs_purged_total", "Sessions whose logs were removed after they were stored.")
+LOGS_PURGED = Counter(
+    "janitor_logs_purged_total", "Sessions whose logs were removed: stored and healed, or of a deleted meeting."
+)
 DRAFTS_WAITING = Gauge("session_logs_drafts_waiting", "Drafts of closed sessions that wait to be heard again.")
 DRAFTS_OLDEST_S = Gauge(
     "session_logs_drafts_oldest_seconds", "Since when nothing was written to the log that has waited longest of these."

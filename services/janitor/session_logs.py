@@ -45,6 +45,17 @@ class SessionLogs:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
         return rows
 
+    async def is_closed(self, session_id: str) -> bool:
+        """Tell whether a session has a log, and is over. Raises AppError(UNAVAILABLE)."""
+        subject = f"{_SUBJECT}{session_id}"
+        try:
+            newest = await self._broker.bus.js.get_last_msg(_STREAM, subject)
+        except nats.js.errors.NotFoundError:
+            return False
+        except bus.FAULTS as fault:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
+        return _state(subject, newest).closed
+
     async def stored_sequence(self) -> int:
         """Return up to where the database has the transcript logs; 0 if nobody has read them yet."""
         try:

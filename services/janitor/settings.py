@@ -10,9 +10,12 @@ from chassis.settings import ServiceSettings
 class Settings(ServiceSettings):
     """Settings of the janitor."""
 
-    uploads_every_s: float = Field(600.0, gt=0, description="Pause between two sweeps of the folder of uploads.")
-    uploads_age_s: float = Field(3600.0, gt=0, description="Age from which an upload's temporary file is a left-over.")
+    uploads_every_s: float = Field(600.0, gt=0, description="Pause between two sweeps of what uploads left behind.")
+    uploads_age_s: float = Field(3600.0, gt=0, description="Age from which a file of an upload may be a left-over.")
     uploads_removed_max: int = Field(1000, ge=1, description="Most files that one sweep removes.")
+    meetings_target: str = Field(
+        "127.0.0.1:50052", description="Where the meetings service listens, which knows the files that are needed."
+    )
     disk_every_s: float = Field(30.0, gt=0, description="Pause between two looks at the disk.")
     dead_letters_every_s: float = Field(30.0, gt=0, description="Pause between two looks at the dead letters.")
     transcriber_targets: str = Field(

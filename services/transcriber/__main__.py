@@ -179,7 +179,7 @@ def _recordings(settings: Settings, ports: Ports, objects: Objects, drafts: Audi
     decoder = MediaDecoder(scratch_folder(settings.verbatim_data_dir), limits, _cutting(settings))
     recordings = Recordings(ports.recogniser, RecordingSettings(parallel=settings.recording_parallel))
     return RecordingsService(
-        Uploads(objects, decoder, recordings, ports.transcripts, drafts, ports.replica),
+        Uploads(objects, decoder, recordings, ports.transcripts, drafts, ports.ask_to_heal, ports.replica),
         decoder,
         recordings,
         uploads_max=settings.uploads_max,

@@ -24,7 +24,8 @@ _SUBJECT = "jobs.heal."
 _DURABLE = "heal"
 _PUBLISH_S = 5.0
 _WRONG_LAST_SEQUENCE = 10071
-_ACK_WAIT_S = 30.0
+# A healer that is killed is missed for so long.
+_ACK_WAIT_S = 10.0
 _WAITING_MAX = 10_000
 
 
@@ -33,7 +34,7 @@ class HealJobSettings:
     """How many sessions one process works on at a time, and how long one waits that could not be healed (seconds)."""
 
     concurrency: int = 2
-    again_s: float = 15.0
+    again_s: float = 5.0
     again_s_max: float = 3600.0
 
 

@@ -7,7 +7,6 @@ of an owner, and hears what is not told yet. The audio of drafts goes to the aud
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,6 @@ _APPEND_WITHIN_S = 30.0
 _PAUSE_S_MAX = 2.0
 _ROOM_S = 2.0
 _OPENING_ATTEMPTS = 4
-# As many as there are utterances in the run-up of one.
-_PLACES = 8
 
 T = TypeVar("T")
 
@@ -56,6 +53,9 @@ class Upload:
 class DraftAudio(Protocol):
     """Where the audio of drafts is kept until they are healed."""
 
+    heals: bool
+    """Whether there is an engine that will hear them again."""
+
     async def keep(self, session_id: str, offset: int, pcm: bytes) -> int:
         """Make audio durable and return the sequence of its first message; 0 if it is not kept. Raises AppError."""
 
@@ -68,14 +68,14 @@ class AudioStreamDrafts:
 
     def __init__(self, broker: bus.Bus, *, heals: bool, room_share: float = 0.5) -> None:
         self._bus = broker
-        self._heals = heals
+        self.heals = heals
         self._room_share = room_share
         self._room_until = 0.0
 
     async def keep(self, session_id: str, offset: int, pcm: bytes) -> int:
         """See `DraftAudio`."""
         if not await self._has_room():
-            if not self._heals:
+            if not self.heals:
                 return 0
             words = "There is no space for audio that is to be heard again."
             raise AppError(Kind.INSUFFICIENT_STORAGE, words, retry_after_s=60.0)
@@ -109,6 +109,7 @@ class Uploads:
         recordings: Recordings,
         transcripts: TranscriptLog,
         drafts: DraftAudio,
+        ask_to_heal: Callable[[str], Awaitable[object]],
         replica: str,
     ) -> None:
         self._objects = objects
@@ -116,6 +117,7 @@ class Uploads:
         self._recordings = recordings
         self._transcripts = transcripts
         self._drafts = drafts
+        self._ask_to_heal = ask_to_heal
         self._replica = replica
 
     async def transcribe(self, upload: Upload, report: Callable[[float], None]) -> pb.Closed:
@@ -127,6 +129,8 @@ class Uploads:
         closed = await journal.catch_up()
         if closed is None:
             closed = await self._from_file(upload, journal, report)
+        if journal.ledger.drafts:
+            await self._ask_to_heal(upload.id)
         await self._objects.remove(upload.id)
         report(1.0)
         return closed
@@ -146,13 +150,13 @@ class Uploads:
             def tell(accounted: int) -> None:
                 report(_DECODED_SHARE + (1.0 - _DECODED_SHARE) * accounted / size)
 
-            journal.watch(recording.pcm, tell)
+            journal.watch(tell)
             await self._recordings.transcribe(recording, journal, gaps=upload.last_attempt)
             return await journal.close(size)
 
 
 class UploadJournal:
-    """Writes the transcript of an upload into its log. Where the audio is it must know before the first utterance."""
+    """Writes the transcript of an upload into its log."""
 
     def __init__(self, session_id: str, transcripts: TranscriptLog, drafts: DraftAudio, replica: str) -> None:
         self.ledger = Ledger(session_id)
@@ -160,11 +164,7 @@ class UploadJournal:
         self._drafts = drafts
         self._replica = replica
         self._last_sequence = 0
-        self._pcm: Callable[[int, int], bytes] = lambda _start, _end: b""
         self._tell: Callable[[int], None] = lambda _accounted: None
-        # Ends of the newest entries: what is heard of a draft later begins at one of them.
-        self._places: deque[int] = deque([0], maxlen=_PLACES)
-        self._kept_until = 0
 
     async def catch_up(self) -> pb.Closed | None:
         """Read the log. Return the accounts if it is closed already."""
@@ -193,13 +193,11 @@ class UploadJournal:
                 if self.ledger.closed is not None:
                     raise
             else:
-                self._places.append(self.ledger.accounted_offset)
                 return
         raise Fenced(self.ledger.session_id)
 
-    def watch(self, pcm: Callable[[int, int], bytes], tell: Callable[[int], None]) -> None:
-        """Take where audio is read from, and whom to tell of every step."""
-        self._pcm = pcm
+    def watch(self, tell: Callable[[int], None]) -> None:
+        """Take whom to tell how far it is, in bytes of PCM."""
         self._tell = tell
 
     async def tell(self, told: Told) -> None:
@@ -213,32 +211,24 @@ class UploadJournal:
             pcm=told.pcm[utterance.start_byte - utterance.context_start_byte :],
             resumption={"audio_sequence": 0, "entry_point": None},
             settings=FilterSettings(),
+            heals=self._drafts.heals,
         )
         segment = kind.get("segment")
         if isinstance(segment, pb.Segment) and segment.quality == pb.QUALITY_DRAFT:
-            segment.audio_sequence = await self._keep(utterance.context_start_byte, utterance.end_byte)
+            start, session_id = utterance.context_start_byte, self.ledger.session_id
+            segment.audio_sequence = await _patiently(lambda: self._drafts.keep(session_id, start, told.pcm))
         await self._append(**kind)
         if isinstance(segment, pb.Segment):
             metrics.SEGMENTS.labels(segment.engine, "draft" if segment.quality == pb.QUALITY_DRAFT else "final").inc()
-        self._places.append(self.ledger.accounted_offset)
         self._tell(self.ledger.accounted_offset)
 
     async def close(self, size: int) -> pb.Closed:
         """Write the accounts of a recording of `size` bytes of PCM and return them."""
         if self.ledger.closed is None:
-            await self._append(closed=self.ledger.accounts(pb.CLOSE_REASON_FINISHED, size, size))
+            accounts = self.ledger.accounts(pb.CLOSE_REASON_FINISHED, size, size, heals=self._drafts.heals)
+            await self._append(closed=accounts)
         assert self.ledger.closed is not None
         return self.ledger.closed
-
-    async def _keep(self, context_byte: int, end_byte: int) -> int:
-        """Keep the audio of a draft without a hole from the entry at which a later hearing of it begins."""
-        place = max((place for place in self._places if place <= context_byte), default=0)
-        start = min(max(place, self._kept_until), end_byte)
-        sequence = await _patiently(
-            lambda: self._drafts.keep(self.ledger.session_id, start, self._pcm(start, end_byte))
-        )
-        self._kept_until = max(self._kept_until, end_byte)
-        return sequence
 
     async def _append(self, **kind: object) -> None:
         entry = self.ledger.draft(self._replica, **kind)

@@ -22,7 +22,7 @@ from tests.chaos.rest import Baseline, Logs, settled
 from tests.chaos.workload import FINISH_WITHIN_S, Ledger, Workload
 
 STORED_WITHIN_S = 30.0
-# A healer that was killed is missed by the broker for half a minute.
+# A healer that was killed is missed by the broker for ten seconds.
 HEALED_WITHIN_S = 90.0
 SETTLE_S = 30.0
 # What a client notices anyway: acknowledgements come every 200 ms.

@@ -9,14 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from verbatim.meetings.v1.events_pb2 import MeetingDeleted
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
-from chassis import bus, ids, rpc
+from chassis import bus, ids, outbox, rpc
 from chassis.errors import AppError, Kind
+from chassis.jobs import DLQ
 from chassis.tests.servers import NatsServer
 from services.janitor.broker import Broker
+from services.janitor.deletions import SUBJECT, Deletions
 from services.janitor.keeping import Keep, keep_sessions
 from services.janitor.session_logs import SessionLogs, Transcribers
 
@@ -54,19 +57,22 @@ class Transcriber(transcriber_pb2_grpc.TranscriberServiceServicer):
 class House:
     """The broker with the logs, and what the janitor works with."""
 
-    def __init__(self, broker: bus.Bus, logs: SessionLogs, transcriber: Transcriber, peers: list[rpc.Peer]) -> None:
+    def __init__(
+        self, broker: bus.Bus, broker_door: Broker, logs: SessionLogs, transcriber: Transcriber, peers: list[rpc.Peer]
+    ) -> None:
         self.bus = broker
         self.logs = logs
         self.transcriber = transcriber
         self.transcribers = Transcribers(peers)
+        self.deletions = Deletions(broker_door, logs)
 
-    async def closed(self, drafts: int, *, audio_bytes: int = 1000) -> str:
-        """Write the logs of a session."""
+    async def closed(self, drafts: int, *, audio_bytes: int = 1000, over: bool = True) -> str:
+        """Write the logs of a session; without its end if it is not over."""
         session_id = ids.new_id()
         await self.bus.js.publish(f"audio.{session_id}", bytes(audio_bytes))
         closed = pb.Closed(draft_segments=drafts, heals=True)
-        for position, kind in enumerate(({"opened": pb.Opened()}, {"closed": closed}), 1):
-            entry = pb.TranscriptEntry(session_id=session_id, position=position, **kind)  # type: ignore[arg-type]
+        for position, kind in enumerate(({"opened": pb.Opened()}, {"closed": closed})[: 2 if over else 1], 1):
+            entry = pb.TranscriptEntry(session_id=session_id, position=position, **kind)
             await self.bus.js.publish(f"transcript.{session_id}", entry.SerializeToString())
         return session_id
 
@@ -91,6 +97,8 @@ async def house(server: NatsServer) -> AsyncIterator[House]:
     connecting = asyncio.create_task(broker.keep_connected())
     async with bus.connect(server.url, name="test", replicas=1) as mine:
         await mine.declare(bus.Stream("AUDIO", ("audio.*",), max_bytes=AUDIO_BYTES_MAX))
+        for stream in (outbox.EVENTS, DLQ):
+            await mine.declare(stream)
         await mine.declare(bus.Stream("TRANSCRIPT", ("transcript.*",), max_bytes=AUDIO_BYTES_MAX))
         transcriber = Transcriber(mine)  # type: ignore[abstract]
         grpc_server = rpc.Server("127.0.0.1", 0, identity)
@@ -100,7 +108,7 @@ async def house(server: NatsServer) -> AsyncIterator[House]:
             async with asyncio.timeout(10), rpc.peer(f"127.0.0.1:{grpc_server.port}", identity) as peer:
                 while not _connected(broker):
                     await asyncio.sleep(0.01)
-                yield House(mine, SessionLogs(broker), transcriber, [peer])
+                yield House(mine, broker, SessionLogs(broker), transcriber, [peer])
         finally:
             await grpc_server.stop(0.0)
             connecting.cancel()
@@ -174,3 +182,19 @@ async def test_without_a_transcriber_nothing_is_given_up(nats_server: NatsServer
         await one.store()
         await one.round(replace(KEEP, logs_s=0.0, draft_logs_s=0.0))
         assert await one.kept("AUDIO") == {session_id}
+
+
+@pytest.mark.req("R-API-1")
+async def test_logs_of_a_deleted_meeting_go_at_once_but_not_under_who_is_speaking(nats_server: NatsServer) -> None:
+    async with house(nats_server) as one:
+        gone, other, speaking = await one.closed(2), await one.closed(2), await one.closed(0, over=False)
+        await one.bus.publish(SUBJECT, b"\xff", message_id="bad")
+        told = MeetingDeleted(meeting_id=ids.new_id(), session_ids=[gone, speaking, ids.new_id(), "no id"])
+        await one.bus.publish(SUBJECT, told.SerializeToString(), message_id="good")
+        consuming = asyncio.create_task(one.deletions.run())
+        async with asyncio.timeout(20):
+            while await one.kept("TRANSCRIPT") != {other, speaking}:
+                await asyncio.sleep(0.02)
+        assert await one.kept("AUDIO") == {other, speaking}
+        consuming.cancel()
+        await asyncio.wait([consuming])

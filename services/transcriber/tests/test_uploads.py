@@ -12,7 +12,7 @@ import pytest
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import bus, ids
-from chassis.errors import AppError
+from chassis.errors import AppError, Kind
 from chassis.objects import Held, Objects
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
@@ -20,6 +20,7 @@ from services.transcriber.containers import UnreadableError
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
 from services.transcriber.media import MediaDecoder, MediaLimits
+from services.transcriber.recall import recall
 from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.recordings import Recordings, RecordingSettings
 from services.transcriber.speech import SpeechError
@@ -29,6 +30,7 @@ from services.transcriber.uploads import BUCKET, AudioStreamDrafts, Upload, Uplo
 
 OWNER = "01930000-0000-7000-8000-00000000000a"
 RECORDING = Path(__file__).parents[3] / "dev/assets/meeting.wav"
+PCM = RECORDING.read_bytes()[-2_707_992:]
 
 
 class HaltingSpeech(CountingSpeech):
@@ -61,10 +63,15 @@ class Replica:
             MediaDecoder(folder, MediaLimits(), CuttingSettings()),
             Recordings(recogniser, RecordingSettings(parallel=3)),
             self.transcripts,
-            AudioStreamDrafts(broker, heals=True),
+            AudioStreamDrafts(broker, heals=False),
+            self._ask_to_heal,
             name,
         )
+        self.to_heal: list[str] = []
         self.progress: list[float] = []
+
+    async def _ask_to_heal(self, session_id: str) -> None:
+        self.to_heal.append(session_id)
 
     async def receive(self, data: bytes) -> Upload:
         """Store a file as a gateway does."""
@@ -183,7 +190,7 @@ async def test_of_two_that_work_on_one_upload_the_later_wins_and_nothing_is_doub
 
 
 @pytest.mark.req("R-UP-3", "R-STT-5")
-async def test_the_audio_of_drafts_is_kept_without_a_hole(
+async def test_drafts_can_be_heard_again_from_their_audio(
     nats_server: NatsServer, tmp_path: Path, recording: bytes
 ) -> None:
     async with replica(nats_server, tmp_path, quality="draft") as a:
@@ -191,13 +198,30 @@ async def test_the_audio_of_drafts_is_kept_without_a_hole(
         closed = await a.transcribe(upload)
         drafts = segments_of(await a.log_of(upload))
         assert closed.draft_segments == len(drafts) > 0
-        pcm = recording[-2_707_992:]
-        place = 0
-        for draft in drafts:
-            kept, _ = await a.audio.read(upload.id, place, 0)
-            assert kept[: draft.end_offset - place] == pcm[place : draft.end_offset]
-            assert draft.audio_sequence > 0
-            place = draft.end_offset
+        assert a.to_heal == [upload.id]
+        ledger = transcript.fold(upload.id, await a.log_of(upload))
+        for index in ledger.drafts.indexes:
+            draft = ledger.drafts[index]
+            start, end = draft.context_offset, draft.segment.end_offset
+            heard = await recall(a.audio, upload.id, ledger.opened.encoding, draft.place, start, end)
+            assert heard == PCM[start:end]
+
+
+@pytest.mark.req("R-STT-5", "R-RES-3")
+@pytest.mark.parametrize("heals", [True, False])
+async def test_uploads_leave_half_of_the_audio_log_to_what_is_said_now(
+    nats_server: NatsServer, tmp_path: Path, heals: bool
+) -> None:
+    async with replica(nats_server, tmp_path) as a:
+        drafts = AudioStreamDrafts(a.broker, heals=heals, room_share=0.001)
+        assert await drafts.keep("01930000-0000-7000-8000-00000000000b", 0, bytes(100_000)) > 0
+        drafts._room_until = 0.0
+        if heals:
+            with pytest.raises(AppError) as failure:
+                await drafts.keep("01930000-0000-7000-8000-00000000000b", 0, b"more")
+            assert failure.value.kind is Kind.INSUFFICIENT_STORAGE
+        else:
+            assert await drafts.keep("01930000-0000-7000-8000-00000000000b", 0, b"more") == 0
 
 
 @pytest.mark.req("R-UP-2")

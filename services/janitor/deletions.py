@@ -1,0 +1,59 @@
+"""Meetings that people delete: the logs of their sessions go at once, before anybody heals what nobody wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from google.protobuf.message import DecodeError
+from nats.aio.msg import Msg
+from verbatim.meetings.v1.events_pb2 import MeetingDeleted
+
+from chassis import bus, ids, outbox, telemetry
+from chassis.errors import AppError
+from services.janitor import metrics
+from services.janitor.broker import Broker
+from services.janitor.session_logs import SessionLogs
+
+log = telemetry.logger(__name__)
+
+SUBJECT = "events.meeting.deleted"
+_DURABLE = "janitor"
+_DEAD = "dlq.event.janitor"
+_AGAIN_S = 1.0
+
+
+class Deletions:
+    """Removes the logs of closed sessions of deleted meetings. Those of one that is open go when it is over and old."""
+
+    def __init__(self, broker: Broker, logs: SessionLogs) -> None:
+        self._broker = broker
+        self._logs = logs
+
+    async def run(self) -> None:
+        """Consume for the life of the process, from when there is a broker."""
+        while True:
+            try:
+                broker = self._broker.bus
+            except AppError:
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                await broker.consume(
+                    stream=outbox.EVENTS.name, durable=_DURABLE, subject=SUBJECT, handle=self.handle, batch=10
+                )
+
+    async def handle(self, messages: Sequence[Msg]) -> None:
+        """Remove what these tell of. Raises AppError(UNAVAILABLE); safe to repeat."""
+        for message in messages:
+            try:
+                session_ids = list(MeetingDeleted.FromString(message.data).session_ids)
+            except DecodeError:
+                sequence = message.metadata.sequence.stream
+                log.warning("deletion cannot be read", sequence=sequence)
+                await self._broker.bus.publish(_DEAD, message.data, message_id=f"letter-deleted-{sequence}")
+                continue
+            for session_id in filter(ids.is_id, session_ids):
+                if await self._logs.is_closed(session_id):
+                    await self._logs.purge(session_id)
+                    metrics.LOGS_PURGED.inc()
+            await bus.quietly(message.in_progress())

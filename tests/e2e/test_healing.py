@@ -1,0 +1,202 @@
+"""Transcripts heal by themselves: an outage of the speech API leaves no trace, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from verbatim_client import ApiError, VerbatimClient
+
+from dev.plan import Plan
+from dev.ports import Ports
+from dev.stack import Stack
+from services.transcriber.tests.scripted_server import Answer, Request, ScriptedServer, answer
+from tests.e2e.conftest import PASSWORD
+from tests.e2e.speech import Message, Socket, recording, socket, speak, started
+from tests.limits import OPEN_TO_MANY, RAISED
+
+pytestmark = pytest.mark.req("R-STT-5", "R-STT-4")
+
+WITHIN_S = 90.0
+HEALED = "The speech interface is back"
+FRAME_BYTES = 32_000
+
+
+class SpeechApi(ScriptedServer):
+    """A speech API that can be away. What it hears is a sentence that tells how long the audio was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = True
+        self.pause_s = 0.0
+        self.otherwise = self._hear
+
+    def _hear(self, request: Request) -> Answer:
+        if self.away:
+            return answer({"error": {"message": "scripted"}}, 503)
+        return answer({"text": f"{HEALED}, heard {len(request.file)} bytes."}, pause_s=self.pause_s)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def api() -> AsyncIterator[SpeechApi]:
+    server = SpeechApi()
+    async with server.run():
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack(stack_folder: Path, nats_binary: str | None, api: SpeechApi) -> AsyncIterator[Stack]:
+    quick = {
+        "OPENAI_API_KEY": "scripted", "OPENAI_BASE_URL": api.url, "SPEECH_RETRY_MIN_S": "0.1",
+        "BREAKER_OPEN_S": "1", "BREAKER_RAMP_S": "0",
+    }  # fmt: skip
+    plan = Plan(
+        stack_folder / "healing", Ports.free(), nats_server=nats_binary,
+        extra_env={
+            "transcriber": quick, "gateway": RAISED | {"VIEWER_HEAL_WAIT_S": "120"}, "meetings": OPEN_TO_MANY,
+        },
+    )  # fmt: skip
+    whole = Stack(plan)
+    await whole.start()
+    yield whole
+    await whole.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def client(stack: Stack, request: pytest.FixtureRequest) -> AsyncIterator[VerbatimClient]:
+    name = f"h{abs(hash(request.node.name)) % 10**9}"
+    async with VerbatimClient(stack.url) as made:
+        await made.register(f"{name}@verbatim.example", name, PASSWORD)
+        await made.login(f"{name}@verbatim.example", PASSWORD)
+        yield made
+
+
+async def eventually(holds: Callable[[], Awaitable[Any]]) -> Any:
+    """Return what holds, once it does. A platform that is being restarted may refuse a call."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            with contextlib.suppress(ApiError):
+                if found := await holds():
+                    return found
+            await asyncio.sleep(0.1)
+
+
+async def test_meeting_that_ended_in_an_outage_heals_once_and_for_everybody(
+    stack: Stack, client: VerbatimClient, api: SpeechApi
+) -> None:
+    api.away, api.pause_s = True, 0.0
+    events = await speak(client, recording(), speed=10.0, language="en")
+    finished = events[-1]
+    meeting_id = finished["meeting_id"]
+    assert finished["draft_segments"] == finished["segments"] > 10
+    assert finished["coverage"] == 1.0
+    meeting = await eventually(lambda: _completed(client, meeting_id))
+    assert meeting["healing_segments"] == finished["segments"]
+    found = await eventually(lambda: _tasks(client, meeting_id, at_least=3))
+    changed = await client.update_task(found[0]["id"], found[0]["version"], title="Mine, not the machine's")
+    await client.delete_task(found[1]["id"], found[1]["version"])
+    drafted = await client.insights(meeting_id)
+    assert drafted["status"] == "ready"
+
+    seen: list[Message] = []
+    watching = asyncio.create_task(_follow(client, meeting_id, seen))
+    api.pause_s, api.away = 0.3, False
+    await eventually(lambda: _has_final(client, meeting_id))
+    stack.kill("transcriber")
+    await stack.restart("transcriber")
+
+    await eventually(lambda: _is_healed(client, meeting_id))
+    rows = await client.segments(meeting_id)
+    assert [(row["index"], row["revision"], row["quality"]) for row in rows] == [
+        (index, 2, "final") for index in range(finished["segments"])
+    ]
+    assert all(row["text"].startswith(HEALED) for row in rows)
+    export = await client.export(meeting_id, "txt")
+    assert export.count(HEALED) == finished["segments"]
+    assert [m["id"] async for m in client.meetings("interface")] == [meeting_id]
+    assert [m["id"] async for m in client.meetings("website")] == []
+
+    minutes = await eventually(lambda: _newer(client, meeting_id, drafted["summary"]))
+    assert HEALED in minutes["summary"]
+    left = await eventually(lambda: _only(client, meeting_id, changed["id"]))
+    assert left[0]["title"] == "Mine, not the machine's"
+    async with asyncio.timeout(WITHIN_S):
+        await watching
+    told = Counter((event["type"], event["index"]) for event in seen if event["type"] in {"segment", "revised"})
+    assert {index for kind, index in told if kind == "revised"} == set(range(finished["segments"]))
+    assert set(told.values()) == {1}
+    assert (seen[-1]["type"], seen[-1]["draft_segments"]) == ("finished", 0)
+
+
+async def test_speaker_sees_drafts_heal_and_after_a_lost_connection_what_healed_meanwhile(
+    stack: Stack, client: VerbatimClient, api: SpeechApi
+) -> None:
+    api.away, api.pause_s = True, 0.0
+    pcm = recording(24.0)
+    async with started(stack.ws_url, client, language="en") as (bare, greeting):
+        await _say(bare, pcm[: len(pcm) // 2])
+        first = await bare.hear("segment", within_s=WITHIN_S)
+        assert (first["quality"], first["index"]) == ("draft", 0)
+        api.away = False
+        revised = await bare.hear("revised", within_s=WITHIN_S)
+        assert (revised["index"], revised["revision"], revised["quality"]) == (0, 2, "final")
+        assert revised["event"] > first["event"]
+        assert (revised["start"], revised["segment_id"]) == (first["start"], first["segment_id"])
+    resume = {name: greeting[name] for name in ("session_id", "resume_token")} | {"last_event": first["event"]}
+    async with socket(stack.ws_url) as bare:
+        await bare.say(type="start", token=client.access_token, resume=resume)
+        restored = await bare.hear("session_restored")
+        missed = {row["index"]: row["revision"] for row in restored["segments"]}
+        assert missed[0] == 2
+        await _say(bare, pcm[restored["offset"] :], start=restored["offset"])
+        await bare.say(type="finish", offset=len(pcm))
+        finished = await bare.hear("finished", within_s=WITHIN_S)
+    await eventually(lambda: _is_healed(client, finished["meeting_id"]))
+    rows = await client.segments(finished["meeting_id"])
+    assert [row["index"] for row in rows] == list(range(finished["segments"]))
+    assert {row["quality"] for row in rows} == {"final"}
+
+
+async def _say(bare: Socket, pcm: bytes, start: int = 0) -> None:
+    for offset in range(0, len(pcm), FRAME_BYTES):
+        await bare.audio(start + offset, pcm[offset : offset + FRAME_BYTES])
+
+
+async def _follow(client: VerbatimClient, meeting_id: str, seen: list[Message]) -> None:
+    async for event in client.watch(meeting_id):
+        seen.append(event)  # noqa: PERF401 - what was seen so far is of interest too
+
+
+async def _completed(client: VerbatimClient, meeting_id: str) -> Message | None:
+    meeting = await client.meeting(meeting_id)
+    return meeting if meeting["status"] == "completed" else None
+
+
+async def _tasks(client: VerbatimClient, meeting_id: str, *, at_least: int) -> list[Message] | None:
+    found = [task async for task in client.tasks(meeting_id=meeting_id)]
+    return found if len(found) >= at_least else None
+
+
+async def _only(client: VerbatimClient, meeting_id: str, task_id: str) -> list[Message] | None:
+    found = [task async for task in client.tasks(meeting_id=meeting_id)]
+    return found if [task["id"] for task in found] == [task_id] else None
+
+
+async def _has_final(client: VerbatimClient, meeting_id: str) -> bool:
+    return any(row["quality"] == "final" for row in await client.segments(meeting_id))
+
+
+async def _is_healed(client: VerbatimClient, meeting_id: str) -> bool:
+    meeting = await client.meeting(meeting_id)
+    return bool(meeting["segments"]) and meeting["draft_segments"] == 0
+
+
+async def _newer(client: VerbatimClient, meeting_id: str, summary: str) -> Message | None:
+    minutes = await client.insights(meeting_id)
+    return minutes if minutes["status"] == "ready" and minutes["summary"] != summary else None
