@@ -240,3 +240,30 @@ async def test_replies_are_not_mixed_up_by_callers_that_leave(redis_server: Redi
                 assert verdict.standings[0].remaining == PLENTY.limit - turn * number
 
         await asyncio.gather(*(task(n) for n in range(1, 200) for task in (leave, stay)))
+
+
+async def test_counts_stay_right_when_redis_stalls_again_and_again(redis_server: RedisServer) -> None:
+    """What was given back while other replies moved the window's start by a hair was given back twice."""
+    calls = 0
+    ended = asyncio.Event()
+    async with scene(redis_server, Pace(timeout_s=5.0)) as it:
+
+        async def call() -> None:
+            nonlocal calls
+            while not ended.is_set():
+                await it.limiter.take(CALLER)
+                calls += 1
+                await asyncio.sleep(0.001)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(call())
+            for _ in range(8):
+                it.server.freeze()
+                await asyncio.sleep(0.1)
+                it.server.thaw()
+                await asyncio.sleep(0.1)
+            ended.set()
+        await it.healed()
+        assert it.cache.statistics().fallback > 0
+        assert await it.counted() == calls
