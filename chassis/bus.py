@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import nats.errors
 import nats.js.errors
+import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import (
+    AckPolicy,
     ConsumerConfig,
     DeliverPolicy,
     DiscardPolicy,
@@ -243,6 +245,49 @@ class Bus:
             # Else the broker could still send a message here, where nobody would take it.
             if subscription is not None:
                 await quietly(subscription.unsubscribe())
+
+    async def ensure_consumer(
+        self, stream: Stream, durable: str, subject: str, *, ack_wait_s: float, most: int
+    ) -> None:
+        """Make the stream and a durable consumer of it for `claim`, unless they are there. `most` are unacknowledged.
+
+        Raises one of FAULTS.
+        """
+        config = ConsumerConfig(
+            durable_name=durable,
+            filter_subject=subject,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ack_wait_s,
+            max_ack_pending=most,
+        )
+        try:
+            await self.js.add_consumer(stream.name, config)
+        except nats.js.errors.NotFoundError:
+            await self.declare(stream)
+            await self.js.add_consumer(stream.name, config)
+
+    async def claim(self, stream: Stream, durable: str, *, wait_s: float = 0.0) -> Msg | None:
+        """Take the next message of a durable consumer; None if there is none within `wait_s`. The caller acknowledges.
+
+        Raises one of FAULTS; NotFoundError if the consumer is gone. An answer that gets lost on its way, because the
+        connection breaks or the caller is cancelled, comes again after the consumer's `ack_wait`.
+        """
+        wanted: dict[str, object] = {"batch": 1}
+        wanted |= {"expires": int(wait_s * 1e9)} if wait_s else {"no_wait": True}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream.name}.{durable}"
+        try:
+            # In the old style, with an inbox of its own: the message comes under its own subject, not the inbox's.
+            answer = await self.client.request(subject, orjson.dumps(wanted), timeout=wait_s + 2.0, old_style=True)
+        except nats.errors.NoRespondersError as fault:
+            raise nats.js.errors.NotFoundError from fault
+        match (answer.headers or {}).get("Status"):
+            case None:
+                return answer
+            case "404" | "408":
+                return None
+            case status:
+                raise nats.js.errors.NotFoundError(description=f"{durable}: {status}")
 
     async def _settle(self, durable: str, messages: list[Msg], handle: Callable[[list[Msg]], Awaitable[None]]) -> None:
         pause = 0.1

@@ -16,6 +16,7 @@ from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import ids, telemetry
+from chassis.controls import Controls
 from chassis.errors import AppError, Kind
 from chassis.pool import DEVELOPMENT, PRODUCTION, Address, Limits, Pool, operation
 
@@ -232,6 +233,15 @@ class Database:
     async def reset(self) -> None:
         """Replace all connections: idle ones at once, those in use when their transaction ends."""
         await self.pool.reset()
+
+    async def reset_by(self, controls: Controls) -> None:
+        """Do that each time that the control `pool.<database>` is given another value; for the life of the process."""
+        name, wanted = f"pool.{self.pool.name}", asyncio.Event()
+        controls.watch(lambda control, value: wanted.set() if control == name and value else None)
+        while True:
+            await wanted.wait()
+            wanted.clear()
+            await self.reset()
 
 
 def _is_gone(fault: sa.exc.DBAPIError) -> bool:

@@ -1,4 +1,4 @@
-"""The worker of one kind of background job: attempts with pauses between, a heartbeat, dead letters.
+"""The worker of one kind of background job: attempts with pauses between, heartbeats, dead letters.
 
 Rows and states are in `chassis.jobs`. A worker that is killed costs a redelivery, nothing else.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,8 +20,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import bus, ids, telemetry
+from chassis.dead_letters import LETTER_HEADER
 from chassis.errors import AppError
-from chassis.jobs import JOBS, Job, Queue, Status, Superseded
+from chassis.jobs import Busy, Job, Queue, Status, Superseded, told
+from chassis.lines import Lines
+from chassis.poison import Guard, GuardSettings
 from chassis.postgres import Database
 
 log = telemetry.logger(__name__)
@@ -33,12 +35,14 @@ DURATION = Histogram(
     "jobs_attempt_duration_seconds", "Time of an attempt.", ["kind"], buckets=(0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 300)
 )
 DEAD_LETTERS = Counter("jobs_dead_lettered_total", "Jobs given up and put among the dead letters.", ["kind"])
+QUEUED = Gauge("jobs_queued", "Messages of the kind at the broker, those being worked on included.", ["kind"])
+OLDEST = Gauge("jobs_oldest_pending_seconds", "Age of the oldest job that was never begun.", ["kind"])
+STRAYS = Counter("jobs_announced_again_total", "Jobs whose message the broker had lost.", ["kind"])
 
-# Jobs that wait for their next attempt count as unacknowledged at the broker. Were the limit the number of workers,
-# a handful of failing jobs would keep all others waiting; a worker takes no more than it has hands for anyway.
-_UNACKNOWLEDGED_MAX = 1000
 _RETRY_AFTER_MAX_S = 300.0
 _RELEASE_S = 3.0
+_BOOKS_S = 30.0
+_STRAY_S = 120.0
 
 
 class Refused(Exception):
@@ -64,11 +68,17 @@ class Policy:
     ack_wait_s: float = 30.0
     crashes_max: int = 5
     undecided_delay_s: float = 5.0  # when the database or the broker is away, which counts as no attempt
+    guard: GuardSettings = field(default_factory=GuardSettings)
 
     def delay_s(self, attempts: int, chance: float) -> float:
         """Return the seconds to wait after `attempts` failed; `chance` in [0, 1) says how much jitter is added."""
         delay = self.delays_s[min(attempts, len(self.delays_s)) - 1]
         return delay * (1.0 + self.jitter * chance)
+
+    @property
+    def lease_s(self) -> float:
+        """For how long a worker counts as alive after a heartbeat: less than until the broker delivers again."""
+        return self.ack_wait_s * 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +104,26 @@ class Worker:
         self._handler = handler
         self._database = database
         self._queue = queue
-        self._bus = broker
+        self._lines = Lines(broker, kind, ack_wait_s=policy.ack_wait_s)
         self._policy = policy
+        self._guard = Guard(kind, policy.guard)
         self._stopping = asyncio.Event()
-        self._hands: list[asyncio.Task[None]] = []
+        self._stopped = asyncio.Event()
+        self._hands: set[asyncio.Task[None]] = set()
         DEAD_LETTERS.labels(kind)
+        STRAYS.labels(kind)
 
     async def run(self) -> None:
         """Work until `drain` is called."""
         async with asyncio.TaskGroup() as tasks:
-            self._hands = [tasks.create_task(self._hand()) for _ in range(self._policy.concurrency)]
+            books = tasks.create_task(self._keep_books())
+            try:
+                await self._lines.run(self._room, partial(self._begin, tasks), self._stopping)
+                if self._hands:
+                    await asyncio.wait(self._hands)
+            finally:
+                self._stopped.set()
+                books.cancel()
 
     async def drain(self, grace_s: float) -> None:
         """Begin nothing more, give what is under way `grace_s`, then hand it back to be begun elsewhere."""
@@ -115,34 +135,28 @@ class Worker:
             if late:
                 await asyncio.wait(late, timeout=2 * _RELEASE_S)
 
-    async def _hand(self) -> None:
-        deliveries = self._bus.pull(
-            stream=JOBS.name,
-            durable=self._kind,
-            subject=f"jobs.{self._kind}",
-            batch=1,
-            ack_wait_s=self._policy.ack_wait_s,
-            unacknowledged_max=_UNACKNOWLEDGED_MAX,
-        )
-        async with aclosing(deliveries):
-            async for messages in deliveries:
-                for message in messages:
-                    if self._stopping.is_set():
-                        await bus.quietly(message.nak())
-                    else:
-                        await self._take(message)
-                if self._stopping.is_set():
-                    return
+    def _room(self) -> int:
+        """Return how many jobs more may be begun now."""
+        return self._guard.admits(self._policy.concurrency) - len(self._hands)
+
+    def _begin(self, tasks: asyncio.TaskGroup, message: Msg) -> asyncio.Task[None]:
+        hand = tasks.create_task(self._take(message))
+        self._hands.add(hand)
+        hand.add_done_callback(self._hands.discard)
+        return hand
 
     async def _take(self, message: Msg) -> None:
-        job_id = _job_id(message)
-        request = ids.accept_request_id((message.headers or {}).get("x-request-id"))
+        job_id, headers = _job_id(message), message.headers or {}
+        request = ids.accept_request_id(headers.get("x-request-id"))
         with telemetry.bound(request, job_id=job_id, job_kind=self._kind):
             try:
                 async with bus.kept_alive(message, self._policy.ack_wait_s / 3):
-                    delay_s = await self._process(job_id)
+                    delay_s = await self._process(job_id, headers.get(LETTER_HEADER, ""))
             except Superseded:
                 log.info("superseded")  # the message is the business of whoever came after us
+            except Busy:
+                # Should its worker die, this message wakes the next one.
+                await bus.quietly(message.nak(delay=self._policy.ack_wait_s))
             except AppError as fault:
                 # The database or the broker is away: nothing was decided, nothing is counted.
                 log.warning("job undecided", fault=str(fault))
@@ -153,14 +167,12 @@ class Worker:
             else:
                 await bus.quietly(message.ack_sync(2.0) if delay_s is None else message.nak(delay=delay_s))
 
-    async def _process(self, job_id: str) -> float | None:
+    async def _process(self, job_id: str, letter_id: str) -> float | None:
         """Make one attempt, or see that none is needed. Return the seconds until the next; None: done with it."""
-        job = await self._database.run("job start", partial(self._queue.begin, job_id=job_id))
-        if job is None or job.status in {Status.COMPLETED, Status.FAILED}:
+        begin = partial(self._queue.begin, job_id=job_id, lease_s=self._policy.lease_s, letter_id=letter_id)
+        job = await self._database.run("job start", begin)
+        if job is None or job.status is not Status.RUNNING:
             ATTEMPTS.labels(self._kind, "needless").inc()
-            return None
-        if job.status is Status.DEAD:
-            await self._bury(job)
             return None
         if job.crashes > self._policy.crashes_max:
             return await self._failed(job, "crash", "Its worker died each time.", True, 0.0)
@@ -178,18 +190,20 @@ class Worker:
         hint_s = 0.0
         permanent = False
         try:
-            async with asyncio.timeout(self._policy.deadline_s):
+            async with asyncio.timeout(self._policy.deadline_s) as limit, self._beating(job, limit):
                 effect = await self._handler(Run(job, report))
             await self._database.run("job complete", partial(complete, effect))
             ATTEMPTS.labels(self._kind, "completed").inc()
+            self._guard.went(well=True)
             return None
         except Superseded:
             ATTEMPTS.labels(self._kind, "superseded").inc()
             raise
         except Refused as refusal:
-            history = _told(job, "refused", str(refusal))
+            history = told(job, "refused", str(refusal))
             await self._change("job refused", job, status=Status.FAILED, error=str(refusal), history=history)
             ATTEMPTS.labels(self._kind, "failed").inc()
+            self._guard.went(well=True)
             return None
         except Postponed as postponement:
             await self._release(job)
@@ -215,14 +229,18 @@ class Worker:
         return await self._failed(job, kind, error, permanent, hint_s)
 
     async def _failed(self, job: Job, kind: str, error: str, permanent: bool, hint_s: float) -> float | None:
-        dead = permanent or job.last_attempt
-        status = Status.DEAD if dead else Status.RETRY
-        job = await self._change("job failed", job, status=status, error=error, history=_told(job, kind, error))
-        ATTEMPTS.labels(self._kind, status.value).inc()
-        if not dead:
-            return max(hint_s, self._policy.delay_s(job.attempts, random.random()))
-        await self._bury(job)
-        return None
+        self._guard.went(well=False)
+        history = told(job, kind, error)
+        if permanent or job.last_attempt:
+            bury = partial(self._queue.bury, job=job, error=error, history=history)
+            await self._database.run("job dead", bury)
+            ATTEMPTS.labels(self._kind, Status.DEAD.value).inc()
+            DEAD_LETTERS.labels(self._kind).inc()
+            log.error("job dead", attempts=job.attempts, fault=error)
+            return None
+        await self._change("job failed", job, status=Status.RETRY, error=error, history=history)
+        ATTEMPTS.labels(self._kind, Status.RETRY.value).inc()
+        return max(hint_s, self._policy.delay_s(job.attempts, random.random()))
 
     async def _release(self, job: Job) -> None:
         """Take back the start of an attempt that the end of this process cuts short."""
@@ -235,20 +253,49 @@ class Worker:
     async def _change(self, name: str, job: Job, **values: Any) -> Job:
         return await self._database.run(name, lambda connection: self._queue.update(connection, job, **values))
 
-    async def _bury(self, job: Job) -> None:
-        """Put the job among the dead letters. Until the broker has it the message stays, so it cannot get lost."""
-        letter = {"job_id": job.id, "kind": job.kind, "key": job.key, "owner_id": job.owner_id,
-                  "payload": job.payload.hex(), "attempts": job.attempts, "error": job.error, "history": job.history,
-                  "created_at": job.created_at}  # fmt: skip
-        letter_id = ids.derived_id(job.id, "dead", job.starts)
-        await self._bus.publish(f"dlq.{job.kind}", orjson.dumps(letter), message_id=letter_id)
-        DEAD_LETTERS.labels(job.kind).inc()
-        log.error("job dead", attempts=job.attempts, fault=job.error)
+    @asynccontextmanager
+    async def _beating(self, job: Job, limit: asyncio.Timeout) -> AsyncIterator[None]:
+        """Note inside that we are alive. Ends the attempt with Superseded when the job is not ours any more."""
+        superseded = False
 
+        async def beat() -> None:
+            nonlocal superseded
+            while True:
+                await asyncio.sleep(self._policy.ack_wait_s / 3)
+                try:
+                    await self._database.run("job beat", lambda connection: self._queue.beat(connection, job))
+                except Superseded:
+                    superseded = True
+                    limit.reschedule(asyncio.get_running_loop().time())
+                    return
+                except AppError as fault:
+                    log.warning("heartbeat lost", fault=str(fault))
 
-def _told(job: Job, kind: str, error: str) -> list[dict[str, Any]]:
-    told = {"attempt": job.attempts, "at": datetime.now(UTC).isoformat(), "kind": kind, "error": error}
-    return [*job.history, told]
+        heart = asyncio.create_task(beat())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if superseded:
+                raise Superseded from None
+            raise
+        finally:
+            heart.cancel()
+
+    async def _keep_books(self) -> None:
+        """Measure the kind's queue now and then, and announce again what the broker has lost."""
+        while True:
+            await asyncio.sleep(_BOOKS_S * random.uniform(0.8, 1.2))
+            try:
+                messages = await self._lines.queued()
+                QUEUED.labels(self._kind).set(messages)
+                announce = partial(self._queue.announce_strays, kind=self._kind, messages=messages, older_s=_STRAY_S)
+                if strays := await self._database.run("jobs strays", announce):
+                    STRAYS.labels(self._kind).inc(strays)
+                    log.error("jobs without a message, announced again", job_kind=self._kind, jobs=strays)
+                oldest = partial(self._queue.oldest_waiting_s, kind=self._kind)
+                OLDEST.labels(self._kind).set(await self._database.run("jobs oldest", oldest))
+            except (AppError, *bus.FAULTS) as fault:
+                log.warning("books not kept", fault=str(fault))
 
 
 def _job_id(message: Msg) -> str:

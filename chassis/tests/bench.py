@@ -36,7 +36,8 @@ async def effects(connection: AsyncConnection) -> list[str]:
 
 
 async def _handle(run: Run) -> Effect:
-    await asyncio.sleep(60.0 if run.job.key == "slow" else 0.05)
+    key = run.job.key
+    await asyncio.sleep(60.0 if key == "slow" else 1.0 if key.startswith("nap") else 0.05)
     if run.job.key.startswith("bad") or (run.job.key.startswith("flaky") and run.job.attempts < 2):
         raise AppError(Kind.UNAVAILABLE, "Not now.", retry_after_s=0.0)
     return effect(run.job.key)

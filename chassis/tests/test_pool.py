@@ -12,12 +12,13 @@ import sqlalchemy as sa
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import postgres
+from chassis import bus, lifecycle, postgres
+from chassis.controls import Controls
 from chassis.errors import AppError, Kind
 from chassis.pool import DEVELOPMENT, PRODUCTION, Address, Limits, direct_conninfo
 from chassis.postgres import Database
 from chassis.settings import DatabaseSettings
-from chassis.tests.servers import PostgresServer
+from chassis.tests.servers import NatsServer, PostgresServer
 
 SMALL = Limits(size=2, most=3, wait_s=0.5, patience_s=10.0, statement_s=2.0, lock_s=0.5, slow_s=0.3)
 
@@ -251,6 +252,27 @@ async def test_reset_replaces_connections_without_harm_to_those_in_use(database:
     after = [await database.run("pid", backend) for _ in range(3)]
     assert before not in after
     assert held not in after
+
+
+@pytest.mark.req("R-HEAL-1")
+async def test_a_control_resets_the_pool(database: Database, nats_server: NatsServer) -> None:
+    name = database.pool.name
+    async with bus.connect(nats_server.url, name="test", replicas=1) as broker:
+        controls = Controls(broker)
+        tasks = [asyncio.create_task(work) for work in (controls.run(), database.reset_by(controls))]
+        try:
+            before = await database.run("pid", backend)
+            for value_ in ("1", "2"):
+                resets = value("db_client_connection_resets_total", **pool(name))
+                await controls.put(f"pool.{name}", value_, who="ada", why="test")
+                async with asyncio.timeout(10):
+                    while value("db_client_connection_resets_total", **pool(name)) == resets:
+                        await asyncio.sleep(0.01)
+                after = await database.run("pid", backend)
+                assert after != before
+                before = after
+        finally:
+            await lifecycle.end(tasks)
 
 
 @pytest.mark.req("R-DB-1")

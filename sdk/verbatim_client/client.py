@@ -94,6 +94,56 @@ class VerbatimClient:
         """Give the account."""
         return await self.call("GET", "/api/auth/me")
 
+    async def change_password(self, current: str, new: str) -> None:
+        """Change the password; every other login ends."""
+        await self.call("POST", "/api/auth/password", json={"current_password": current, "new_password": new})
+
+    async def delete_account(self) -> None:
+        """Delete the account with all that belongs to it. Needs a login of the last quarter of an hour."""
+        await self.call("DELETE", "/api/auth/me")
+        self.access_token = self.refresh_token = None
+
+    async def logins(self) -> list[Json]:
+        """Give the logins that are open, the one used last first."""
+        return list((await self.call("GET", "/api/auth/logins"))["items"])
+
+    async def end_login(self, login_id: str) -> None:
+        """End one login."""
+        await self.call("DELETE", f"/api/auth/logins/{login_id}")
+
+    async def logout_everywhere(self) -> None:
+        """End every login of the account, this one too."""
+        await self.call("DELETE", "/api/auth/logins")
+        self.access_token = self.refresh_token = None
+
+    async def ticket(self) -> str:
+        """Give a ticket that opens `/transcribe?ticket=` once, within half a minute: for what can send no header."""
+        return str((await self.call("POST", "/api/auth/ticket"))["ticket"])
+
+    async def create_api_key(self, name: str, scopes: list[str] | None = None, expires_at: str | None = None) -> Json:
+        """Make an API key; its `key` is shown this once. A client takes it as `access_token`."""
+        wanted = {"name": name, "scopes": scopes, "expires_at": expires_at}
+        given = {field: value for field, value in wanted.items() if value is not None}
+        return await self.call("POST", "/api/auth/api-keys", json=given)
+
+    def api_keys(self) -> AsyncGenerator[Json, None]:
+        """Give all API keys, without what opens anything."""
+        return self.pages("/api/auth/api-keys", {})
+
+    async def delete_api_key(self, key_id: str) -> None:
+        """Delete an API key."""
+        await self.call("DELETE", f"/api/auth/api-keys/{key_id}")
+
+    # Accounts of others, for admins.
+
+    def accounts(self, email: str | None = None) -> AsyncGenerator[Json, None]:
+        """Give all accounts, or those of one address."""
+        return self.pages("/api/admin/accounts", {"email": email})
+
+    async def update_account(self, account_id: str, version: int, **fields: object) -> Json:
+        """Change the `role` of an account, or whether it is `disabled`."""
+        return await self.call("PATCH", f"/api/admin/accounts/{account_id}", version=version, json=fields)
+
     # Meetings.
 
     async def create_meeting(self, title: str, **fields: object) -> Json:
@@ -159,6 +209,10 @@ class VerbatimClient:
         """Give one background job."""
         return await self.call("GET", f"/api/jobs/{job_id}")
 
+    async def cancel_job(self, job_id: str) -> Json:
+        """End a background job that is not over; give it."""
+        return await self.call("POST", f"/api/jobs/{job_id}/cancel")
+
     async def upload(
         self,
         recording: Path,
@@ -184,6 +238,28 @@ class VerbatimClient:
             if job["status"] in JOB_OVER:
                 return job
             await asyncio.sleep(JOB_LOOK_S)
+
+    # For those who look after the platform.
+
+    def dead_letters(self, kind: str | None = None) -> AsyncGenerator[Json, None]:
+        """Give what was given up, the oldest first."""
+        return self.pages("/api/admin/dlq", {"kind": kind})
+
+    async def dead_letter(self, letter_id: str) -> Json:
+        """Give one of them, with the message that was given up."""
+        return await self.call("GET", f"/api/admin/dlq/{letter_id}")
+
+    async def retry_dead_letter(self, letter_id: str) -> Json:
+        """Send one of them on its way again."""
+        return await self.call("POST", f"/api/admin/dlq/{letter_id}/retry")
+
+    async def retry_dead_letters(self, kind: str | None = None) -> Json:
+        """Send all of them on their way again, or those of a kind; give how many were, and how many cannot be."""
+        return await self.call("POST", "/api/admin/dlq/retry", json={"kind": kind} if kind else {})
+
+    async def discard_dead_letter(self, letter_id: str) -> None:
+        """Forget one of them."""
+        await self.call("DELETE", f"/api/admin/dlq/{letter_id}")
 
     # Live audio.
 

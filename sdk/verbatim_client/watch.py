@@ -87,7 +87,9 @@ class Watch:
                     if event["type"] == "error":
                         retry_after_s = event.get("retry_after")
                         if not event.get("retryable"):
-                            raise ApiError(0, event, str(event.get("request_id", "")), None)
+                            # The login may have ended, and another one begun: a new token is worth a try.
+                            status = UNAUTHORIZED_STATUS if event.get("error") == "unauthorized" else 0
+                            raise ApiError(status, event, str(event.get("request_id", "")), None)
                     else:
                         yield event
                 if self._over:

@@ -9,6 +9,7 @@ import httpx2
 
 from chassis import lifecycle
 from chassis.cache import Cache
+from chassis.dead_letters import DeadLetters
 from chassis.lifecycle import HttpServer, Lifecycle
 from chassis.limits import Limiter
 from chassis.objects import Objects
@@ -95,7 +96,7 @@ async def start(
     life.spawn(storage.run(), "uploads")
     desk = UploadDesk(meetings, Objects(storage.require, BUCKET), _upload_settings(settings))
 
-    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches)
+    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, DeadLetters(broker.require))
     app = public_app(settings, doors, rates=rates, readiness=life.readiness)
     crowd = Crowd(
         most=settings.connections_max,

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
 from chassis import telemetry
+from chassis.dead_letters import DeadLetters
 from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
 from services.gateway import errors, pages
@@ -20,6 +21,7 @@ from services.gateway.api import (
     accounts,
     admin_accounts,
     api_keys,
+    dead_letters,
     insights,
     jobs,
     logins,
@@ -68,6 +70,7 @@ class Doors:
     viewers: Viewers
     uploads: UploadDesk
     controls: ControlDesk
+    letters: DeadLetters
 
 
 def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness) -> Edge:
@@ -99,6 +102,7 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
     app.include_router(tus.routes(doors.uploads))
     app.include_router(uploads.routes(doors.uploads))
     app.include_router(controls_api.routes(doors.controls))
+    app.include_router(dead_letters.routes(doors.letters))
     _add_health(app, readiness)
     _add_pages(app)
     guard = Guard(

@@ -15,9 +15,11 @@ from verbatim.insights.v1 import insights_pb2_grpc
 from chassis import bus, lifecycle, outbox, postgres, rpc
 from chassis.breaker import Breaker, BreakerSettings
 from chassis.controls import Controls
-from chassis.jobs import DLQ, JOBS, Queue
+from chassis.dead_letters import DLQ
+from chassis.jobs import JOBS, Queue
 from chassis.migrations import Schema, migrate
 from chassis.pool import Limits
+from chassis.pruning import Pruner
 from chassis.relay import Relay
 from chassis.settings import load
 from chassis.worker import Policy, Worker
@@ -117,6 +119,8 @@ async def converse(
         controls.watch(breaker.obey)
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
+            group.create_task(database.reset_by(controls))
+            group.create_task(Pruner(database, store.PRUNED).run())
             group.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker, (outbox.EVENTS, JOBS, DLQ)).run())
             group.create_task(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run())
             group.create_task(controls.run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -76,6 +77,10 @@ class InsightsApi(insights_pb2_grpc.InsightsServiceServicer):
         if job is None or job.owner_id != request.owner_id:
             raise AppError(Kind.NOT_FOUND, "There is no such job.")
         return insights_pb2.GetJobResponse(job=_job(job))
+
+    async def CancelJob(self, request: Any, _: Any) -> insights_pb2.CancelJobResponse:  # noqa: N802 - generated name
+        cancel = partial(self._queue.cancel, job_id=request.job_id, owner_id=request.owner_id)
+        return insights_pb2.CancelJobResponse(job=_job(await self._database.once("job cancel", cancel)))
 
 
 def _insights(meeting_id: str, stored: Stored | None, job: Job | None) -> insights_pb2.Insights:

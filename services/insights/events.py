@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import Any
 
-import orjson
 from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 from verbatim.meetings.v1 import events_pb2
 
-from chassis import ids, telemetry
+from chassis import dead_letters, ids, telemetry
 from chassis.bus import Bus
 from chassis.jobs import Queue
 from chassis.outbox import EVENTS, event_id, first_time
@@ -98,10 +97,15 @@ class MeetingEvents:
     async def _refuse(self, message: Msg, why: str) -> None:
         metrics.EVENTS_REFUSED.inc()
         log.error("event refused", subject=message.subject, fault=why)
-        letter = {"kind": "event", "subject": message.subject, "payload": message.data.hex(), "error": why}
-        await self._bus.publish(
-            f"dlq.event.{CONSUMER}", orjson.dumps(letter), message_id=f"{CONSUMER}/{event_id(message)}"
+        letter = dead_letters.letter(
+            f"{CONSUMER}/{event_id(message)}",
+            kind=f"event.{CONSUMER}",
+            subject=message.subject,
+            payload=message.data,
+            headers=message.headers,
+            error=why,
         )
+        await dead_letters.publish(self._bus, letter)
 
 
 def _id(text: str) -> str:

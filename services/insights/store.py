@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import idempotency, jobs, outbox, relay
+from chassis import idempotency, jobs, outbox, pruning, relay
 from services.insights.minutes import ActionItem, Minutes, Point
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0003"
+REVISION = "0004"
 
 METADATA = sa.MetaData()
 OUTBOX = outbox.outbox_table(METADATA)
@@ -23,6 +23,7 @@ INBOX = outbox.inbox_table(METADATA)
 KEYS = idempotency.keys_table(METADATA)
 STREAMS = relay.streams_table(METADATA)
 JOBS = jobs.jobs_table(METADATA)
+PRUNED = [*pruning.inbox_rules(INBOX), *pruning.jobs_rules(JOBS)]
 INSIGHTS = sa.Table(
     "insights",
     METADATA,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from chassis import lifecycle, rpc
+from chassis.broker import Broker
+from chassis.dead_letters import DeadLetters
 from chassis.objects import Objects
 from chassis.settings import load
 from services.janitor import tasks
-from services.janitor.broker import Broker
 from services.janitor.deletions import Deletions
 from services.janitor.keeping import Keep, keep_sessions
-from services.janitor.letters import DeadLetters
 from services.janitor.rounds import Round
 from services.janitor.session_logs import SessionLogs, Transcribers
 from services.janitor.settings import Settings
@@ -23,8 +23,8 @@ SERVICE = "janitor"
 async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Make rounds until told to stop; a round that is cut short is made again by the next janitor."""
     data = Path(settings.verbatim_data_dir)
-    broker = Broker(settings.nats_url)
-    letters = DeadLetters(broker)
+    broker = Broker(settings.nats_url, SERVICE)
+    letters = DeadLetters(lambda: broker.bus)
     identity = rpc.Identity("janitor", settings.service_auth_key.get_secret_value())
     targets = [target.strip() for target in settings.transcriber_targets.split(",") if target.strip()]
     meetings = await life.exits.enter_async_context(rpc.peer(settings.meetings_target, identity))

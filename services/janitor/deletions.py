@@ -10,9 +10,9 @@ from nats.aio.msg import Msg
 from verbatim.meetings.v1.events_pb2 import MeetingDeleted
 
 from chassis import bus, ids, outbox, telemetry
+from chassis.broker import Broker
 from chassis.errors import AppError
 from services.janitor import metrics
-from services.janitor.broker import Broker
 from services.janitor.session_logs import SessionLogs
 
 log = telemetry.logger(__name__)

@@ -12,9 +12,9 @@ from verbatim.transcriber.v1 import transcriber_pb2, transcriber_pb2_grpc
 from verbatim.transcript.v1 import transcript_pb2
 
 from chassis import bus
+from chassis.broker import Broker
 from chassis.errors import AppError, Kind
 from chassis.rpc import Peer
-from services.janitor.broker import Broker
 from services.janitor.upkeep import SessionLog
 
 _STREAM = "TRANSCRIPT"

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from chassis import telemetry
+from chassis.dead_letters import DeadLetters
 from services.janitor import metrics, scratch, sweep
-from services.janitor.letters import DeadLetters
 
 log = telemetry.logger(__name__)
 

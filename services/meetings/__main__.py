@@ -12,10 +12,13 @@ from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
+from chassis.controls import Controls
+from chassis.dead_letters import DLQ
 from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
 from chassis.objects import Objects
 from chassis.pool import Limits
+from chassis.pruning import Pruner
 from chassis.relay import Relay
 from chassis.worker import Policy, Worker
 from services.meetings import commands
@@ -32,7 +35,7 @@ from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
-from services.meetings.store import REVISION, idempotency_keys, outbox_rows, streams_seen
+from services.meetings.store import PRUNED, REVISION, idempotency_keys, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
 from services.meetings.transcript_store import TranscriptStore
 from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
@@ -131,7 +134,7 @@ async def converse(
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
-    streams = (outbox.EVENTS, jobs.JOBS, jobs.DLQ)
+    streams = (outbox.EVENTS, jobs.JOBS, DLQ)
     policy = Policy(
         delays_s=settings.upload_retry_delays_s,
         deadline_s=settings.upload_deadline_s,
@@ -147,6 +150,10 @@ async def converse(
         transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
+            controls = Controls(broker, replicas=settings.nats_replicas)
+            group.create_task(controls.run())
+            group.create_task(database.reset_by(controls))
+            group.create_task(Pruner(database, PRUNED).run())
             group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from verbatim.meetings.v1.events_pb2 import AccountDeleted
 
-from chassis import bus, ids, outbox, telemetry
+from chassis import bus, dead_letters, ids, outbox, telemetry
 from services.meetings import metrics
 from services.meetings.accounts_store import DELETED
 from services.meetings.meetings_store import MeetingsStore
@@ -17,7 +17,6 @@ from services.meetings.tasks_store import TasksStore
 log = telemetry.logger(__name__)
 
 CONSUMER = "meetings-departures"
-_DEAD = "dlq.account-deleted"
 _BATCH = 20
 
 
@@ -48,9 +47,17 @@ class DepartureConsumer:
             except DecodeError:
                 fact.Clear()
             if not ids.is_id(fact.account_id):
-                sequence = message.metadata.sequence.stream
-                log.error("deletion cannot be read", sequence=sequence)
-                await self._bus.publish(_DEAD, message.data, message_id=f"letter-account-{sequence}")
+                event_id = outbox.event_id(message)
+                log.error("deletion cannot be read", event_id=event_id)
+                letter = dead_letters.letter(
+                    f"{CONSUMER}-{event_id}",
+                    kind="account-deleted",
+                    subject=message.subject,
+                    payload=message.data,
+                    headers=message.headers,
+                    error="It cannot be read.",
+                )
+                await dead_letters.publish(self._bus, letter)
                 continue
             while deleted := await self._meetings.delete_some(fact.account_id, _BATCH):
                 metrics.MEETINGS_OF_DEPARTED.inc(deleted)

@@ -12,7 +12,7 @@ from verbatim.captions.v1.captions_pb2 import Caption, EntriesStored
 from verbatim.insights.v1.insights_pb2 import InsightsReady
 from verbatim.meetings.v1.events_pb2 import SegmentsStored
 
-from chassis import bus, ids, outbox, telemetry
+from chassis import bus, dead_letters, ids, outbox, telemetry
 from services.meetings import metrics
 from services.meetings.leadership import Leadership
 from services.meetings.sessions_store import Stored
@@ -25,7 +25,6 @@ log = telemetry.logger(__name__)
 
 TRANSCRIPT = "TRANSCRIPT"
 TRANSCRIPT_LOCK = 0x7472_6E73  # "trns"
-_DEAD_INSIGHTS = "dlq.insights-ready"
 _STORED = Caption(stored=EntriesStored()).SerializeToString()
 
 
@@ -134,7 +133,15 @@ class InsightsConsumer:
                 fact.Clear()
             if not ids.is_id(fact.meeting_id) or not ids.is_id(fact.owner_id):
                 log.error("insights cannot be read", event_id=message_id)
-                await self._bus.publish(_DEAD_INSIGHTS, message.data, message_id=f"letter-{message_id}")
+                letter = dead_letters.letter(
+                    f"letter-{message_id}",
+                    kind="insights-ready",
+                    subject=message.subject,
+                    payload=message.data,
+                    headers=message.headers,
+                    error="It cannot be read.",
+                )
+                await dead_letters.publish(self._bus, letter)
                 continue
             found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
             stored = await self._store.store_found(

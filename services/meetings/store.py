@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import idempotency, outbox, relay
+from chassis import idempotency, outbox, pruning, relay
 from chassis.errors import AppError, Kind
 from services.meetings import account_tables, upload_tables  # noqa: F401 - their tables are part of METADATA
 from services.meetings.checks import not_found
 from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0007"
+REVISION = "0008"
 SOURCE = "meetings"
 
 
@@ -182,6 +182,13 @@ idempotency_keys = idempotency.keys_table(METADATA)
 outbox_rows = outbox.outbox_table(METADATA)
 inbox_rows = outbox.inbox_table(METADATA)
 streams_seen = relay.streams_table(METADATA)
+
+# Sessions' logs and events are gone long before: nothing can tell of the dead any more.
+PRUNED = [
+    *pruning.inbox_rules(inbox_rows),
+    *pruning.jobs_rules(upload_tables.job_rows),
+    pruning.Rule(tombstones, pruning.older(tombstones.c.deleted_at, 90)),
+]
 
 
 async def version_conflict(connection: AsyncConnection, table: sa.Table, owner_id: str, row_id: str) -> AppError:

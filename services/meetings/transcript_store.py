@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import ids, outbox
+from chassis import dead_letters, ids, outbox
 from chassis.postgres import Database
 from services.meetings.entries_store import Numbers, number_entries
 from services.meetings.healing_store import give_up_drafts, settled_meetings, tell_healed
@@ -27,7 +27,7 @@ from services.meetings.store import SOURCE, gaps, inbox_rows, outbox_rows, progr
 from services.meetings.transcript import GAP_REASONS, QUALITIES, Batch, Delivered, fold, storable
 
 CONSUMER = "meetings"
-DEAD_SUBJECT = "dlq.transcript"
+DEAD_KIND = "transcript"
 _ANNOUNCE_MOST = 10_000
 
 
@@ -183,10 +183,12 @@ async def _put_letter(connection: AsyncConnection, reason: str, message: Deliver
     """Send a message to the dead letters, through the outbox: it cannot get lost between there and here."""
     if not await outbox.first_time(connection, inbox_rows, f"{CONSUMER}-letters", str(message.sequence)):
         return
-    headers = {
-        "verbatim-error": f"{reason}: {message.problem}" if message.problem else reason,
-        "verbatim-subject": message.subject,
-        "verbatim-sequence": str(message.sequence),
-    }
-    letter = outbox.Event(DEAD_SUBJECT, message.payload, ids.new_id(), headers)
+    letter = dead_letters.letter(
+        ids.new_id(),
+        kind=DEAD_KIND,
+        subject=message.subject,
+        payload=message.payload,
+        error=f"{reason}: {message.problem}" if message.problem else reason,
+        about={"sequence": message.sequence},
+    )
     await outbox.put(connection, outbox_rows, [letter], source=SOURCE)

@@ -58,6 +58,12 @@ class UploadsApi:
         job = await self._store.job(known_id(request.owner_id, "job"), known_id(request.job_id, "job"))
         return pb.GetUploadJobResponse(job=_job(job))
 
+    async def CancelUploadJob(  # noqa: N802
+        self, request: pb.CancelUploadJobRequest, _: Any
+    ) -> pb.CancelUploadJobResponse:
+        job = await self._store.cancel(known_id(request.owner_id, "job"), known_id(request.job_id, "job"))
+        return pb.CancelUploadJobResponse(job=_job(job))
+
 
 def _named(request: Any) -> tuple[str, str]:
     return known_id(request.owner_id, "upload"), known_id(request.upload_id, "upload")

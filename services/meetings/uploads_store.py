@@ -173,6 +173,22 @@ class UploadsStore:
             raise not_found("job")
         return job
 
+    async def cancel(self, owner_id: str, job_id: str) -> Job:
+        """End a job that is not over; a meeting that was made for its file has failed.
+
+        Raises AppError: NOT_FOUND, CONFLICT if it is over.
+        """
+
+        async def work(connection: AsyncConnection) -> Job:
+            job = await self._queue.cancel(connection, job_id, owner_id)
+            found = await _find(connection, owner_id, job.key, lock=True)
+            if found is not None:
+                await connection.execute(uploads.update().where(uploads.c.id == found.id).values(refusal=job.error))
+                await _fail_meeting(connection, found)
+            return job
+
+        return await self._database.once("cancel upload", work)
+
     # -- what the job does ---------------------------------------------------------------------------------------
 
     async def of_job(self, upload_id: str) -> Upload | None:

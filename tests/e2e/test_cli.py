@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nats
+import psycopg
 import pytest
 import pytest_asyncio
 
+from chassis import dead_letters, ids
 from dev.ports import Ports
 from dev.stack import Stack
 from tests.e2e.conftest import PASSWORD, NewClient
@@ -253,6 +256,38 @@ async def test_minutes_tasks_and_jobs_are_shown(meeting: tuple[Cli, str, Result]
     job = await cli.run("jobs", "show", job_id, "--json")
     assert job.objects[0]["id"] == job_id and job.objects[0]["kind"] == "insights"
     assert job_id in (await cli.run("jobs", "show", job_id)).out
+    while (await cli.run("jobs", "show", job_id, "--json")).objects[0]["status"] != "completed":
+        pass
+    assert (await cli.run("jobs", "cancel", job_id)).code == 1
+
+
+@pytest.mark.req("R-JOB-2")
+async def test_dead_letters_are_listed_shown_retried_and_discarded_by_admins(person: Person, stack: Stack) -> None:
+    await person.cli.login(person.email)
+    refused = await person.cli.run("dlq", "list")
+    assert refused.code == 1 and "forbidden" in refused.error
+    with psycopg.connect(stack.database_url("meetings").replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("UPDATE accounts SET role = 'admin' WHERE email = %s", [person.email])
+    await person.cli.login(person.email)
+    broker = await nats.connect(stack.plan.nats_url)
+    try:
+        for kind in ("strange", "strange", "event.insights"):
+            one = dead_letters.letter(
+                ids.new_id(), kind=kind, subject="events.meeting.unheard_of", payload=b"{}", error="It cannot be read."
+            )
+            await broker.jetstream().publish(one.subject, one.payload, headers={"ce-id": one.id})
+    finally:
+        await broker.close()
+    letters = (await person.cli.run("dlq", "list", "--kind", "strange", "--json")).objects
+    assert [letter["error"] for letter in letters] == ["It cannot be read."] * 2
+    shown = await person.cli.run("dlq", "show", letters[0]["id"])
+    assert "events.meeting.unheard_of" in shown.out
+    assert (await person.cli.run("dlq", "retry", letters[0]["id"])).code == 0
+    assert (await person.cli.run("dlq", "discard", letters[1]["id"])).code == 0
+    assert (await person.cli.run("dlq", "show", letters[1]["id"])).code == 4
+    assert (await person.cli.run("dlq", "retry")).code == 2
+    assert "1 on their way" in (await person.cli.run("dlq", "retry", "--all", "--kind", "event.insights")).err
+    assert (await person.cli.run("dlq", "list", "--kind", "strange")) == Result(0, "", "")
 
 
 async def test_captions_are_data_and_accounts_are_messages(person: Person) -> None:

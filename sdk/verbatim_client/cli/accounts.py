@@ -1,4 +1,4 @@
-"""`verbatim login`, `logout`, `whoami`."""
+"""`verbatim login`, `logout`, `whoami`, `password`."""
 
 from __future__ import annotations
 
@@ -41,26 +41,50 @@ async def _login(settings: CliSettings, email: str, password: str) -> None:
     note(f"logged in at {url} as {email}")
 
 
-def logout(ctx: typer.Context) -> None:
+def logout(
+    ctx: typer.Context,
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="End your logins on other machines too.")] = False,
+) -> None:
     """End the login and forget its tokens."""
-    run(_logout(ctx.obj))
+    run(_logout(ctx.obj, everywhere=everywhere))
 
 
-async def _logout(settings: CliSettings) -> None:
+async def _logout(settings: CliSettings, *, everywhere: bool) -> None:
     url, logins = platform_url(settings), Logins(settings.folder)
     async with logins.locked():
         kept = logins.at(url)
         if kept is None:
             raise CliError(f"not logged in at {url}", Exit.NOT_LOGGED_IN)
         try:
-            async with VerbatimClient(url, refresh_token=kept.refresh_token) as client:
-                await client.logout()
+            async with VerbatimClient(url, access_token=kept.access_token, refresh_token=kept.refresh_token) as client:
+                await (client.logout_everywhere() if everywhere else client.logout())
         except ApiError as error:
             if error.retryable:
                 raise
             note(f"the platform did not know the login any more: {error.message}")
         logins.forget(url)
     note(f"logged out at {url}")
+
+
+def password(
+    ctx: typer.Context,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the current password and the new one from stdin.")
+    ] = False,
+) -> None:
+    """Change your password; your other logins end."""
+    if password_stdin:
+        current, new = (sys.stdin.readline().rstrip("\n") for _ in range(2))
+    else:
+        current = typer.prompt("Current password", hide_input=True, err=True)
+        new = typer.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
+    run(_password(ctx.obj, str(current), str(new)))
+
+
+async def _password(settings: CliSettings, current: str, new: str) -> None:
+    async with logged_in(settings) as client:
+        await client.change_password(current, new)
+    note("password changed; your other logins have ended")
 
 
 def whoami(ctx: typer.Context, json_lines: JsonLines = False) -> None:

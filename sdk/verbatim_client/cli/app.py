@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, doctor, following, library, streaming, uploads
+from verbatim_client.cli import accounts, admin, background, doctor, following, keys, library, streaming, uploads
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -33,6 +33,7 @@ def application() -> typer.Typer:
     app.command("login")(accounts.login)
     app.command("logout")(accounts.logout)
     app.command("whoami")(accounts.whoami)
+    app.command("password")(accounts.password)
     app.command("stream")(streaming.stream)
     app.command("watch")(following.watch)
     app.command("upload")(uploads.upload)
@@ -42,13 +43,29 @@ def application() -> typer.Typer:
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)
+    jobs = _group(app, "jobs", "Work that goes on in the background.")
+    jobs.command("show")(background.show_job)
+    jobs.command("cancel")(background.cancel_job)
+    letters = _group(app, "dlq", "What was given up; for those who look after the platform.")
+    letters.command("list")(background.list_letters)
+    letters.command("show")(background.show_letter)
+    letters.command("retry")(background.retry_letters)
+    letters.command("discard")(background.discard_letters)
     app.command("doctor")(doctor.doctor)
-    jobs = typer.Typer(help="Work that goes on in the background.", no_args_is_help=True, rich_markup_mode=None)
-    jobs.command("show")(library.show_job)
-    # With one command alone typer would drop its name.
-    jobs.callback()(_nothing)
-    app.add_typer(jobs, name="jobs")
+    key_commands = _group(app, "keys", "API keys, for programs.")
+    key_commands.command("create")(keys.create)
+    key_commands.command("list")(keys.list_keys)
+    key_commands.command("delete")(keys.delete)
+    admins = _group(app, "admin", "Looking after accounts, for admins.")
+    for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
+        admins.command(command.__name__)(command)
     return app
+
+
+def _group(app: typer.Typer, name: str, about: str) -> typer.Typer:
+    group = typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=name)
+    return group
 
 
 def _root(
@@ -60,10 +77,6 @@ def _root(
         typer.echo(_version())
         raise typer.Exit
     ctx.obj = CliSettings.of(os.environ, url)
-
-
-def _nothing() -> None:
-    """Work that goes on in the background."""
 
 
 def _version() -> str:

@@ -1,11 +1,9 @@
-"""`verbatim list`, `search`, `show`, `export`, `tasks`, `insights`, `jobs show`: reading what is there."""
+"""`verbatim list`, `search`, `show`, `export`, `tasks`, `insights`: reading what is there."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +14,8 @@ from verbatim_client.cli.captions import Captions
 from verbatim_client.cli.edge import run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.minutes import minutes_lines
-from verbatim_client.cli.options import JsonLines, MeetingId
-from verbatim_client.cli.printing import Json, note, print_facts, print_json, print_line, print_rows
+from verbatim_client.cli.options import JsonLines, Limit, MeetingId
+from verbatim_client.cli.printing import first, note, print_facts, print_items, print_json, print_line
 from verbatim_client.cli.settings import CliSettings
 
 MEETING_COLUMNS = ("id", "created_at", "status", "audio_seconds", "title")
@@ -26,9 +24,6 @@ MEETING_FACTS = (
     *("segments", "draft_segments", "audio_seconds", "gap_seconds", "coverage"),
 )
 TASK_COLUMNS = ("id", "status", "due", "assignee", "title")
-JOB_FACTS = ("id", "kind", "status", "progress", "attempts", "max_attempts", "error", "created_at", "updated_at")
-
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
 
 
 class Format(StrEnum):
@@ -65,7 +60,7 @@ def search(
 
 async def _meetings(settings: CliSettings, query: str | None, limit: int, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
-        _print_items(MEETING_COLUMNS, await _first(limit, client.meetings(query)), json_lines=json_lines)
+        print_items(MEETING_COLUMNS, await first(limit, client.meetings(query)), json_lines=json_lines)
 
 
 def show(ctx: typer.Context, meeting: MeetingId, json_lines: JsonLines = False) -> None:
@@ -122,7 +117,7 @@ def tasks(
 
 async def _tasks(settings: CliSettings, filters: dict[str, str], limit: int, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
-        _print_items(TASK_COLUMNS, await _first(limit, client.tasks(**filters)), json_lines=json_lines)
+        print_items(TASK_COLUMNS, await first(limit, client.tasks(**filters)), json_lines=json_lines)
 
 
 def insights(
@@ -155,39 +150,3 @@ async def _make_again(settings: CliSettings, meeting_id: str, *, json_lines: boo
         print_json(job)
     else:
         print_line(job["id"])
-
-
-def show_job(
-    ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
-    json_lines: JsonLines = False,
-) -> None:
-    """Show how far a job is."""
-    run(_show_job(ctx.obj, job, json_lines=json_lines))
-
-
-async def _show_job(settings: CliSettings, job_id: str, *, json_lines: bool) -> None:
-    async with logged_in(settings) as client:
-        job = await client.job(job_id)
-    if json_lines:
-        print_json(job)
-    else:
-        print_facts(JOB_FACTS, job)
-
-
-async def _first(limit: int, items: AsyncGenerator[Json, None]) -> list[Json]:
-    found: list[Json] = []
-    async with aclosing(items) as pages:
-        async for item in pages:
-            found.append(item)
-            if len(found) == limit:
-                break
-    return found
-
-
-def _print_items(columns: tuple[str, ...], items: list[Json], *, json_lines: bool) -> None:
-    if json_lines:
-        for item in items:
-            print_json(item)
-    else:
-        print_rows(columns, items)

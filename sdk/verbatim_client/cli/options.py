@@ -8,3 +8,4 @@ import typer
 
 JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 MeetingId = Annotated[str, typer.Argument(metavar="MEETING", help="Id of the meeting.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]

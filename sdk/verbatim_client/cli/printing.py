@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from rich.console import Console
@@ -51,6 +52,26 @@ def print_rows(columns: Sequence[str], items: Iterable[Json]) -> None:
     for row in rows:
         table.add_row(*[Text(cell) for cell in row])
     Console().print(table)
+
+
+async def first(limit: int, items: AsyncGenerator[Json, None]) -> list[Json]:
+    """Give the first items of a list, and ask for no page more than is needed."""
+    found: list[Json] = []
+    async with aclosing(items) as pages:
+        async for item in pages:
+            found.append(item)
+            if len(found) == limit:
+                break
+    return found
+
+
+def print_items(columns: Sequence[str], items: Sequence[Json], *, json_lines: bool) -> None:
+    """Print items as JSON lines, or as a table of some of their fields."""
+    if json_lines:
+        for item in items:
+            print_json(item)
+    else:
+        print_rows(columns, items)
 
 
 def print_facts(names: Sequence[str], thing: Json) -> None:

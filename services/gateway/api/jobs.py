@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -58,19 +59,31 @@ def routes(meetings: Peer, insights: Peer, *, timeout_s: float) -> APIRouter:
     async def get_job(job_id: Id, who: Who) -> Job:
         """Read how far a job is."""
         asked = {"owner_id": who.account_id, "job_id": job_id}
-        answers: tuple[Any, ...] = await asyncio.gather(
+        return await _whoever_has_it(
             meetings.call(of_uploads.GetUploadJob, uploads_pb2.GetUploadJobRequest(**asked), timeout_s=timeout_s),
             insights.call(of_insights.GetJob, insights_pb2.GetJobRequest(**asked), timeout_s=timeout_s),
-            return_exceptions=True,
         )
-        failure: BaseException | None = None
-        for answer in answers:
-            if not isinstance(answer, BaseException):
-                return Job.of(answer.job)
-            # Of one who cannot be asked nobody knows whether the job is there.
-            if failure is None or (isinstance(failure, AppError) and failure.kind is Kind.NOT_FOUND):
-                failure = answer
-        assert failure is not None
-        raise failure
+
+    @router.post("/api/jobs/{job_id}/cancel", responses=documented(*READ, Kind.CONFLICT))
+    async def cancel_job(job_id: Id, who: Who) -> Job:
+        """End a job that is not over. What it has not finished yet has no effect."""
+        asked = {"owner_id": who.account_id, "job_id": job_id}
+        return await _whoever_has_it(
+            meetings.call(of_uploads.CancelUploadJob, uploads_pb2.CancelUploadJobRequest(**asked), timeout_s=timeout_s),
+            insights.call(of_insights.CancelJob, insights_pb2.CancelJobRequest(**asked), timeout_s=timeout_s),
+        )
 
     return router
+
+
+async def _whoever_has_it(*calls: Awaitable[Any]) -> Job:
+    """Return the job that one of those who were asked has."""
+    failure: BaseException | None = None
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        if not isinstance(answer, BaseException):
+            return Job.of(answer.job)
+        # Of one who cannot be asked nobody knows whether the job is there.
+        if failure is None or (isinstance(failure, AppError) and failure.kind is Kind.NOT_FOUND):
+            failure = answer
+    assert failure is not None
+    raise failure

@@ -26,7 +26,10 @@ from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_serv
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 
 from chassis import ids
+from chassis.bus import Bus
 from chassis.cache import Cache
+from chassis.dead_letters import DeadLetters
+from chassis.errors import AppError, Kind
 from chassis.lifecycle import HttpServer
 from chassis.limits import Limiter
 from chassis.objects import Objects
@@ -113,6 +116,7 @@ class Gateway:
     aggressive: bool = False
     controls: FakeControls = field(default_factory=FakeControls)
     captions: FakeCaptions = field(default_factory=FakeCaptions)
+    connection: Bus | None = None
     viewers: Viewers = field(init=False)
     objects: Objects = field(init=False)
     entrance: Entrance = field(init=False)
@@ -132,6 +136,11 @@ class Gateway:
         answer = await self.client.post("/api/meetings", json={"title": title}, headers=who)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
+
+    def letters(self) -> Bus:
+        if self.connection is None:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.")
+        return self.connection
 
     async def readiness(self) -> dict[str, str]:
         return self.faults
@@ -225,6 +234,7 @@ async def running(
             gateway.viewers,
             UploadDesk(meetings_peer, gateway.objects, upload_settings),
             gateway.controls,
+            DeadLetters(gateway.letters),
         )
         rates = RateLimits(
             Limiter(Cache("", service="gateway", replica="test")),

@@ -68,6 +68,12 @@ class FakeUploads(uploads_pb2_grpc.UploadsServiceServicer):
                 return pb.GetUploadJobResponse(job=job)
         raise _missing()
 
+    async def CancelUploadJob(self, request: pb.CancelUploadJobRequest, _: Any) -> pb.CancelUploadJobResponse:
+        asked = pb.GetUploadJobRequest(owner_id=request.owner_id, job_id=request.job_id)
+        job = (await self.GetUploadJob(asked, _)).job
+        job.status, job.error = "failed", "Cancelled."
+        return pb.CancelUploadJobResponse(job=job)
+
     def _find(self, request: Any) -> pb.Upload:
         upload = self.uploads.get(request.upload_id)
         if upload is None or upload.owner_id != request.owner_id:

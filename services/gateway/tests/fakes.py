@@ -248,6 +248,15 @@ class FakeInsights(insights_pb2_grpc.InsightsServiceServicer):
             raise missing()
         return insights_pb2.GetJobResponse(job=self.jobs[request.job_id])
 
+    async def CancelJob(self, request: insights_pb2.CancelJobRequest, _: Any) -> insights_pb2.CancelJobResponse:
+        if request.job_id not in self.jobs:
+            raise missing()
+        job = self.jobs[request.job_id]
+        if job.status == "failed":
+            raise AppError(Kind.CONFLICT, "The job is over.")
+        job.status, job.error = "failed", "Cancelled."
+        return insights_pb2.CancelJobResponse(job=job)
+
 
 class FakeCaptions:
     """Captions of a broker that is there or not; `say` hands one to whoever follows the meeting."""

@@ -36,6 +36,11 @@ PUBLIC = {
     "/api/tasks/{task_id}": {"get", "patch", "delete"},
     "/api/insights/{meeting_id}": {"get", "post"},
     "/api/jobs/{job_id}": {"get"},
+    "/api/jobs/{job_id}/cancel": {"post"},
+    "/api/admin/dlq": {"get"},
+    "/api/admin/dlq/retry": {"post"},
+    "/api/admin/dlq/{letter_id}": {"get", "delete"},
+    "/api/admin/dlq/{letter_id}/retry": {"post"},
     "/api/uploads": {"post"},
     "/api/uploads/{file_name}": {"put"},
     "/api/uploads/tus": {"post"},
@@ -50,6 +55,7 @@ WITHOUT_VERSION = {
     "/api/auth/logins",
     "/api/auth/logins/{login_id}",
     "/api/auth/api-keys/{key_id}",
+    "/api/admin/dlq/{letter_id}",
 }
 KINDS = {str(TABLE[kind].http) for kind in Kind}
 

@@ -14,7 +14,8 @@ from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
 from verbatim.meetings.v1 import events_pb2, meetings_pb2_grpc
 
 from chassis import bus, ids, outbox, postgres, rpc
-from chassis.jobs import DLQ, JOBS, Queue
+from chassis.dead_letters import DLQ
+from chassis.jobs import JOBS, Queue
 from chassis.migrations import migrate
 from chassis.relay import Relay
 from chassis.tests.servers import NatsServer
@@ -79,6 +80,11 @@ class House:
     async def job(self, owner_id: str, job_id: str) -> Any:
         asked = insights_pb2.GetJobRequest(owner_id=owner_id, job_id=job_id)
         return (await self.door.call(self.stub.GetJob, asked, timeout_s=5.0)).job
+
+    async def cancel(self, owner_id: str, job_id: str) -> insights_pb2.Job:
+        asked = insights_pb2.CancelJobRequest(owner_id=owner_id, job_id=job_id)
+        answer: insights_pb2.CancelJobResponse = await self.door.call(self.stub.CancelJob, asked, timeout_s=5.0)
+        return answer.job
 
     async def messages(self, subject: str) -> int:
         """Count the messages of the events stream with this subject."""

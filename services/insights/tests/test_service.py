@@ -167,6 +167,23 @@ async def test_insights_are_pending_while_a_job_is_under_way_and_asking_again_jo
     await eventually(second)
 
 
+@pytest.mark.req("R-JOB-1")
+async def test_a_job_is_cancelled_by_its_owner_only_and_asked_for_anew(house: House) -> None:
+    owner_id, meeting_id = house.meetings.add(LINES)
+    job = await house.request(owner_id, meeting_id)
+    with pytest.raises(AppError) as caught:
+        await house.cancel(ids.new_id(), job.id)
+    assert caught.value.kind is Kind.NOT_FOUND
+    assert (await house.cancel(owner_id, job.id)).status == "failed"
+    with pytest.raises(AppError) as caught:
+        await house.cancel(owner_id, job.id)
+    assert caught.value.kind is Kind.CONFLICT
+    house.work()
+    again = await house.request(owner_id, meeting_id)
+    assert again.id != job.id
+    await eventually(lambda: job_is(house, owner_id, again.id, Status.COMPLETED))
+
+
 async def test_a_meeting_that_is_gone_when_its_job_begins_fails_and_troubles_no_operator(house: House) -> None:
     owner_id, meeting_id = house.meetings.add(LINES)
     job = await house.request(owner_id, meeting_id)

@@ -15,10 +15,10 @@ from verbatim.transcriber.v1 import transcriber_pb2_grpc
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import bus, ids, outbox, rpc
+from chassis.broker import Broker
+from chassis.dead_letters import DLQ
 from chassis.errors import AppError, Kind
-from chassis.jobs import DLQ
 from chassis.tests.servers import NatsServer
-from services.janitor.broker import Broker
 from services.janitor.deletions import SUBJECT, Deletions
 from services.janitor.keeping import Keep, keep_sessions
 from services.janitor.session_logs import SessionLogs, Transcribers
@@ -93,7 +93,7 @@ class House:
 @asynccontextmanager
 async def house(server: NatsServer) -> AsyncIterator[House]:
     identity = rpc.Identity("janitor", "k" * 32)
-    broker = Broker(server.url)
+    broker = Broker(server.url, "janitor")
     connecting = asyncio.create_task(broker.keep_connected())
     async with bus.connect(server.url, name="test", replicas=1) as mine:
         await mine.declare(bus.Stream("AUDIO", ("audio.*",), max_bytes=AUDIO_BYTES_MAX))

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chassis import bus
-from chassis.jobs import DLQ
+from chassis.dead_letters import DLQ
 from chassis.tests.servers import NatsServer
 from services.janitor.rounds import Round
 from services.janitor.tests.test_sweep import made

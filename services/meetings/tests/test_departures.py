@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 import sqlalchemy as sa
 from verbatim.meetings.v1.events_pb2 import MeetingDeleted
 
-from chassis import bus, ids, jobs, outbox
+from chassis import bus, ids, outbox
 from chassis.bus import Bus
+from chassis.dead_letters import DLQ
 from chassis.postgres import Database
 from chassis.relay import Relay
 from chassis.tests.servers import NatsServer
@@ -25,14 +27,14 @@ from services.meetings.tests.conftest import Calendar
 from services.meetings.tests.logbook import meeting_log, numbered
 from services.meetings.transcript_store import TranscriptStore
 
-STREAMS = (outbox.EVENTS, jobs.DLQ)
+STREAMS = (outbox.EVENTS, DLQ)
 
 
 @pytest.fixture
 async def broker(nats_server: NatsServer) -> AsyncIterator[Bus]:
     async with bus.connect(nats_server.url, name="test", replicas=1) as opened:
         await opened.declare(outbox.EVENTS)
-        await opened.declare(jobs.DLQ)
+        await opened.declare(DLQ)
         yield opened
 
 
@@ -106,8 +108,8 @@ async def test_deletion_that_cannot_be_read_goes_to_the_dead_letters(
 ) -> None:
     await broker.publish(DELETED, b"\xff")
     running = asyncio.create_task(DepartureConsumer(meetings, tasks, broker).run())
-    letters = await broker.js.pull_subscribe("dlq.account-deleted", stream=jobs.DLQ.name)
+    letters = await broker.js.pull_subscribe("dlq.account-deleted", stream=DLQ.name)
     [letter] = await letters.fetch(1, timeout=20)
-    assert letter.data == b"\xff"
+    assert orjson.loads(letter.data)["payload"] == b"\xff".hex()
     running.cancel()
     await asyncio.wait([running])

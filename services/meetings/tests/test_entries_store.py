@@ -14,7 +14,6 @@ from services.meetings.entries_store import Entries, EntriesStore, InsightsMade
 from services.meetings.meetings import Gap, Segment
 from services.meetings.tasks_store import TasksStore
 from services.meetings.tests.logbook import Logbook, meeting_log, numbered
-from services.meetings.tests.test_migrations import migrate_to
 from services.meetings.transcript import Delivered
 from services.meetings.transcript_store import TranscriptStore
 
@@ -172,7 +171,7 @@ async def _apply_each(transcripts: TranscriptStore, messages: list[Delivered]) -
 @pytest.mark.req("R-DB-5", "R-WS-6")
 async def test_transcripts_from_before_the_numbers_are_numbered_by_time(postgres_server: PostgresServer) -> None:
     url = postgres_server.create_database()
-    migrate_to(url, "0001")
+    migrate(url, MIGRATIONS, revision="0001")
     owner, meeting, session = ids.new_id(), ids.new_id(), ids.new_id()
     with sa.create_engine(url).begin() as connection:
         connection.execute(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import orjson
 import pytest
 import sqlalchemy as sa
 from nats.aio.msg import Msg
@@ -13,8 +14,9 @@ from verbatim.insights.v1.insights_pb2 import ActionItem, InsightsReady
 from verbatim.meetings.v1.events_pb2 import MeetingCompleted, SegmentsStored
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
-from chassis import bus, ids, jobs, outbox
+from chassis import bus, ids, outbox
 from chassis.bus import Bus, Stream
+from chassis.dead_letters import DLQ
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database
 from chassis.relay import Relay
@@ -36,7 +38,7 @@ WITHIN_S = 20.0
 async def broker(nats_server: NatsServer) -> AsyncIterator[Bus]:
     async with bus.connect(nats_server.url, name="test", replicas=1) as opened:
         await opened.declare(outbox.EVENTS)
-        await opened.declare(jobs.DLQ)
+        await opened.declare(DLQ)
         yield opened
 
 
@@ -233,10 +235,10 @@ async def test_bad_entries_reach_the_dead_letters_with_their_reason_and_block_no
         async with asyncio.timeout(WITHIN_S):
             while len(found) < 2:
                 found += await dead.fetch(2, timeout=WITHIN_S)
-    headers = [message.headers or {} for message in found]
-    assert (found[0].data, headers[0]["verbatim-error"]) == (b"\xff nonsense", "unreadable: not a transcript entry")
-    assert headers[1]["verbatim-error"] == "orphan"
-    assert headers[1]["verbatim-subject"] == f"transcript.{orphan.session_id}"
+    first, second = (orjson.loads(message.data) for message in found)
+    assert first["payload"] == b"\xff nonsense".hex()
+    assert first["error"] == "unreadable: not a transcript entry"
+    assert (second["error"], second["subject"]) == ("orphan", f"transcript.{orphan.session_id}")
 
 
 async def test_stream_that_was_lost_and_begins_anew_is_read_from_its_beginning(
@@ -262,8 +264,8 @@ async def test_batch_that_the_database_refuses_is_applied_without_the_one_it_ref
         await publish(broker, log.entries)
         await until(status(meetings, owner, log.meeting_id, "completed"))
     assert len((await rows(database))["segments"]) == 3
-    (letter,) = await letters(database)
-    assert letter.headers["verbatim-error"] == "refused: 23514"
+    ((error, _, _),) = await letters(database)
+    assert error == "refused: 23514"
 
 
 @pytest.mark.req("R-API-2")
@@ -283,4 +285,5 @@ async def test_insights_become_tasks_once_and_bad_ones_dead_letters(
     async with running(InsightsConsumer(tasks, broker)):
         await until(stored)
         dead = await broker.js.pull_subscribe("dlq.insights-ready", durable="look", stream="DLQ")
-        assert [message.data for message in await dead.fetch(1, timeout=WITHIN_S)] == [b"\xff"]
+        (letter,) = await dead.fetch(1, timeout=WITHIN_S)
+        assert orjson.loads(letter.data)["payload"] == b"\xff".hex()

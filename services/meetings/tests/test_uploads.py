@@ -12,8 +12,9 @@ from verbatim.transcriber.v1 import recordings_pb2 as pb
 from verbatim.transcript.v1 import transcript_pb2
 
 from chassis import bus, ids
+from chassis.dead_letters import DLQ
 from chassis.errors import AppError, Kind
-from chassis.jobs import DLQ, JOBS, Job, Queue, Status
+from chassis.jobs import JOBS, Job, Queue, Status
 from chassis.outbox import EVENTS
 from chassis.postgres import Database
 from chassis.relay import Relay
@@ -173,6 +174,24 @@ async def test_only_files_that_are_needed_are_kept(uploads: UploadsStore, databa
     late = await store_of(database, life_s=-1.0).begin(new(owner))
     asked = [arriving.id, waiting.id, refused.id, late.id, ids.new_id()]
     assert set(await uploads.needed(asked)) == {arriving.id, waiting.id}
+
+
+@pytest.mark.req("R-JOB-1")
+async def test_a_cancelled_upload_needs_its_file_no_more_and_its_meeting_has_failed(
+    uploads: UploadsStore, meetings: MeetingsStore, owner: str
+) -> None:
+    upload = await arrived(uploads, new(owner))
+    assert upload.job_id is not None
+    with pytest.raises(AppError) as caught:
+        await uploads.cancel(ids.new_id(), upload.job_id)
+    assert caught.value.kind is Kind.NOT_FOUND
+    cancelled = await uploads.cancel(owner, upload.job_id)
+    assert (cancelled.status, cancelled.error) == (Status.FAILED, "Cancelled.")
+    assert await uploads.needed([upload.id]) == []
+    assert (await meetings.get(owner, upload.meeting_id)).status == "failed"
+    with pytest.raises(AppError) as caught:
+        await uploads.cancel(owner, upload.job_id)
+    assert caught.value.kind is Kind.CONFLICT
 
 
 async def test_a_deleted_meeting_takes_its_uploads_along(

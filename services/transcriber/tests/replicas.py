@@ -42,6 +42,8 @@ class Replica:
         vendor: Vendor | None = None,
         engine: CountingSpeech | None = None,
     ) -> None:
+        self.deaf = False
+        """Whether it misses that its sessions are adopted by others."""
         self.engine = engine or CountingSpeech("embedded", "draft" if vendor else "final")
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05, tick_s=0.01)
@@ -84,7 +86,8 @@ async def replica(
         one = Replica(broker, name, settings, vendor, engine)
 
         async def note(message: Msg) -> None:
-            one.sessions.note_adopted(message.data)
+            if not one.deaf:
+                one.sessions.note_adopted(message.data)
 
         await broker.client.subscribe("sessions.adopted", cb=note)
         tasks = [

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -102,6 +103,7 @@ class Person(RuleBasedStateMachine):
         self.events: set[int] = set()
         self.last_event = 0
         self.finished: pb.Closed | None = None
+        self.problem: relay.Problem | None = None
         self.former: list[Client] = []
         self.chunks = 0
         self.draw = random.Random(self.number)
@@ -154,6 +156,7 @@ class Person(RuleBasedStateMachine):
                     self.finished = event.finished.accounts
                 case "problem":
                     assert event.problem.code != "internal_server_error"
+                    self.problem = event.problem
 
     def take(self, entry: pb.TranscriptEntry) -> None:
         assert entry.event not in self.events, "no event comes twice"
@@ -162,6 +165,16 @@ class Person(RuleBasedStateMachine):
         if entry.HasField("segment"):
             assert entry.segment.index == len(self.indexes), "segments come in order, each once"
             self.indexes[entry.segment.index] = entry.segment.text
+
+    def do(self, act: Callable[[], None]) -> None:
+        """Do something to the session, let it work for a moment, and take note of what it says."""
+
+        async def inside() -> None:
+            act()
+            await asyncio.sleep(0.003)
+
+        self.run(inside())
+        self.read()
 
     def say(self, start: int) -> None:
         """Send everything from an offset on: audio in frames of any size, gaps as gaps."""
@@ -181,12 +194,7 @@ class Person(RuleBasedStateMachine):
         start = self.end
         self.pieces.append(Piece(start, start + size, audio))
         if self.client is not None:
-            self.say(start)
-            self.breathe()
-
-    def breathe(self) -> None:
-        self.run(asyncio.sleep(0.003))
-        self.read()
+            self.do(lambda: self.say(start))
 
     async def until(self, holds: Any) -> None:
         assert self.client is not None
@@ -224,42 +232,37 @@ class Person(RuleBasedStateMachine):
         """What is held already is trimmed, wherever it begins. A gap cannot be said again with audio behind it."""
         gaps = [piece.end for piece in self.pieces if piece.audio is None]
         first = max(gaps, default=0)
-        self.say(first + int((self.end - first) * share) // 2 * 2)
-        self.breathe()
+        self.do(lambda: self.say(first + int((self.end - first) * share) // 2 * 2))
 
     @connected
     @rule(samples=st.integers(1, 1000))
     def leave_a_hole(self, samples: int) -> None:
-        assert self.client is not None
-        self.session.receive(self.end + 2 * samples, bytes(100))
-        problems = self.client.of("problem")
-        assert problems[-1].problem.code == "offset_gap"
-        assert problems[-1].problem.expected_offset == self.end
-        self.read()
+        self.do(lambda: self.session.receive(self.end + 2 * samples, bytes(100)))
+        assert self.problem is not None
+        assert (self.problem.code, self.problem.expected_offset) == ("offset_gap", self.end)
 
     @connected
     @rule()
     def send_half_a_sample(self) -> None:
-        assert self.client is not None
-        self.session.receive(self.end, bytes(101))
-        assert self.client.of("problem")[-1].problem.code == "validation_failed"
-        self.read()
+        self.do(lambda: self.session.receive(self.end, bytes(101)))
+        assert self.problem is not None
+        assert self.problem.code == "validation_failed"
 
     @connected
     @rule()
     def ask_for_the_utterance(self) -> None:
-        self.session.finalize()
-        self.breathe()
+        self.do(self.session.finalize)
 
     @connected
     @rule()
     def pause_and_go_on(self) -> None:
-        self.session.pause(True)
-        self.session.pause(False)
+        self.do(lambda: self.session.pause(True))
+        self.do(lambda: self.session.pause(False))
 
     @connected
     @rule()
     def wait_for_acknowledgement(self) -> None:
+        self.the_engine_stops_or_goes_on(True)  # what lies behind a gap is durable when the gap is in the transcript
         self.run(self.until(lambda: self.acked_offset == self.end))
 
     # -- what happens to it --------------------------------------------------------------------------------------
@@ -268,14 +271,13 @@ class Person(RuleBasedStateMachine):
     @rule()
     def lose_the_connection(self) -> None:
         assert self.client is not None
-        self.session.detach(self.client)
-        self.read()
+        self.do(partial(self.session.detach, self.client))
         self.client = None
 
     @rule(home=st.sampled_from(["a", "b"]))
     def come_back(self, home: str) -> None:
         """Through any transcriber, whether the connection before is lost or only believed to be."""
-        before = self.client
+        before, deaf = self.client, self.replica.deaf and home != self.home
         self.read()
         self.home, self.client = home, Client()
         self.session = self.run(self.replica.resume(self.id, self.token, self.client, self.last_event))
@@ -283,12 +285,11 @@ class Person(RuleBasedStateMachine):
         self.token = restored.resume_token
         offset = restored.offset
         self.read()
-        if before is not None and self.finished is None:
+        if before is not None and self.finished is None and not deaf:
             self.former.append(before)
         if self.finished is None:
             assert self.acked_offset <= offset <= self.end, "what was acknowledged is held"
-            self.say(offset)
-            self.breathe()
+            self.do(lambda: self.say(offset))
 
     @rule()
     def come_with_a_wrong_token(self) -> None:
@@ -314,19 +315,21 @@ class Person(RuleBasedStateMachine):
         self.read()
         self.client = None
 
-    @live
-    @rule()
-    def the_engine_fails_once(self) -> None:
+    @rule(goes_on=st.booleans())
+    def the_engine_stops_or_goes_on(self, goes_on: bool) -> None:
         for one in self.world.replicas.values():
-            one.engine.gate.clear()
-        self.breathe()
-        for one in self.world.replicas.values():
-            one.engine.gate.set()
+            self.do(one.engine.gate.set if goes_on else one.engine.gate.clear)
+
+    @rule(home=st.sampled_from(["a", "b"]), deaf=st.booleans())
+    def a_transcriber_misses_adoptions(self, home: str, deaf: bool) -> None:
+        """It goes on as the owner until an append of its own is refused."""
+        self.world.replicas[home].deaf = deaf
 
     @connected
     @rule()
     def finish(self) -> None:
-        self.session.finish(self.end)
+        self.the_engine_stops_or_goes_on(True)
+        self.do(lambda: self.session.finish(self.end))
         self.run(self.until(lambda: self.finished is not None))
 
     # -- what always holds ---------------------------------------------------------------------------------------
@@ -339,6 +342,9 @@ class Person(RuleBasedStateMachine):
         self.former.clear()
 
     def teardown(self) -> None:
+        self.the_engine_stops_or_goes_on(True)
+        for one in self.world.replicas.values():
+            one.deaf = False
         if self.finished is None:
             if self.client is None:
                 self.come_back(self.draw.choice("ab"))
@@ -371,13 +377,15 @@ def test_any_history_of_a_session_comes_to_what_was_said(nats_server: NatsServer
         world = World(runner)
         world.start(nats_server)
         machine = type("PersonHere", (Person,), {"world": world})
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=20,
-                stateful_step_count=25,
-                deadline=None,
-                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-            ),
-        )
-        world.stop()
+        try:
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=20,
+                    stateful_step_count=25,
+                    deadline=None,
+                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+                ),
+            )
+        finally:
+            world.stop()

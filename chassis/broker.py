@@ -1,4 +1,4 @@
-"""The connection to the broker, which may be away for as long as it likes."""
+"""A connection to the broker that is made in the background: the process lives without it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from chassis.errors import AppError, Kind
 
 
 class Broker:
-    """Connects in the background; `bus` is there when it is."""
+    """Connects for as long as it takes; `bus` is there when the broker is."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str) -> None:
         self._url = url
+        self._name = name
         self._bus: bus.Bus | None = None
 
     async def keep_connected(self) -> None:
         """Connect, for ever if need be, and stay connected for the life of the process."""
-        async with bus.connect(self._url, name="janitor", replicas=1) as connected:
+        async with bus.connect(self._url, name=self._name, replicas=1) as connected:
             self._bus = connected
             await connected.until_closed()
 
