@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from enum import Enum
 
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
@@ -31,6 +32,14 @@ _REASONS = {
 }
 
 
+class Outcome(Enum):
+    """What became of the drafts of a session."""
+
+    SETTLED = "settled"  # none is left that anybody waits for
+    LATER = "later"  # the engine or the broker failed
+    REFUSED = "refused"  # the engine works, and takes none of those that are left
+
+
 @dataclass(slots=True)
 class _Log:
     """A log that we have read, and where it ended."""
@@ -50,21 +59,21 @@ class Aftercare:
     healing: HealingSettings = field(default_factory=HealingSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
 
-    async def heal(self, session_id: str) -> bool:
-        """Hear the drafts of a session again; False if some are left for another time.
+    async def heal(self, session_id: str) -> Outcome:
+        """Hear the drafts of a session again.
 
-        True also if there is no such session, or it is open: then its owner sees to it.
+        SETTLED also if there is no such session, or it is open: then its owner sees to it.
         Raises AppError(UNAVAILABLE) if the broker does not answer.
         """
         for _ in range(_ATTEMPTS):
             found = await self._read(session_id)
             if found is None:
-                return True
+                return Outcome.SETTLED
             try:
                 return await self._heal(found)
             except Fenced:
                 log.info("another works on the session too", session=session_id)
-        return False
+        return Outcome.LATER
 
     async def give_up(self, session_id: str, reason: pb.GivenUpReason.ValueType) -> int:
         """Let the drafts of a session be drafts, and return how many there were.
@@ -88,7 +97,7 @@ class Aftercare:
         found = _Log(fold(session_id, (entry for _, entry in history)), history[-1][0])
         return found if found.ledger.closed is not None else None
 
-    async def _heal(self, found: _Log) -> bool:
+    async def _heal(self, found: _Log) -> Outcome:
         ledger, news = found.ledger, asyncio.Event()
         healing = Healing(
             ledger, self.engines, self.audio, self.healing, self.filters, clock=time.monotonic, news=news
@@ -116,7 +125,9 @@ class Aftercare:
         # An engine that takes none of them may be set up wrongly; one that takes others means these.
         if healed and healing.failure is None:
             await self._let_be(found, sorted(healing.refused), pb.GIVEN_UP_REASON_REFUSED)
-        return not ledger.drafts
+        if not ledger.drafts:
+            return Outcome.SETTLED
+        return Outcome.REFUSED if healing.failure is None and healing.refused else Outcome.LATER
 
     async def _let_be(self, found: _Log, indexes: list[int], reason: pb.GivenUpReason.ValueType) -> int:
         if indexes:

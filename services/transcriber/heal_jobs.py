@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from chassis import bus, ids, telemetry
 from chassis.errors import AppError, Kind
 from chassis.jobs import JOBS
-from services.transcriber.aftercare import Aftercare
+from services.transcriber.aftercare import Aftercare, Outcome
 
 log = telemetry.logger(__name__)
 
@@ -31,7 +31,10 @@ _WAITING_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class HealJobSettings:
-    """How many sessions one process works on at a time, and how long one waits that could not be healed (seconds)."""
+    """How many sessions one process works on at a time, and how long one waits that could not be healed (seconds).
+
+    One that the engine refuses waits longer each time: what is wrong with it is not over soon.
+    """
 
     concurrency: int = 2
     again_s: float = 5.0
@@ -98,10 +101,10 @@ class HealJobs:
         session_id = message.subject.removeprefix(_SUBJECT)
         request = ids.accept_request_id((message.headers or {}).get("x-request-id"))
         with telemetry.bound(request, session=session_id):
-            done = False
+            outcome = Outcome.LATER
             try:
                 async with bus.kept_alive(message, _ACK_WAIT_S / 3):
-                    done = await self._aftercare.heal(session_id)
+                    outcome = await self._aftercare.heal(session_id)
             except AppError as fault:
                 log.warning("session not healed", fault=str(fault))
             except asyncio.CancelledError:
@@ -110,8 +113,14 @@ class HealJobs:
                 raise
             except Exception:
                 log.exception("session not healed")
-            await bus.quietly(message.ack_sync(2.0) if done else message.nak(delay=self._again_s(message)))
+                outcome = Outcome.REFUSED  # a bug of ours is not over soon either
+            if outcome is Outcome.SETTLED:
+                await bus.quietly(message.ack_sync(2.0))
+            else:
+                await bus.quietly(message.nak(delay=self._again_s(message, outcome)))
 
-    def _again_s(self, message: Msg) -> float:
+    def _again_s(self, message: Msg, outcome: Outcome) -> float:
+        if outcome is Outcome.LATER:
+            return self._settings.again_s
         delivered = message.metadata.num_delivered or 1
         return min(self._settings.again_s * 2.0 ** min(delivered - 1, 20), self._settings.again_s_max)

@@ -52,7 +52,7 @@ class HealingSettings:
 
     parallel: int = 2
     pause_s: float = 2.0
-    pause_s_max: float = 60.0
+    pause_s_max: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,10 @@ class Healing:
         self._attempts = [attempt for attempt in self._attempts if attempt.late]
         self.failure = failure
         settings = self._settings
-        self._pause_s = min(max(settings.pause_s, self._pause_s * 2), settings.pause_s_max)
+        # A breaker that has just opened, or tries with care, says when it is time: `available`.
+        growing = not (isinstance(failure, SpeechError) and failure.reason == "breaker_open")
+        pause_s = self._pause_s * 2 if growing else settings.pause_s
+        self._pause_s = min(max(settings.pause_s, pause_s), settings.pause_s_max)
         self._resumes_at = self._clock() + self._pause_s
         log.info("healing waits", pause_s=self._pause_s, fault=str(failure))
 

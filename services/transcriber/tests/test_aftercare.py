@@ -16,7 +16,7 @@ from chassis.errors import AppError, Kind
 from chassis.jobs import JOBS
 from chassis.tests.servers import NatsServer
 from services.transcriber import audio
-from services.transcriber.aftercare import Aftercare
+from services.transcriber.aftercare import Aftercare, Outcome
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.healing import HealingSettings
 from services.transcriber.logs import AudioLog, TranscriptLog, streams
@@ -132,10 +132,10 @@ def check_healed(entries: list[pb.TranscriptEntry], drafts: int = DRAFTS) -> Non
 async def test_drafts_of_a_closed_session_are_heard_again_in_order_each_once(nats_server: NatsServer) -> None:
     async with ward(nats_server, "a") as a:
         session_id = await closed_session(a)
-        assert await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.SETTLED
         check_healed(await a.log(session_id))
         assert a.engine.heard_bytes == [LENGTH] * DRAFTS
-        assert await a.aftercare.heal(session_id)  # nothing is left to do
+        assert await a.aftercare.heal(session_id) is Outcome.SETTLED  # nothing is left to do
         assert len(a.engine.heard_bytes) == DRAFTS
 
 
@@ -143,17 +143,18 @@ async def test_engine_that_fails_leaves_the_rest_for_another_time(nats_server: N
     async with ward(nats_server, "a") as a:
         session_id = await closed_session(a)
         a.engine.failures.append(DOWN)
-        assert not await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.LATER
         left = (await a.ledger(session_id)).drafts.indexes
         assert left == [1, 2, 3, 4, 5, 6][-len(left) :]
-        assert await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.SETTLED
         check_healed(await a.log(session_id))
 
 
 async def test_of_two_that_heal_the_same_session_each_append_is_of_one(nats_server: NatsServer) -> None:
     async with ward(nats_server, "a") as a, ward(nats_server, "b") as b:
         session_id = await closed_session(a)
-        assert all(await asyncio.gather(a.aftercare.heal(session_id), b.aftercare.heal(session_id)))
+        both = await asyncio.gather(a.aftercare.heal(session_id), b.aftercare.heal(session_id))
+        assert set(both) == {Outcome.SETTLED}
         check_healed(await a.log(session_id))
 
 
@@ -174,7 +175,7 @@ async def test_healer_that_dies_in_the_midst_changes_nothing_in_the_end(nats_ser
         working.cancel()  # as a SIGKILL: an append may be on its way
         with suppress(asyncio.CancelledError):
             await working
-        assert await b.aftercare.heal(session_id)
+        assert await b.aftercare.heal(session_id) is Outcome.SETTLED
         check_healed(await b.log(session_id))
 
 
@@ -211,7 +212,7 @@ async def test_draft_that_is_refused_while_others_are_taken_is_given_up(nats_ser
     async with ward(nats_server, "a") as a:
         session_id = await closed_session(a)
         a.engine.failures.append(REFUSED)
-        assert await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.SETTLED
         last = (await a.log(session_id))[-1]
         assert (len(last.given_up.indexes), last.given_up.reason) == (1, pb.GIVEN_UP_REASON_REFUSED)
         assert last.after_close.drafts_left == 0
@@ -222,14 +223,14 @@ async def test_engine_that_takes_none_makes_nobody_give_up(nats_server: NatsServ
     async with ward(nats_server, "a") as a:
         session_id = await closed_session(a)
         a.engine.failures += [REFUSED] * DRAFTS
-        assert not await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.REFUSED
         assert len((await a.ledger(session_id)).drafts) == DRAFTS
 
 
 async def test_drafts_whose_audio_is_gone_are_given_up(nats_server: NatsServer) -> None:
     async with ward(nats_server, "a") as a:
         session_id = await closed_session(a, with_audio=False)
-        assert await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.SETTLED
         last = (await a.log(session_id))[-1]
         assert (len(last.given_up.indexes), last.given_up.reason) == (DRAFTS, pb.GIVEN_UP_REASON_NO_AUDIO)
 
@@ -240,14 +241,14 @@ async def test_what_the_janitor_gives_up_is_recorded_once(nats_server: NatsServe
         assert await a.aftercare.give_up(session_id, pb.GIVEN_UP_REASON_AGE) == DRAFTS
         assert await a.aftercare.give_up(session_id, pb.GIVEN_UP_REASON_AGE) == 0
         assert (await a.log(session_id))[-1].after_close.drafts_left == 0
-        assert await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.SETTLED
         assert a.engine.heard_bytes == []
 
 
 async def test_open_session_is_its_owners(nats_server: NatsServer) -> None:
     async with ward(nats_server, "a") as a:
         session_id = await closed_session(a, closed=False)
-        assert await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.SETTLED
         assert a.engine.heard_bytes == []
         with pytest.raises(AppError) as refused:
             await a.aftercare.give_up(session_id, pb.GIVEN_UP_REASON_AGE)
@@ -259,4 +260,4 @@ async def test_without_a_better_engine_nobody_asks(nats_server: NatsServer) -> N
         session_id = await closed_session(a)
         assert not await a.jobs.ask(session_id)
         assert await a.jobs.queued() == 0
-        assert not await a.aftercare.heal(session_id)
+        assert await a.aftercare.heal(session_id) is Outcome.LATER

@@ -8,7 +8,7 @@ from functools import partial
 from chassis import lifecycle
 from chassis.settings import load
 from services.transcriber.__main__ import start
-from services.transcriber.aftercare import Aftercare
+from services.transcriber.aftercare import Aftercare, Outcome
 from services.transcriber.session import LiveSession
 from services.transcriber.settings import Settings
 
@@ -23,9 +23,9 @@ class CarelessSession(LiveSession):
 class NoAftercare(Aftercare):
     """Leaves closed sessions alone."""
 
-    async def heal(self, session_id: str) -> bool:
+    async def heal(self, session_id: str) -> Outcome:
         """Do nothing, and say that it is done."""
-        return True
+        return Outcome.SETTLED
 
 
 if __name__ == "__main__":
