@@ -33,7 +33,7 @@ cli: .venv/requirements.stamp ## Install the `verbatim` command from sdk/ into .
 	@echo "  · .venv/bin/verbatim --help"
 
 test: setup-dev ## Run every test that needs no cluster
-	@$(PY) -m pytest --numprocesses $(or $(WORKERS),4) --dist loadfile
+	@$(PY) -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile
 
 chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --out docs/faults.md

@@ -21,7 +21,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.mark.req("R-ERR-1")
 async def test_openai_paths_speak_the_shape_that_openai_clients_read(gateway: Gateway) -> None:
-    answer = await gateway.client.get("/v1/models")
+    answer = await gateway.client.get("/v1/nothing")
     assert answer.status_code == 404
     assert answer.json() == {
         "error": {
