@@ -14,7 +14,7 @@ from chassis import ids
 from chassis.errors import AppError, Kind
 from chassis.jobs import Status
 from services.insights import store
-from services.insights.language import OpenAILanguageModel
+from services.insights.language import OpenAILanguageModel, Reading
 from services.insights.minutes import ActionItem, Minutes, Point
 from services.insights.tests.conftest import House, eventually
 from services.insights.tests.fakes import FakeOpenAI
@@ -258,10 +258,8 @@ async def test_a_model_that_recovers_is_used(house: House) -> None:
     assert insights.quality == "final"
 
 
-def model(server: FakeOpenAI) -> OpenAILanguageModel:
-    return OpenAILanguageModel(
-        api_key="k", base_url=server.url, model="m", timeout_s=3.0, transcript_chars_max=10_000
-    )  # fmt: skip
+def model(server: FakeOpenAI, reading: Reading = Reading()) -> OpenAILanguageModel:  # noqa: B008 - it is frozen
+    return OpenAILanguageModel(api_key="k", base_url=server.url, model="m", timeout_s=3.0, reading=reading)
 
 
 async def test_a_meeting_without_words_gets_empty_insights(house: House) -> None:
