@@ -53,14 +53,12 @@ def pieces(transcript: Transcript, *, tokens_max: int) -> list[list[Line]]:
         for number, segment in enumerate(transcript.segments, 1)
         for line in _lines(Line(number, segment.speaker[:200], segment.text), bytes_max)
     ]
-    total = sum(line.cost() for line in lines)
-    share = -(-total // max(1, -(-total // bytes_max)))
-    # A line that does not fit goes into the next piece: then an equal share may be too little, and the limit holds.
-    for limit in (min(bytes_max, share + max((line.cost() for line in lines), default=0)), bytes_max):
-        cut = _filled(lines, limit)
-        if len(cut) <= max(1, -(-total // limit)) or limit == bytes_max:
-            break
-    return cut
+    costs = [line.cost() for line in lines]
+    if not costs:
+        return []
+    share = -(-sum(costs) // -(-sum(costs) // bytes_max))
+    # Each piece gets at least its share, for the line that would go beyond it has room.
+    return _filled(lines, min(bytes_max, share + max(costs)))
 
 
 def _filled(lines: Sequence[Line], bytes_max: int) -> list[list[Line]]:

@@ -232,7 +232,7 @@ class FakeInsights(insights_pb2_grpc.InsightsServiceServicer):
             raise missing()
         return insights_pb2.GetInsightsResponse(insights=self.insights[request.meeting_id])
 
-    async def UpdateInsights(  # noqa: N802
+    async def UpdateInsights(
         self, request: insights_pb2.UpdateInsightsRequest, _: Any
     ) -> insights_pb2.UpdateInsightsResponse:
         known = self.insights.get(request.meeting_id)

@@ -60,7 +60,7 @@ async def test_asking_for_insights_again_does_not_overwrite_them_either(house: H
     await eventually(lambda: is_version(house, owner_id, meeting_id, 3))
     found = await house.insights(owner_id, meeting_id)
     assert [point.text for point in found.key_points] == ["One", "Two"]
-    assert found.beside.key_points.points
+    assert found.beside.HasField("key_points")
 
 
 async def test_of_many_editors_of_one_version_one_wins_and_the_others_are_told_the_new_one(house: House) -> None:

@@ -14,6 +14,7 @@ import httpx2
 import orjson
 import pytest
 
+from chassis.errors import AppError, Kind
 from services.insights.minutes import Transcript
 from services.insights.sentences import Segment
 from services.insights.tests.fakes import FakeOpenAI
@@ -121,8 +122,9 @@ async def test_negative_control_the_stand_in_obeys_words_that_are_not_fenced(ser
     ids=["other fields", "long", "many", "deep", "endless"],
 )
 async def test_a_model_that_is_led_astray_can_do_no_more_than_fail(server: FakeOpenAI, answer: Any) -> None:
-    with pytest.raises(Exception, match="cannot be used"):
+    with pytest.raises(AppError) as caught:
         await ask(server, answer)
+    assert caught.value.kind is Kind.BAD_GATEWAY
 
 
 async def test_a_model_that_is_led_astray_cannot_point_to_what_is_not_in_the_meeting(server: FakeOpenAI) -> None:

@@ -38,15 +38,17 @@ def test_pieces_leave_nothing_out_keep_the_order_and_the_limit(texts: list[str],
     assert all(sum(line.cost() for line in piece) <= tokens_max * 3 for piece in cut)
     lines = list(itertools.chain.from_iterable(cut))
     said = {
-        number: "".join(line.text for line in group) for number, group in itertools.groupby(lines, lambda l: l.number)
+        number: "".join(line.text for line in group)
+        for number, group in itertools.groupby(lines, lambda line: line.number)
+        for number, group in itertools.groupby(lines, lambda line: line.number)
     }
-    assert said == {number: text for number, text in enumerate(texts, 1)}
+    assert said == dict(enumerate(texts, 1))
     assert [line.number for line in lines] == sorted(line.number for line in lines)
     assert cut == pieces(whole, tokens_max=tokens_max)
 
 
 def test_pieces_are_about_equally_long() -> None:
-    cut = pieces(transcript([SPOKEN] * 110), tokens_max=2500)
+    cut = pieces(transcript([SPOKEN] * 150), tokens_max=2500)
     sizes = [sum(line.cost() for line in piece) for piece in cut]
     assert len(sizes) == 3
     assert min(sizes) > 0.8 * max(sizes)
@@ -124,5 +126,5 @@ async def test_two_hours_of_speech_are_read_whole_within_the_context(record_prop
 async def test_negative_control_one_question_would_not_have_fitted() -> None:
     texts = [SPOKEN] * 1800
     async with FakeOpenAI([counting(16_000)]).running() as server:
-        with pytest.raises(Exception, match="refuses"):
+        with pytest.raises(Exception, match="400"):
             await ask(server, counting(16_000), transcript=transcript(texts), reading=Reading(2_000_000, 4096))
