@@ -24,7 +24,7 @@ INBOX = outbox.inbox_table(METADATA)
 KEYS = idempotency.keys_table(METADATA)
 STREAMS = relay.streams_table(METADATA)
 JOBS = jobs.jobs_table(METADATA)
-PRUNED = [*pruning.inbox_rules(INBOX), *pruning.jobs_rules(JOBS)]
+PRUNED = [*pruning.inbox_rules(INBOX), *pruning.jobs_rules(JOBS), pruning.Rule(KEYS, KEYS.c.expires_at < sa.func.now())]
 INSIGHTS = sa.Table(
     "insights",
     METADATA,
