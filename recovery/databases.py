@@ -59,7 +59,7 @@ def dump(conninfo: str, folder: Path, name: str, *, table_s: float) -> DatabaseC
                 for table, columns in _tables(connection).items()
             }
             # Read last, and never older than the rows: sequences stand outside of transactions.
-            sequences = dict(connection.execute(_SEQUENCES).fetchall())
+            sequences: dict[str, int | None] = dict(connection.execute(_SEQUENCES).fetchall())
     return DatabaseCopy(revision, tables, sequences)
 
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from chassis.errors import AppError, Kind
-from services.insights.language import OpenAILanguageModel, Reading
+from services.insights.language import NoLanguageModel, OpenAILanguageModel, Reading
 from services.insights.minutes import ActionItem, Point, Transcript
 from services.insights.sentences import Segment
 from services.insights.spending import Spend
@@ -74,6 +74,18 @@ async def test_the_transcript_is_sent_as_data_apart_from_the_instructions(server
     assert orjson.loads(user["content"])["segments"][0] == {"n": 1, "speaker": "Anna", "text": f"we decided {SECRET}"}
     assert "tools" not in request
     assert request["response_format"]["json_schema"]["strict"] is True
+
+
+async def test_minutes_are_wanted_in_the_language_of_the_meeting(server: FakeOpenAI) -> None:
+    said = Segment("a", "Anna", 0.0, 2.0, "wir verschieben den Start auf September")
+    german = Transcript("de", None, (), (said,))
+    await ask(server, GOOD | {"action_items": []}, transcript=german)
+    system, user = server.requests[0]["messages"]
+    assert "in the language of the transcript" in system["content"]
+    assert orjson.loads(user["content"])["language"] == "de"
+    # Without a model they are what was said.
+    draft = await NoLanguageModel().write_minutes(german, Spend())
+    assert draft.summary.casefold().startswith("wir verschieben den start")
 
 
 def changed(**values: Any) -> dict[str, Any]:
