@@ -33,6 +33,7 @@ from services.transcriber.recordings_api import RecordingsService
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
+from services.transcriber.slow_start import SlowStartSettings
 from services.transcriber.speech import OpenAISpeech
 from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
@@ -165,6 +166,12 @@ def _vendor_settings(settings: Settings) -> VendorSettings:
             probes=settings.breaker_probes,
             probes_needed=settings.breaker_probes_needed,
             ramp_s=settings.breaker_ramp_s,
+        ),
+        slow_start=SlowStartSettings(
+            hold_s=settings.heal_hold_s,
+            share=settings.heal_share,
+            least_per_s=settings.heal_per_s_min,
+            double_s=max(1e-3, settings.heal_hold_s / 6),
         ),
     )
 
