@@ -47,7 +47,7 @@ class House:
 async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Make rounds until told to stop; a round that is cut short is made again by the next janitor."""
     enter = life.exits.enter_async_context
-    identity = rpc.Identity(SERVICE, settings.service_auth_key.get_secret_value())
+    identity = rpc.Identity.of(SERVICE, settings)
     peers = [await enter(rpc.peer(target, identity)) for target in _targets(settings)]
     broker = Broker(settings.nats_url, SERVICE)
     house = House(broker, await enter(rpc.peer(settings.meetings_target, identity)), peers, life.replica)
@@ -62,7 +62,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
 
 async def look_only(settings: Settings) -> int:
     """Make one round of each task that removes nothing; 1 if one of them failed."""
-    identity = rpc.Identity(SERVICE, settings.service_auth_key.get_secret_value())
+    identity = rpc.Identity.of(SERVICE, settings)
     settings = settings.model_copy(update={"dry_run": True})
     broker = Broker(settings.nats_url, SERVICE)
     async with rpc.peer(settings.meetings_target, identity) as meetings:

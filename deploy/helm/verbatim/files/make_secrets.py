@@ -43,7 +43,7 @@ def wanted(present: dict[str, str]) -> dict[str, str]:
         password = made(f"POSTGRES_PASSWORD_{service.upper()}", _password())
         url = f"postgresql+psycopg://{service}:{password}@{os.environ['POSTGRES_HOST']}:5432/{service}"
         made(f"DATABASE_URL_{service.upper()}", url)
-    for service in SERVICES:
+    for service in (*SERVICES, "recovery"):
         password = made(f"NATS_PASSWORD_{service.upper()}", _password())
         made(f"NATS_URL_{service.upper()}", f"nats://{service}:{password}@{os.environ['NATS_HOST']}:4222")
     password = made("REDIS_PASSWORD", _password())
