@@ -35,7 +35,9 @@ class Keys:
             postgres_password=_kept(folder / "postgres_password", _new_password),
             meetings_password=_kept(folder / "meetings_password", _new_password),
             insights_password=_kept(folder / "insights_password", _new_password),
-            nats_passwords={name: _kept(folder / f"nats_{name}_password", _new_password) for name in SERVICES},
+            nats_passwords={
+                name: _kept(folder / f"nats_{name}_password", _new_password) for name in (*SERVICES, "recovery")
+            },
             service_auth_key=_kept(folder / "service_auth_key", lambda: secrets.token_hex(32)),
             auth_private_key=private_pem,
             auth_public_key=_public_key(private_pem),

@@ -163,7 +163,7 @@ def test_broker_takes_its_configuration(tmp_path: Path) -> None:
     (tmp_path / "nats-permissions.conf").write_text(nats_permissions.FILE.read_text())
     if servers.nats.version < (2, 10):
         pytest.skip("Debian's nats-server knows no sync_interval: always; the chart's image is 2.12")
-    passwords = {f"NATS_PASSWORD_{service.upper()}": "p" for service in SERVICES} | {"MAX_FILE_STORE": "1GB"}
+    passwords = {f"NATS_PASSWORD_{user.upper()}": "p" for user in (*SERVICES, "recovery")} | {"MAX_FILE_STORE": "1GB"}
     subprocess.run(
         [servers.nats.binary, "-t", "-c", str(configuration)], env=os.environ | passwords, timeout=10, check=True
     )
