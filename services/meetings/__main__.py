@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
@@ -58,6 +59,14 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 log = telemetry.logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """To whom jobs speak outside of this service."""
+
+    files: TranscriberPeer
+    resolver: Resolver
+
+
 async def start(
     life: lifecycle.Lifecycle,
     settings: Settings,
@@ -106,11 +115,12 @@ async def start(
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
     workers: list[Worker] = []
     patient = database.patient()
-    files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
-    resolver = life.exits.enter_context(closing(SystemResolver()))
+    doors = Doors(
+        TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s),
+        life.exits.enter_context(closing(SystemResolver())),
+    )
     life.spawn(
-        converse(settings, patient, schema, cursors, queue, files, resolver, workers, transcript_consumer),
-        "events and jobs",
+        converse(settings, patient, schema, cursors, queue, doors, workers, transcript_consumer), "events and jobs"
     )
     life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
@@ -140,8 +150,7 @@ async def converse(
     schema: Schema,
     cursors: Cursors,
     queue: jobs.Queue,
-    files: TranscriberPeer,
-    resolver: Resolver,
+    doors: Doors,
     workers: list[Worker],
     transcript_consumer: type[TranscriptConsumer],
 ) -> None:
@@ -158,9 +167,9 @@ async def converse(
         for stream in streams:
             await broker.declared(stream)
         objects = Objects(lambda: broker, BUCKET)
-        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), files, objects.remove)
+        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), doors.files, objects.remove)
         workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
-        workers.append(webhook_worker(settings, database, cursors, queue, broker, resolver))
+        workers.append(webhook_worker(settings, database, cursors, queue, broker, doors.resolver))
         deliveries = DeliveriesStore(database, queue, cursors, webhook_rules(settings))
         transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
