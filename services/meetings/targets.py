@@ -74,7 +74,7 @@ def target(url: str, *, allow_http: bool) -> Target:
         raise ValueError("must have no fragment")
     match = _URL.fullmatch(url) if _PLAIN.fullmatch(url) else None
     if match is None:
-        raise ValueError("must be a URL such as https://example.com/hook")
+        raise ValueError("must be a URL such as https://hooks.example.org/mine")
     scheme = match["scheme"].lower()
     if scheme != "https" and not allow_http:
         raise ValueError("must begin with https://")
