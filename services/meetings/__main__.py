@@ -38,6 +38,7 @@ from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.posting import Resolver, SystemResolver
+from services.meetings.remains_store import RemainsStore
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
 from services.meetings.store import PRUNED, REVISION, idempotency_keys, outbox_rows, streams_seen
@@ -184,7 +185,9 @@ async def converse(
             for worker in workers:
                 group.create_task(worker.run())
             group.create_task(WebhookConsumer(deliveries, broker).run())
-            departures = DepartureConsumer(MeetingsStore(database, cursors), TasksStore(database, cursors), broker)
+            departures = DepartureConsumer(
+                MeetingsStore(database, cursors), TasksStore(database, cursors), RemainsStore(database), broker
+            )
             group.create_task(departures.run())
 
 

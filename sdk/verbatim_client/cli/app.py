@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, admin, background, doctor, following, keys, library, streaming, uploads
+from verbatim_client.cli import (
+    accounts,
+    admin,
+    background,
+    doctor,
+    following,
+    keys,
+    library,
+    streaming,
+    uploads,
+    webhooks,
+)
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -56,6 +67,14 @@ def application() -> typer.Typer:
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_keys)
     key_commands.command("delete")(keys.delete)
+    hooks = _group(app, "webhooks", "Whom to tell when a meeting or its minutes are ready.")
+    hooks.command("list")(webhooks.list_webhooks)
+    for hook_command in (
+        webhooks.create, webhooks.show, webhooks.enable, webhooks.disable, webhooks.rotate, webhooks.delete,
+        webhooks.test, webhooks.deliveries, webhooks.redeliver,
+    ):  # fmt: skip
+        hooks.command(hook_command.__name__)(hook_command)
+    app.command("usage")(accounts.usage)
     admins = _group(app, "admin", "Looking after accounts, for admins.")
     for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
         admins.command(command.__name__)(command)
