@@ -21,6 +21,7 @@ from tests.e2e.test_cli import Cli
 
 
 @pytest.mark.req("R-API-7", "R-UI-2", "R-AUTH-1")
+@pytest.mark.timeout(300)
 async def test_a_finished_recording_is_told_signed_and_an_account_that_is_deleted_leaves_nothing(
     stack: Stack, new_client: NewClient, tmp_path: Path
 ) -> None:

@@ -106,7 +106,7 @@ async def test_meetings_and_tasks_go_with_their_account_and_each_is_told(
 @pytest.mark.req("R-AUTH-1", "R-API-7")
 async def test_no_row_and_no_letter_is_left_of_an_account(
     accounts: AccountsStore, meetings: MeetingsStore, tasks: TasksStore, transcripts: TranscriptStore,
-    api_keys: ApiKeysStore, keys: IdempotencyKeys, database: Database, broker: Bus, calendar: Calendar,
+    *, api_keys: ApiKeysStore, keys: IdempotencyKeys, database: Database, broker: Bus, calendar: Calendar,
     cursors: Cursors,
 ) -> None:  # fmt: skip
     ann = (await accounts.add(ids.new_id(), "ann@example.com", "ann", "hash")).id
