@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 SEGMENTS_STORED = Counter(
     "transcript_segments_stored_total", "Segments committed, each revision once, by quality.", ["quality"]
@@ -34,3 +34,14 @@ TRIES_REFUSED = Counter(
 )
 MEETINGS_OF_DEPARTED = Counter("meetings_of_deleted_accounts_total", "Meetings deleted with their owner's account.")
 EXPIRED_ROWS = Counter("auth_expired_rows_total", "Rows of credentials and tries deleted after their time.", ["table"])
+WEBHOOK_DELIVERIES = Counter(
+    "webhook_deliveries_total",
+    "Attempts to deliver by how they ended: delivered, failed (another comes) or dead (given up).",
+    ["result"],
+)
+for _result in ("delivered", "failed", "dead"):
+    WEBHOOK_DELIVERIES.labels(_result)
+WEBHOOK_SECONDS = Histogram(
+    "webhook_post_duration_seconds", "Time of one request to a webhook.", buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+)
+WEBHOOKS_DISABLED = Counter("webhooks_disabled_total", "Webhooks disabled because their deliveries were given up.")

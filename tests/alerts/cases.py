@@ -54,6 +54,11 @@ def _latency(fast: float, all_: float, n: int = 4000) -> Series:
     }
 
 
+def _webhooks(delivered: float, failed: float, n: int = 4000) -> Series:
+    name = 'webhook_deliveries_total{service="meetings",result='
+    return {f'{name}"delivered"}}': f"0+{delivered}x{n}", f'{name}"failed"}}': f"0+{failed}x{n}"}
+
+
 def _segments(in_time: float, all_: float, n: int = 4000) -> Series:
     return {
         'segment_latency_seconds_bucket{service="transcriber",le="3.0"}': f"0+{in_time}x{n}",
@@ -161,6 +166,12 @@ CASES: dict[str, Case] = {
     ),
     "NobodyStoresTranscripts": _gauge('transcript_consuming{service="meetings",instance="m"}', 0, 1),
     "DLQNotEmpty": _gauge('dead_letters{service="janitor"}', 1, 0),
+    "WebhooksFailing": Case(
+        _webhooks(delivered=1.0, failed=1.2),
+        _webhooks(delivered=1.2, failed=1.0),
+        recovers=_ending(_webhooks(delivered=1.0, failed=1.2)),
+        over="80m",
+    ),
     "BrokerDisconnected": _gauge('nats_connected{service="meetings",instance="m"}', 0, 1),
     "TargetMissing": Case(
         {**_HEALTHY, 'up{service="gateway",instance="gateway-1"}': "0x300"},

@@ -19,6 +19,7 @@ from verbatim_client.cli import (
     recovery,
     streaming,
     uploads,
+    webhooks,
 )
 from verbatim_client.cli.settings import CliSettings
 
@@ -69,6 +70,14 @@ def application() -> typer.Typer:
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_keys)
     key_commands.command("delete")(keys.delete)
+    hooks = _group(app, "webhooks", "Whom to tell when a meeting or its minutes are ready.")
+    hooks.command("list")(webhooks.list_webhooks)
+    for hook_command in (
+        webhooks.create, webhooks.show, webhooks.enable, webhooks.disable, webhooks.rotate, webhooks.delete,
+        webhooks.test, webhooks.deliveries, webhooks.redeliver,
+    ):  # fmt: skip
+        hooks.command(hook_command.__name__)(hook_command)
+    app.command("usage")(accounts.usage)
     admins = _group(app, "admin", "Looking after accounts, for admins.")
     for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
         admins.command(command.__name__)(command)
