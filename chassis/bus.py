@@ -26,7 +26,7 @@ from nats.js.api import (
 )
 from prometheus_client import Counter, Gauge
 
-from chassis import telemetry
+from chassis import telemetry, tracing
 from chassis.broker_socket import SturdyClient
 from chassis.errors import AppError, Kind
 
@@ -127,11 +127,12 @@ class Bus:
         """
         if not self.client.is_connected:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="not connected")
-        carried = {"x-request-id": telemetry.request_id()}
+        carried = {"x-request-id": telemetry.request_id(), **tracing.carried()}
         if message_id:
             carried["Nats-Msg-Id"] = message_id
         try:
-            return await self.js.publish(subject, payload, timeout=timeout_s, headers=carried)
+            with tracing.step("publish", kind=tracing.SpanKind.PRODUCER, destination=subject.partition(".")[0]):
+                return await self.js.publish(subject, payload, timeout=timeout_s, headers=carried)
         except FAULTS as fault:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"{subject}: {fault!r}") from fault
 

@@ -28,6 +28,13 @@ class ServiceSettings(BaseSettings):
         min_length=32, description="Shared key that signs calls between services; at least 32 characters."
     )
     nats_url: str = Field("nats://127.0.0.1:4222", description="Broker, comma-separated for a cluster.")
+    otel_exporter_otlp_endpoint: str = Field(
+        "", pattern=r"^(https?://\S+)?$", description="Base address of an OTLP/HTTP receiver of traces; empty: none."
+    )
+    otel_traces_sampler_arg: float = Field(
+        0.1, ge=0, le=1, description="Share of requests, sessions and jobs that are traced."
+    )
+    sentry_dsn: SecretStr = Field(SecretStr(""), description="Where failures are told; empty: nowhere.")
     nats_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream.")
 
 

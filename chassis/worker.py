@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from nats.aio.msg import Msg
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import bus, ids, telemetry
+from chassis import bus, ids, telemetry, tracing
 from chassis.dead_letters import LETTER_HEADER
 from chassis.errors import AppError
 from chassis.jobs import Busy, Job, Queue, Status, Superseded, told
@@ -148,7 +149,10 @@ class Worker:
     async def _take(self, message: Msg) -> None:
         job_id, headers = _job_id(message), message.headers or {}
         request = ids.accept_request_id(headers.get("x-request-id"))
-        with telemetry.bound(request, job_id=job_id, job_kind=self._kind):
+        traced = tracing.serve(
+            f"job {self._kind}", headers, kind=tracing.SpanKind.CONSUMER, job_id=job_id, destination="jobs"
+        )
+        with traced, telemetry.bound(request, job_id=job_id, job_kind=self._kind):
             try:
                 async with bus.kept_alive(message, self._policy.ack_wait_s / 3):
                     delay_s = await self._process(job_id, headers.get(LETTER_HEADER, ""))
@@ -176,8 +180,12 @@ class Worker:
             return None
         if job.crashes > self._policy.crashes_max:
             return await self._failed(job, "crash", "Its worker died each time.", True, 0.0)
-        with RUNNING.labels(self._kind).track_inprogress(), DURATION.labels(self._kind).time():
-            return await self._attempt(job)
+        began = time.monotonic()
+        try:
+            with RUNNING.labels(self._kind).track_inprogress():
+                return await self._attempt(job)
+        finally:
+            DURATION.labels(self._kind).observe(time.monotonic() - began, tracing.exemplar())
 
     async def _attempt(self, job: Job) -> float | None:
         async def report(progress: float) -> None:

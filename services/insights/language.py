@@ -17,6 +17,7 @@ import orjson
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from chassis import tracing
 from chassis.breaker import Breaker, OpenError
 from chassis.errors import AppError, Kind
 from services.insights import metrics
@@ -134,15 +135,17 @@ class OpenAILanguageModel:
         try:
             # The client's own timeout counts each read; this one counts all.
             async with asyncio.timeout(self._timeout_s):
-                answer: Any = await self._client.chat.completions.create(
-                    model=self._model,
-                    messages=[{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": question}],
-                    response_format={
-                        "type": "json_schema",
-                        "json_schema": {"name": "minutes", "strict": True, "schema": _Answer.model_json_schema()},
-                    },
-                    max_completion_tokens=_ANSWER_TOKENS_MAX,
-                )
+                with tracing.step("POST /chat/completions", model=self._model, model_operation="chat"):
+                    answer: Any = await self._client.chat.completions.create(
+                        model=self._model,
+                        messages=[{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": question}],
+                        response_format={
+                            "type": "json_schema",
+                            "json_schema": {"name": "minutes", "strict": True, "schema": _Answer.model_json_schema()},
+                        },
+                        max_completion_tokens=_ANSWER_TOKENS_MAX,
+                        extra_headers=tracing.carried(),
+                    )
         except (openai.APITimeoutError, TimeoutError) as fault:
             raise AppError(Kind.TIMEOUT, "The language model took too long.") from fault
         except openai.APIConnectionError as fault:

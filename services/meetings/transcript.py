@@ -58,6 +58,7 @@ class Delivered:
     entry: TranscriptEntry | None = None
     reason: str = ""
     problem: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class Batch:
     watermarks: dict[str, Watermark] = field(default_factory=dict)
     ranks: dict[tuple[str, int], int] = field(default_factory=dict)
     """Where in the batch an entry stands, by session and position."""
+    closed_in: dict[str, str] = field(default_factory=dict)
+    """The trace in which a session was closed: what follows from that belongs to it."""
 
     def sessions(self) -> list[str]:
         """Return every session that the batch tells of."""
@@ -100,10 +103,10 @@ class Batch:
         return {*self.opened, *self.closed, *(entry.session_id for entry in self.shown())}
 
 
-def delivered(sequence: int, subject: str, payload: bytes) -> Delivered:
+def delivered(sequence: int, subject: str, payload: bytes, traceparent: str = "") -> Delivered:
     """Read one message; what cannot be read is not an exception here but a fact about the message."""
     try:
-        return Delivered(sequence, subject, payload, entry=read(payload))
+        return Delivered(sequence, subject, payload, entry=read(payload), traceparent=traceparent)
     except Unreadable as fault:
         return Delivered(sequence, subject, payload, None, "unreadable", str(fault))
 

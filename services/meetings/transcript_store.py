@@ -84,6 +84,9 @@ async def _apply(connection: AsyncConnection, messages: Sequence[Delivered]) -> 
     # First of all: the row also lets replicas that both believe to be the one come one after the other.
     await _advance(connection, max(m.sequence for m in messages))
     batch = fold(m.entry for m in messages if m.entry is not None)
+    batch.closed_in = {
+        m.entry.session_id: m.traceparent for m in messages if m.entry is not None and m.entry.HasField("closed")
+    }
     known = await known_sessions(connection, batch.sessions())
     ignored = await ignored_sessions(connection, batch)
     fresh = {s: e for s, e in batch.opened.items() if s not in known and s not in ignored}

@@ -292,12 +292,15 @@ class LiveSession:
             settings=self._settings.filters,
             heals=self._ports.recogniser.heals,
         )
-        entry = await self._journal.append(**kind)
+        with work.trace.inside():
+            entry = await self._journal.append(**kind)
         self._backlog.last_suppressed = not entry.segment.text
         if recognition is not None:
             self._observe(work, recognition, entry)
             if recognition.late is not None and entry.segment.index in self.ledger.drafts:
                 self._healing.expect(entry.segment.index, work.pcm, recognition.late, tasks)
+        engine, quality = (recognition.engine, recognition.quality) if recognition is not None else ("", "")
+        work.trace.end(index=entry.segment.index, engine=engine, quality=quality)
 
     def _observe(self, work: Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
         now = self._ports.clock()
@@ -308,7 +311,7 @@ class LiveSession:
             return
         metrics.SEGMENTS.labels(recognition.engine, recognition.quality).inc()
         endpoint_s = seconds(work.position_byte - work.utterance.end_byte)
-        metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s)
+        metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s, work.trace.exemplar)
         waited_s = work.started_at - work.cut_at
         metrics.SEGMENT_OVERHEAD.observe(max(0.0, now - work.cut_at - recognition.engine_s - waited_s))
 
