@@ -109,20 +109,16 @@ class Work:
             self._span.end()
 
 
-def begin(name: str, *, began_s_ago: float = 0.0, **attributes: Attribute) -> Work:
-    """Begin a trace of its own that is linked to the current one: an utterance beside its session.
+def begin(name: str, beside: Mapping[str, str], **attributes: Attribute) -> Work:
+    """Begin a trace of its own that is linked to another: an utterance beside the session in whose `carried` it is.
 
-    Sampled as the current one is, so that who has the session has all of its utterances.
+    Sampled as that one is, so that who has the session has all of its utterances.
     """
-    around = trace.get_current_span().get_span_context()
+    around = trace.get_current_span(_propagator.extract(beside, Context())).get_span_context()
     links = [Link(around)] if around.is_valid else []
-    start_ns = time.time_ns() - int(began_s_ago * 1e9)
     if around.is_valid and not around.trace_flags.sampled:
         return Work(trace.NonRecordingSpan(around))
-    span = _tracer.start_span(
-        name, Context(), SpanKind.INTERNAL, attributes=_dotted(attributes), links=links, start_time=start_ns
-    )
-    return Work(span)
+    return Work(_tracer.start_span(name, Context(), attributes=_dotted(attributes), links=links))
 
 
 @contextmanager

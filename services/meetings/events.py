@@ -97,6 +97,8 @@ class TranscriptConsumer:
         for quality, count in applied.segments.items():
             metrics.SEGMENTS_STORED.labels(quality).inc(count)
         metrics.REPEATS.inc(applied.repeats)
+        metrics.CLOSED_AUDIO_S.inc(applied.closed_audio_s)
+        metrics.UNACCOUNTED_S.inc(applied.unaccounted_s)
         metrics.MEETINGS_COMPLETED.inc(applied.completed)
         for reason, message in applied.letters:
             metrics.DEAD_LETTERS.labels(reason).inc()

@@ -91,6 +91,7 @@ class Backlog:
         self._news = news
         self._work: deque[Work | Hole] = deque()
         self._shrunk = asyncio.Event()
+        self._beside = tracing.carried()  # that of whoever opened the session, or came back to it here
 
     def __len__(self) -> int:
         return len(self._work)
@@ -104,6 +105,7 @@ class Backlog:
         segment_id = ids.derived_id(self._ledger.session_id, "segment", utterance.start_byte)
         trace = tracing.begin(
             "utterance",
+            self._beside,
             session_id=self._ledger.session_id,
             segment_id=segment_id,
             start_s=seconds(utterance.start_byte),

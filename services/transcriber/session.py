@@ -101,6 +101,7 @@ class LiveSession:
         self._finish_reason: pb.CloseReason.ValueType | None = None
         self._paused = False
         self._leaving = False
+        self._left_at: float | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
     # -- what the client says ------------------------------------------------------------------------------------
@@ -133,6 +134,7 @@ class LiveSession:
 
     def abandon(self) -> None:
         """Close the session as idle: its client will not come back."""
+        self._note_return()
         self._begin_finish(pb.CLOSE_REASON_IDLE)
 
     def _begin_finish(self, reason: pb.CloseReason.ValueType) -> None:
@@ -144,12 +146,20 @@ class LiveSession:
         """Give the session to a client that came back. The one before, if any, is told that it was taken over."""
         self._attaches.append(guest)
         self.last_activity_at = self._ports.clock()
+        self._note_return()
         self._wake.set()
 
     def detach(self, channel: Channel) -> None:
         """The client's socket is gone; the session goes on."""
         if self._line.channel is channel:
             self._line.channel = None
+            if not self.over and self._finish_reason is None:
+                self._left_at = self._ports.clock()
+
+    def _note_return(self) -> None:
+        if self._left_at is not None:
+            metrics.RESUMED_AFTER.observe(self._ports.clock() - self._left_at)
+            self._left_at = None
 
     def strand(self) -> list[Attach]:
         """Return the clients that came back but could not be welcomed before the session was over here."""
