@@ -232,6 +232,7 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
         # The exits run inside the group: what they close may still need its tasks' connections.
         life = Lifecycle(service, settings, tasks, stack)
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_forgotten)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, life.stop)
         internal = HttpServer(_internal_app(life), settings.internal_host, settings.internal_port)
@@ -246,6 +247,11 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
             internal.should_exit = True
             await internal_task
     log.info("stopped")
+
+
+def _forgotten(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log a failure that nobody waited for. asyncio's own words would quote it."""
+    log.error("failure in the event loop", exc_info=context.get("exception"))
 
 
 async def _bounded(body: asyncio.Future[None], life: Lifecycle, drain_s: float) -> None:

@@ -49,6 +49,14 @@ def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     return event
 
 
+def _without_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Of what a library logs keep the constant part: what it fills in may be what was being worked on."""
+    record = event.get("_record")
+    if record is not None and record.args:
+        event["event"] = str(record.msg)
+    return event
+
+
 def _place_in_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if (ids := tracing.current_ids()) is not None:
         event["trace_id"], event["span_id"] = ids
@@ -107,7 +115,7 @@ def configure(service: str, *, replica: str, level: str, log_format: str) -> Non
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_without_values, *shared],
             processors=[name_process, structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -228,12 +227,9 @@ class Worker:
         except TimeoutError:
             kind, error = "deadline", "It took too long."
             log.warning("attempt failed", attempt=job.attempts, fault="deadline")
-        except Exception as fault:  # noqa: BLE001 - the edge of the task: a bug in one job must not stop the others
+        except Exception as fault:
             kind, error = "bug", "Something went wrong on our side."
-            # Where, but not the exception's message: it may repeat what the job is about.
-            trace = "".join(traceback.format_tb(fault.__traceback__))
-            where = {"fault": type(fault).__name__, "trace": trace}
-            log.error("attempt failed", attempt=job.attempts, **where)  # noqa: TRY400
+            log.exception("attempt failed", attempt=job.attempts, fault=type(fault).__name__)
         return await self._failed(job, kind, error, permanent, hint_s)
 
     async def _failed(self, job: Job, kind: str, error: str, permanent: bool, hint_s: float) -> float | None:

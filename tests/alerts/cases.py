@@ -61,7 +61,7 @@ def _segments(in_time: float, all_: float, n: int = 4000) -> Series:
     }
 
 
-def _jobs(good: float, dead: float, n: int = 4000) -> Series:
+def _jobs(good: float, dead: float, n: int = 300) -> Series:
     name, labels = "jobs_attempts_total", 'service="insights",kind="insights"'
     return {
         f'{name}{{{labels},result="completed"}}': f"0+{good}x{n}",
