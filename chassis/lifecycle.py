@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chassis import telemetry
+from chassis.orders import Orders
 from chassis.resources import Resources
 from chassis.sentry import Sentry
 from chassis.settings import ServiceSettings
@@ -57,6 +58,7 @@ class Lifecycle:
         self.state = "starting"
         self.exits = stack
         self.resources = Resources()
+        self.orders = Orders(service, self.replica, settings.log_level, self.stop)
         self._tasks = tasks
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []

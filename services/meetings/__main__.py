@@ -17,6 +17,7 @@ from chassis.dead_letters import DLQ
 from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
 from chassis.objects import Objects
+from chassis.orders import Orders
 from chassis.pool import Limits
 from chassis.pruning import Pruner
 from chassis.relay import Relay
@@ -98,7 +99,8 @@ async def start(
     patient = database.patient()
     files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
     life.spawn(
-        converse(settings, patient, schema, cursors, queue, files, workers, transcript_consumer), "events and jobs"
+        converse(settings, patient, schema, cursors, queue, files, workers, transcript_consumer, life.orders),
+        "events and jobs",
     )
     life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
@@ -122,7 +124,7 @@ def _upload_limits(settings: Settings) -> UploadLimits:
     )
 
 
-async def converse(
+async def converse(  # noqa: PLR0913, PLR0917 - what start has made
     settings: Settings,
     database: postgres.Database,
     schema: Schema,
@@ -131,6 +133,7 @@ async def converse(
     files: TranscriberPeer,
     workers: list[Worker],
     transcript_consumer: type[TranscriptConsumer],
+    orders: Orders,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -151,6 +154,7 @@ async def converse(
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             controls = Controls(broker, replicas=settings.nats_replicas)
+            orders.obey(controls)
             group.create_task(controls.run())
             group.create_task(database.reset_by(controls))
             group.create_task(Pruner(database, PRUNED).run())
