@@ -71,7 +71,7 @@ async def start(
         replica=life.replica,
         replicas_min=settings.gateway_replicas,
     )
-    switches = Switches(settings.nats_url, life.replica, replicas=settings.nats_replicas)
+    switches = Switches(settings.nats_url, life.replica, replicas=settings.nats_replicas, orders=life.orders)
     life.spawn(switches.run(), "controls")
     limiter = Limiter(cache)
     rates = RateLimits(

@@ -20,6 +20,7 @@ from chassis.dead_letters import DLQ
 from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
 from chassis.objects import Objects
+from chassis.orders import Orders
 from chassis.pool import Limits
 from chassis.pruning import Pruner
 from chassis.relay import Relay
@@ -121,7 +122,8 @@ async def start(
         life.exits.enter_context(closing(SystemResolver())),
     )
     life.spawn(
-        converse(settings, patient, schema, cursors, queue, doors, workers, transcript_consumer), "events and jobs"
+        converse(settings, patient, schema, cursors, queue, doors, workers, transcript_consumer, life.orders),
+        "events and jobs",
     )
     life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
@@ -145,7 +147,7 @@ def _upload_limits(settings: Settings) -> UploadLimits:
     )
 
 
-async def converse(
+async def converse(  # noqa: PLR0913, PLR0917 - what start has made
     settings: Settings,
     database: postgres.Database,
     schema: Schema,
@@ -154,6 +156,7 @@ async def converse(
     doors: Doors,
     workers: list[Worker],
     transcript_consumer: type[TranscriptConsumer],
+    orders: Orders,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -176,6 +179,7 @@ async def converse(
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             controls = Controls(broker, replicas=settings.nats_replicas)
+            orders.obey(controls)
             group.create_task(controls.run())
             group.create_task(database.reset_by(controls))
             group.create_task(Pruner(database, PRUNED).run())

@@ -14,6 +14,11 @@ DEAD_LETTERS = Counter(
     ["reason"],
 )
 STORED_LAG_S = Gauge("transcript_stored_lag_seconds", "Age of the newest entry of a batch when it was committed.")
+UNACCOUNTED_S = Counter(
+    "transcript_unaccounted_seconds_total",
+    "Audio of closed sessions that was acknowledged and is neither text, nor silence, nor a gap: lost.",
+)
+CLOSED_AUDIO_S = Counter("transcript_closed_audio_seconds_total", "Audio of closed sessions.")
 MEETINGS_COMPLETED = Counter("meetings_completed_total", "Meetings of which every session is closed and stored.")
 CONSUMING = Gauge("transcript_consuming", "1 while this replica is the one that stores transcripts.")
 EXPORTS = Counter("meeting_exports_total", "Exports begun.", ["format"])

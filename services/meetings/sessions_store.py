@@ -172,7 +172,13 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
         )
         for row in await connection.execute(complete)
     ]
-    events = [outbox.event("events.meeting.completed", fact.SerializeToString(), fact.meeting_id) for fact in facts]
+    traces = {known[session_id].meeting_id: batch.closed_in.get(session_id, "") for session_id in closing}
+    events = [
+        outbox.event(
+            "events.meeting.completed", fact.SerializeToString(), fact.meeting_id, traceparent=traces[fact.meeting_id]
+        )
+        for fact in facts
+    ]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)
     return {fact.meeting_id for fact in facts}
 

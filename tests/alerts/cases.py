@@ -66,6 +66,14 @@ def _segments(in_time: float, all_: float, n: int = 4000) -> Series:
     }
 
 
+def _jobs(good: float, dead: float, n: int = 300) -> Series:
+    name, labels = "jobs_attempts_total", 'service="insights",kind="insights"'
+    return {
+        f'{name}{{{labels},result="completed"}}': f"0+{good}x{n}",
+        f'{name}{{{labels},result="dead"}}': f"0+{dead}x{n}",
+    }
+
+
 def _gauge(series: str, fires: float, quiet: float, **times: str) -> Case:
     """A gauge that is at one value, at another, or at the first for a while."""
     return Case(
@@ -106,6 +114,9 @@ CASES: dict[str, Case] = {
     "FreshnessFastBurn": Case(
         _segments(20, 100), _segments(96, 100), "70m", "150m", _ending(_segments(20, 100), 70, 150), 60
     ),
+    "ErrorBudgetFastBurn": Case(_jobs(90, 10), _jobs(996, 4), "70m", "150m", _ending(_jobs(90, 10), 70, 150), 60),
+    "ErrorBudgetSlowBurn": Case(_jobs(996, 4), _jobs(10000, 5), "70m", step_s=60),
+    "AudioUnaccounted": _counter('transcript_unaccounted_seconds_total{service="meetings"}', 0.01, 0),
     "HighErrorRate": Case(_requests(98, 2), _requests(991, 9), recovers=_ending(_requests(98, 2))),
     "HighLatencyP95": Case(_latency(90, 100), _latency(96, 100), "12m", recovers=_ending(_latency(90, 100), 60)),
     "LoginBruteForce": _counter('auth_login_failures_total{service="meetings",reason="wrong_password"}', 1.2, 0.9),

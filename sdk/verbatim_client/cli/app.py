@@ -16,7 +16,9 @@ from verbatim_client.cli import (
     following,
     keys,
     library,
+    recover,
     recovery,
+    slo,
     streaming,
     uploads,
     webhooks,
@@ -66,6 +68,8 @@ def application() -> typer.Typer:
     app.command("doctor")(doctor.doctor)
     for command in (recovery.backup, recovery.verify, recovery.restore):
         app.command(command.__name__)(command)
+    app.command("recover")(recover.recover)
+    app.command("slo")(slo.slo)
     key_commands = _group(app, "keys", "API keys, for programs.")
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_keys)
