@@ -74,6 +74,7 @@ class LiveEndpoint:
         finally:
             connection.leave()
             connection.finish_writing()
+            connection.note_resume("failed")
             await writer
 
     async def _converse(self, connection: Connection, scope: Message, headers: dict[str, str]) -> None:
@@ -82,6 +83,7 @@ class LiveEndpoint:
         start = await connection.read_start()
         if start is None:
             return
+        connection.resuming = start.resume is not None
         principal = await self._authenticate(start, scope, headers)
         session_id = start.resume.session_id if start.resume else ids.new_id()
         admitted = self._admission.session(
@@ -120,7 +122,6 @@ class LiveEndpoint:
         return principal
 
     def _resume(self, resume: wire.ResumeRequest, principal: Principal, request_id: str) -> relay.ClientEvent:
-        metrics.WS_RESUMES.inc()
         if not ids.is_id(resume.session_id):
             raise AppError(Kind.NOT_FOUND, "Session expired")
         request = relay.Resume(

@@ -21,6 +21,7 @@ from services.meetings.sessions_store import (
     close_sessions,
     ignored_sessions,
     known_sessions,
+    lost_segments,
     open_sessions,
 )
 from services.meetings.store import SOURCE, gaps, inbox_rows, outbox_rows, progress, segments, sessions, suppressed
@@ -39,6 +40,8 @@ class Applied:
     segments: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
     completed: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+    """By session that is closed: the segments that it had and that never came."""
     noticed: set[str] = field(default_factory=set)
     """Meetings of which viewers should look for what is new."""
     letters: list[tuple[str, Delivered]] = field(default_factory=list)
@@ -96,6 +99,7 @@ async def _apply(connection: AsyncConnection, messages: Sequence[Delivered]) -> 
     await _write_gaps(connection, batch, known, numbers)
     await _write_suppressed(connection, batch, known)
     await give_up_drafts(connection, batch, known)
+    applied.lost = await lost_segments(connection, batch, known)
     completed = await close_sessions(connection, batch, known)
     applied.completed = len(completed)
     await tell_healed(connection, settled_meetings(batch, known) - completed)
