@@ -153,7 +153,7 @@ CASES: dict[str, Case] = {
         _books("640+3200x300", "0x300", "0+3200x300", heard="6400+3200x300", handed_over="6400x300"),
         at="2m",
         # The process is gone, and its books with it.
-        recovers=_books("3840+3200x20 640+3200x300", "0+3200x20 0+3200x300", "0x400", "0x400"),
+        recovers=_books("3840+3200x20 640+3200x300", "0+3200x20 0+3200x300", "0x400"),
     ),
     "SegmentsLost": Case(
         {'transcript_segments_lost_total{service="meetings",instance="m"}': "0x20 1x300"},
