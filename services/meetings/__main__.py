@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
@@ -50,11 +51,20 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 log = telemetry.logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Of what kind those are that exchange facts with the broker."""
+
+    transcript_consumer: type[TranscriptConsumer]
+    relay: type[Relay]
+
+
 async def start(
     life: lifecycle.Lifecycle,
     settings: Settings,
     *,
     transcript_consumer: type[TranscriptConsumer] = TranscriptConsumer,
+    relay: type[Relay] = Relay,
     grpc_server: type[rpc.Server] = rpc.Server,
 ) -> None:
     """Live one life: start, ready, drain.
@@ -98,7 +108,8 @@ async def start(
     patient = database.patient()
     files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
     life.spawn(
-        converse(settings, patient, schema, cursors, queue, files, workers, transcript_consumer), "events and jobs"
+        converse(settings, patient, schema, cursors, queue, files, workers, Kinds(transcript_consumer, relay)),
+        "events and jobs",
     )
     life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
@@ -130,7 +141,7 @@ async def converse(
     queue: jobs.Queue,
     files: TranscriberPeer,
     workers: list[Worker],
-    transcript_consumer: type[TranscriptConsumer],
+    kinds: Kinds,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -147,14 +158,16 @@ async def converse(
         objects = Objects(lambda: broker, BUCKET)
         uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), files, objects.remove)
         workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
-        transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
+        transcripts = kinds.transcript_consumer(
+            TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK)
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             controls = Controls(broker, replicas=settings.nats_replicas)
             group.create_task(controls.run())
             group.create_task(database.reset_by(controls))
             group.create_task(Pruner(database, PRUNED).run())
-            group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
+            group.create_task(kinds.relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
             for worker in workers:

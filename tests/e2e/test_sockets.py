@@ -1,0 +1,154 @@
+"""Sockets that the platform ends: a token is over, an account has too many, a process restarts. No session does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from verbatim_client import VerbatimClient
+from websockets.exceptions import ConnectionClosed
+
+from dev.plan import Plan
+from dev.ports import Ports
+from dev.stack import Stack
+from tests.e2e.conftest import PASSWORD
+from tests.e2e.speech import Message, Socket, recording, socket, started
+
+TOKEN_S = 8
+WITHIN_S = 60.0
+SHORT = {
+    "meetings": {"ACCESS_TOKEN_LIFE_S": str(TOKEN_S)},
+    "gateway": {"TOKEN_GRACE_S": "0", "SESSIONS_PER_ACCOUNT": "2", "NOTICE_S": "0"},
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def short(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Stack]:
+    """A platform on which everything is soon over."""
+    replicas = {"janitor": 0, "insights": 0}
+    stack = Stack(
+        Plan(stack_folder / "sockets", Ports.free(), replicas=replicas, extra_env=SHORT, nats_server=nats_binary)
+    )
+    await stack.start()
+    yield stack
+    await stack.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def person(short: Stack) -> AsyncIterator[VerbatimClient]:
+    async with VerbatimClient(short.url) as client:
+        await client.register("short@verbatim.example", "short", PASSWORD)
+        yield client
+
+
+async def login(person: VerbatimClient) -> None:
+    await person.login("short@verbatim.example", PASSWORD)
+
+
+async def resumed(bare: Socket, person: VerbatimClient, greeting: Message) -> Message:
+    """Come back to a session, however often a process that restarts sends us away."""
+    resume = {"session_id": greeting["session_id"], "resume_token": greeting["resume_token"]}
+    await bare.say(type="start", token=person.access_token, resume=resume)
+    return await bare.hear("session_restored", within_s=WITHIN_S)
+
+
+async def to_the_end(bare: Socket) -> tuple[list[Message], int]:
+    """Return everything that is said, and the close code."""
+    heard: list[Message] = []
+    try:
+        while True:
+            heard.append(await bare.hear("segment", "status", "error", "ack", within_s=WITHIN_S))
+    except ConnectionClosed as end:
+        return heard, end.rcvd.code if end.rcvd else 1006
+
+
+@pytest.mark.req("R-WS-3", "R-AUTH-1")
+async def test_socket_is_closed_with_4401_and_a_new_token_resumes(short: Stack, person: VerbatimClient) -> None:
+    await login(person)
+    async with started(short.ws_url, person) as (first, greeting):
+        await first.audio(0, recording(1.0))
+        await first.hear("ack")
+        assert (await first.hear("error", within_s=TOKEN_S + 15))["error"] == "unauthorized"
+        assert await first.closed() == 4401
+    await login(person)
+    async with socket(short.ws_url) as second:
+        assert (await resumed(second, person, greeting))["offset"] == 32_000
+
+
+@pytest.mark.req("R-RL-1", "R-WS-3", "R-RES-4")
+async def test_account_has_a_limit_of_sessions_and_who_comes_back_is_let_in(
+    short: Stack, person: VerbatimClient
+) -> None:
+    await login(person)
+    async with AsyncExitStack() as sockets:
+        first, greeting = await sockets.enter_async_context(started(short.ws_url, person))
+        await sockets.enter_async_context(started(short.ws_url, person))
+        async with socket(short.ws_url) as third:
+            await third.say(type="start", token=person.access_token)
+            refused = await third.hear("error")
+            assert (refused["error"], refused["fatal"], refused["retryable"]) == ("rate_limit_exceeded", True, True)
+            assert refused["retry_after"] > 0
+            assert await third.closed() == 4429
+        async with socket(short.ws_url) as again:
+            await resumed(again, person, greeting)
+            assert await first.closed() == 4409
+            await again.say(type="finish", offset=0)
+            await again.hear("finished")
+    async with asyncio.timeout(WITHIN_S):
+        while not await _may_start(short, person):
+            await login(person)
+
+
+async def _may_start(short: Stack, person: VerbatimClient) -> bool:
+    async with socket(short.ws_url) as bare:
+        await bare.say(type="start", token=person.access_token)
+        return (await bare.hear("started", "error"))["type"] == "started"
+
+
+@pytest.mark.req("R-SVC-7", "R-WS-4", "R-RUN-4")
+async def test_transcriber_that_restarts_delivers_what_was_said_before_it_sends_us_away(
+    short: Stack, person: VerbatimClient
+) -> None:
+    """RELIABILITY: a server that closes sockets first can send no segment any more."""
+    await login(person)
+    pcm = recording(8.0)  # two utterances, and the beginning of a third
+    async with started(short.ws_url, person) as (bare, greeting):
+        for offset in range(0, len(pcm), 32_000):
+            await bare.audio(offset, pcm[offset : offset + 32_000])
+        while (await bare.hear("ack"))["offset"] < len(pcm):
+            pass
+        restarting = asyncio.create_task(short.restart("transcriber"))
+        heard, code = await to_the_end(bare)
+        await restarting
+    assert code == 1012
+    segments = [event for event in heard if event["type"] == "segment"]
+    assert [event["index"] for event in segments] == [0, 1]
+    assert heard[-1]["error"] == "service_unavailable"
+    assert heard[-1]["retryable"]
+    await login(person)
+    async with socket(short.ws_url) as back:
+        restored = await resumed(back, person, greeting)
+        assert restored["offset"] == len(pcm)
+        assert [event["index"] for event in restored["segments"]] == [0, 1]
+
+
+@pytest.mark.req("R-SVC-7", "R-WS-4", "R-RUN-4")
+async def test_gateway_that_restarts_says_that_it_drains(short: Stack, person: VerbatimClient) -> None:
+    await login(person)
+    async with started(short.ws_url, person) as (bare, greeting):
+        await bare.audio(0, bytes(32_000))
+        while (await bare.hear("ack"))["offset"] < 32_000:
+            pass
+        restarting = asyncio.create_task(short.restart("gateway"))
+        heard, code = await to_the_end(bare)
+        await restarting
+    assert code == 1012
+    assert "draining" in [event.get("state") for event in heard]
+    assert (heard[-1]["error"], heard[-1]["retry_after"]) == ("service_unavailable", 0.0)
+    await login(person)
+    async with socket(short.ws_url) as back:
+        assert (await resumed(back, person, greeting))["offset"] == 32_000
