@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 from nats.js.api import DiscardPolicy
@@ -44,7 +45,7 @@ async def test_logs_are_bounded_by_age_and_by_size_and_a_full_one_refuses(nats_s
     """What is full refuses the new: what is old was acknowledged."""
     async with bus.connect(nats_server.url, name="keeping", replicas=1) as broker:
         for stream in streams(1024**2, 1024**2, 2.0):
-            await broker.declare(stream)
+            await broker.declare(replace(stream, duplicate_window_s=1.0))
             config = (await broker.js.stream_info(stream.name)).config
             assert (config.max_age, config.max_bytes, config.discard) == (2.0, 1024**2, DiscardPolicy.NEW)
         for _ in range(15):
