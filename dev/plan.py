@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def nats_url(self) -> str:
-        """Where NATS listens."""
+        """Where NATS listens. Without a user, as here, it takes the caller for the operator, who may do everything."""
         return f"nats://{HOST}:{self.ports.of('nats')}"
 
     @property

@@ -172,7 +172,7 @@ class Stack:
         await asyncio.to_thread(backing.make_cluster, servers.postgres, cluster, password)
         await self.runner.start(
             backing.postgres_program(servers.postgres, cluster, of("postgres"), password, env),
-            backing.nats_program(servers.nats, data / "nats", of("nats"), of("nats http"), env),
+            backing.nats_program(servers.nats, data / "nats", of("nats"), of("nats http"), keys.nats_passwords, env),
             backing.redis_program(servers.redis, data / "redis", of("redis"), env),
         )
         owners = {"meetings": keys.meetings_password, "insights": keys.insights_password}

@@ -28,7 +28,11 @@ Json = dict[str, Any]
 CALL_WITHIN_S = 15.0
 PAGE = 100
 JOB_OVER = frozenset({"completed", "failed", "dead"})
+# How often one looks at a job: at first often, then so that an hour of it stays below the limit of an hour.
 JOB_LOOK_S = 0.5
+JOB_LOOK_S_MAX = 5.0
+JOB_LOOKS_REFUSED_MAX = 5
+JOB_REFUSED_S_MAX = 60.0
 WITHOUT_TOKEN = frozenset({"/api/auth/login", "/api/auth/logout", "/api/auth/refresh", "/api/auth/register"})
 
 
@@ -230,14 +234,28 @@ class VerbatimClient:
         return await Upload(self, recording, fields, progress=progress, begun=begun).send(place)
 
     async def job_done(self, job_id: str, *, progress: Callable[[Json], None] | None = None) -> Json:
-        """Wait until a job is over and give it; `progress` is told of it again and again."""
+        """Wait until a job is over and give it; `progress` is told of it again and again.
+
+        A platform that asks for patience is given it, a few times in a row and a minute at most each time.
+        """
+        look_s, refused = JOB_LOOK_S, 0
         while True:
-            job = await self.job(job_id)
-            if progress is not None:
-                progress(job)
-            if job["status"] in JOB_OVER:
-                return job
-            await asyncio.sleep(JOB_LOOK_S)
+            pause_s = look_s
+            try:
+                job = await self.job(job_id)
+            except ApiError as fault:
+                refused += 1
+                pause_s = max(look_s, fault.retry_after_s or 0.0)
+                if not fault.retryable or refused > JOB_LOOKS_REFUSED_MAX or pause_s > JOB_REFUSED_S_MAX:
+                    raise
+            else:
+                refused = 0
+                if progress is not None:
+                    progress(job)
+                if job["status"] in JOB_OVER:
+                    return job
+            await asyncio.sleep(pause_s)
+            look_s = min(JOB_LOOK_S_MAX, look_s * 1.2)
 
     # For those who look after the platform.
 

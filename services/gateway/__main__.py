@@ -56,7 +56,7 @@ async def start(
 
     The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
     """
-    identity = Identity("gateway", settings.service_auth_key.get_secret_value())
+    identity = Identity.of("gateway", settings)
     meetings = await life.exits.enter_async_context(peer(settings.meetings_target, identity))
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
     # Services of the operator's choice, outside of this installation: an issuer of tokens, a CAPTCHA.

@@ -45,7 +45,7 @@ _STOP_S = 5.0
 async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Connect, work until told to stop, drain."""
     enter = life.exits.enter_async_context
-    identity = rpc.Identity(SERVICE, settings.service_auth_key.get_secret_value())
+    identity = rpc.Identity.of(SERVICE, settings)
     database = await enter(
         postgres.database(
             settings.database_url_insights.get_secret_value(),

@@ -25,7 +25,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     data = Path(settings.verbatim_data_dir)
     broker = Broker(settings.nats_url, SERVICE)
     letters = DeadLetters(lambda: broker.bus)
-    identity = rpc.Identity("janitor", settings.service_auth_key.get_secret_value())
+    identity = rpc.Identity.of("janitor", settings)
     targets = [target.strip() for target in settings.transcriber_targets.split(",") if target.strip()]
     meetings = await life.exits.enter_async_context(rpc.peer(settings.meetings_target, identity))
     objects, rows = Objects(lambda: broker.bus, BUCKET), UploadRows(meetings)

@@ -75,6 +75,10 @@ DECODE_KILLED = Counter(
     "Decoders that did not end by themselves: `means` took too much, `clock` took too long, `crash` died.",
     ["reason"],
 )
+DECODE_PEAK = Histogram(
+    "media_decode_peak_bytes", "Most memory that the decoder of one file held; of those that ended by themselves.",
+    buckets=tuple(mib * 1024**2 for mib in (64, 100, 150, 200, 300, 400, 600, 800)),
+)  # fmt: skip
 UNREADABLE = Counter("media_unreadable_total", "Files that cannot be transcribed, by what is wrong.", ["reason"])
 RECORDINGS = Gauge("transcriber_recordings", "Recordings being transcribed.", ["purpose"])
 

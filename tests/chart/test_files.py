@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from sqlalchemy.engine import make_url
 
 from chassis.tests.servers import PostgresServer
+from deploy import nats_permissions
 from dev.servers import find_or_install
 from tests.chart.rendering import CHART, ROOT, SERVICES
 
@@ -159,12 +160,21 @@ def test_broker_takes_its_configuration(tmp_path: Path) -> None:
     servers = find_or_install(ROOT / ".run" / "bin", lambda _: None, os.environ.get("VERBATIM_NATS_SERVER"))
     configuration = tmp_path / "nats.conf"
     configuration.write_text((CHART / "files" / "nats.conf").read_text().replace("/data", str(tmp_path / "data")))
+    (tmp_path / "nats-permissions.conf").write_text(nats_permissions.FILE.read_text())
     if servers.nats.version < (2, 10):
         pytest.skip("Debian's nats-server knows no sync_interval: always; the chart's image is 2.12")
     passwords = {f"NATS_PASSWORD_{service.upper()}": "p" for service in SERVICES} | {"MAX_FILE_STORE": "1GB"}
     subprocess.run(
         [servers.nats.binary, "-t", "-c", str(configuration)], env=os.environ | passwords, timeout=10, check=True
     )
+
+
+def test_permissions_at_the_broker_are_those_of_their_table() -> None:
+    assert nats_permissions.FILE.read_text() == nats_permissions.render(), "run: python -m deploy.nats_permissions"
+    assert set(nats_permissions.SERVICES) == set(SERVICES)
+    writers = [name for name, may in nats_permissions.SERVICES.items() if "transcript.*" in may.publishes]
+    assert writers == ["transcriber"]
+    assert "STREAM.DELETE" not in nats_permissions.FILE.read_text()
 
 
 def test_each_database_is_its_owners_alone(postgres_server: PostgresServer) -> None:

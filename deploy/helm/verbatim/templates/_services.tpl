@@ -34,6 +34,11 @@ migrate: [postgres]
 backup: [postgres]
 {{- end -}}
 
+{{/* Secret with the certificate of one service: (dict "root" $ "component" name) */}}
+{{- define "verbatim.tlsSecret" -}}
+{{- printf "%s-%s" (.root.Values.tls.existingSecretPrefix | default (printf "%s-tls" (include "verbatim.fullname" .root))) .component -}}
+{{- end -}}
+
 {{/* Environment of one service: (dict "root" $ "component" name) */}}
 {{- define "verbatim.env" -}}
 {{- $full := include "verbatim.fullname" .root -}}
@@ -77,6 +82,11 @@ backup: [postgres]
 {{- end -}}
 {{- if eq .component "transcriber" }}{{ $_ := set $plain "WHISPER_MODEL" $values.openai.whisperModel }}{{ end -}}
 {{- if eq .component "insights" }}{{ $_ := set $plain "LLM_MODEL" $values.openai.llmModel }}{{ end -}}
+{{- if $values.tls.enabled -}}
+{{- range $variable, $file := dict "CERT" "tls.crt" "KEY" "tls.key" "CA" "ca.crt" -}}
+{{- $_ := set $plain (printf "GRPC_TLS_%s" $variable) (printf "/tls/%s" $file) -}}
+{{- end -}}
+{{- end -}}
 {{- $plain = mergeOverwrite $plain (deepCopy $values.env) (deepCopy $settings.env) -}}
 - name: REPLICA
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
