@@ -18,9 +18,9 @@ import psutil
 from verbatim_client import VerbatimClient
 
 from dev import probes
-from dev.environment import database_url, plain_environment
+from dev.environment import database_url, nats_url, plain_environment
 from dev.keys import Keys
-from dev.plan import Plan
+from dev.plan import Plan, service_of
 from dev.ports import HOST, Ports
 from dev.runner import Program, Runner
 from dev.settings import ROOT
@@ -206,15 +206,18 @@ class Platform:
 
     async def _rewire(self) -> None:
         of = self.plan.ports.of
+        self.plan.data_folder.mkdir(parents=True, exist_ok=True)
+        keys = Keys.kept_in(self.plan.key_folder)
         for name in self.plan.names("transcriber"):
             self.relays[name] = await self._proxy((HOST, of(f"{name} grpc")))
         for name in self.plan.names("transcriber", "meetings"):
             self.broker[name] = await self._proxy((HOST, of("nats")))
-            self._env.setdefault(name, {})["NATS_URL"] = f"nats://{HOST}:{self.broker[name].port}"
+            url = nats_url(self.plan, keys, service_of(name))
+            proxied = url.replace(f":{of('nats')}", f":{self.broker[name].port}")
+            self._env.setdefault(name, {})["NATS_URL"] = proxied
         targets = ",".join(f"{HOST}:{proxy.port}" for proxy in self.relays.values())
         self._env["gateway"]["TRANSCRIBER_TARGETS"] = targets
-        self.plan.data_folder.mkdir(parents=True, exist_ok=True)
-        url = database_url(self.plan, Keys.kept_in(self.plan.key_folder), "meetings")
+        url = database_url(self.plan, keys, "meetings")
         proxied = url.replace(f":{of('postgres')}/", f":{self.database.port}/")
         self._env["meetings"]["DATABASE_URL_MEETINGS"] = proxied
 
