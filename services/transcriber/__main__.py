@@ -62,9 +62,9 @@ async def start(
     )
     logs = (*streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s), JOBS)
     for stream in logs:
-        await broker.declare(stream)
+        await broker.declared(stream)
     objects = Objects(lambda: broker, BUCKET)
-    await broker.declare(objects.stream(settings.uploads_bytes_max))
+    await broker.declared(objects.stream(settings.uploads_bytes_max))
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
     ears = Ears()

@@ -1,6 +1,7 @@
 """Play the rows of the fault matrix against whole processes and write what came of it.
 
 python -m tests.chaos [--seed 1] [--rows 8,24a] [--nemesis-s 600] [--out docs/faults.md] [--without-controls]
+    [--patience 1]
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Run:
     out: Path | None
     nats_server: str | None
     with_controls: bool
+    patience: float = 1.0
 
     async def __call__(self) -> list[Entry]:
         """Play each row, then all controls, and write after each. Rows share a platform; a control has its own."""
@@ -116,7 +118,7 @@ class Run:
         script = (row.control_script or row.script) if control else row.script
         failures: list[str] = []
         try:
-            async with asyncio.timeout(row.limit_s):
+            async with asyncio.timeout(row.limit_s * self.patience):
                 result = await play(
                     stage,
                     script,
@@ -126,7 +128,7 @@ class Run:
                     workload_type=(control and control.workload) or row.workload,
                     session_s=row.session_s,
                     rest_hz=row.rest_hz,
-                    patience=CONTROL_PATIENCE if control else 1.0,
+                    patience=self.patience * (CONTROL_PATIENCE if control else 1.0),
                     healed=row.heals,
                 )
         except Exception as fault:  # noqa: BLE001 - whatever ends a row is its result: the others are still played
@@ -156,6 +158,7 @@ def main() -> int:
     parser.add_argument("--nemesis-s", type=float, default=NEMESIS_S, help="how long the nemesis of row 45 rages")
     parser.add_argument("--out", type=Path, help="the page that is written; its figures are kept beside it as JSON")
     parser.add_argument("--without-controls", action="store_true", help="play the rows only")
+    parser.add_argument("--patience", type=float, default=1.0, help="on a slow machine: how much longer all may take")
     chosen = parser.parse_args()
     wanted = {key.strip() for key in chosen.rows.split(",") if key.strip()}
     rows = [row for row in ROWS if not wanted or row.key in wanted or row.key.rstrip("abcdek") in wanted]
@@ -171,6 +174,7 @@ def main() -> int:
             chosen.out,
             os.environ.get("VERBATIM_NATS_SERVER") or None,
             with_controls=not chosen.without_controls,
+            patience=chosen.patience,
         )
         entries = uvloop.run(run())
     print(page(entries))
