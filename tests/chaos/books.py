@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from tests.chaos.platform import Platform
 
 _UNDURABLE = ("durable", "repeated", "refused", "dropped")
@@ -22,6 +25,14 @@ async def unbalanced(platform: Platform) -> list[str]:
     lost = sum([await platform.figure(name, "transcript_segments_lost_total") for name in storing])
     if lost:
         said.append(f"{lost:g} segments were missing when the end of a session was stored")
+    return said
+
+
+async def closed(platform: Platform, within_s: float = 20.0) -> list[str]:
+    """Wait until everything adds up, which takes a moment after sessions have changed hands; say what does not."""
+    deadline = time.monotonic() + within_s
+    while (said := await unbalanced(platform)) and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
     return said
 
 

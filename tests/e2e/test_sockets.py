@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 import pytest_asyncio
 from verbatim_client import VerbatimClient
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from dev.plan import Plan
 from dev.ports import Ports
@@ -58,11 +60,25 @@ async def login(person: VerbatimClient) -> None:
     await person.login("short@verbatim.example", PASSWORD)
 
 
-async def resumed(bare: Socket, person: VerbatimClient, greeting: Message) -> Message:
-    """Come back to a session."""
+@asynccontextmanager
+async def resumed(stack: Stack, client: VerbatimClient, greeting: Message) -> AsyncIterator[tuple[Socket, Message]]:
+    """Come back to a session, as often as a platform that restarts asks us to come again."""
     resume = {"session_id": greeting["session_id"], "resume_token": greeting["resume_token"]}
-    await bare.say(type="start", token=person.access_token, resume=resume)
-    return await bare.hear("session_restored", within_s=WITHIN_S)
+    async with asyncio.timeout(WITHIN_S), AsyncExitStack() as sockets:
+        while True:
+            try:
+                bare = await sockets.enter_async_context(socket(stack.ws_url))
+                await bare.say(type="start", token=client.access_token, resume=resume)
+                answer = await bare.hear("session_restored", "error", within_s=WITHIN_S)
+            except (OSError, WebSocketException):
+                answer = {"type": "error", "retryable": True}
+            if answer["type"] == "session_restored":
+                break
+            assert answer["retryable"], answer
+            await asyncio.sleep(0.2)
+        exits = sockets.pop_all()
+    async with exits:
+        yield bare, answer
 
 
 async def to_the_end(bare: Socket) -> tuple[list[Message], int]:
@@ -84,8 +100,8 @@ async def test_socket_is_closed_with_4401_and_a_new_token_resumes(short: Stack, 
         assert (await first.hear("error", within_s=TOKEN_S + 15))["error"] == "unauthorized"
         assert await first.closed() == 4401
     await login(person)
-    async with socket(short.ws_url) as second:
-        assert (await resumed(second, person, greeting))["offset"] == 32_000
+    async with resumed(short, person, greeting) as (_, restored):
+        assert restored["offset"] == 32_000
 
 
 @pytest.mark.req("R-RL-1", "R-WS-3", "R-RES-4")
@@ -101,20 +117,24 @@ async def test_account_has_a_limit_of_sessions_and_who_comes_back_is_let_in(
             assert (refused["error"], refused["fatal"], refused["retryable"]) == ("rate_limit_exceeded", True, True)
             assert refused["retry_after"] > 0
             assert await third.closed() == 4429
-        async with socket(short.ws_url) as again:
-            await resumed(again, program, greeting)
+        async with resumed(short, program, greeting) as (again, _):
             assert await first.closed() == 4409
             await again.say(type="finish", offset=0)
             await again.hear("finished")
+    await until_sessions_begin(short, program)
+
+
+async def until_sessions_begin(stack: Stack, client: VerbatimClient) -> None:
+    """Wait until the account's seats are free and a transcriber is there."""
     async with asyncio.timeout(WITHIN_S):
-        while not await _may_start(short, program):
+        while True:
+            async with socket(stack.ws_url) as bare:
+                await bare.say(type="start", token=client.access_token)
+                if (await bare.hear("started", "error"))["type"] == "started":
+                    await bare.say(type="finish", offset=0)
+                    await bare.hear("finished")
+                    return
             await asyncio.sleep(0.2)
-
-
-async def _may_start(short: Stack, program: VerbatimClient) -> bool:
-    async with socket(short.ws_url) as bare:
-        await bare.say(type="start", token=program.access_token)
-        return (await bare.hear("started", "error"))["type"] == "started"
 
 
 @pytest.mark.req("R-SVC-7", "R-WS-4", "R-RUN-4")
@@ -122,6 +142,7 @@ async def test_transcriber_that_restarts_delivers_what_was_said_before_it_sends_
     short: Stack, program: VerbatimClient
 ) -> None:
     """RELIABILITY: a server that closes sockets first can send no segment any more."""
+    await until_sessions_begin(short, program)
     pcm = recording(8.0)  # two utterances, and the beginning of a third
     async with started(short.ws_url, program) as (bare, greeting):
         for offset in range(0, len(pcm), 32_000):
@@ -138,14 +159,14 @@ async def test_transcriber_that_restarts_delivers_what_was_said_before_it_sends_
     assert [event["index"] for event in segments] == [0, 1]
     assert heard[-1]["error"] == "service_unavailable"
     assert heard[-1]["retryable"]
-    async with socket(short.ws_url) as back:
-        restored = await resumed(back, program, greeting)
+    async with resumed(short, program, greeting) as (_, restored):
         assert restored["offset"] == len(pcm)
         assert [event["index"] for event in restored["segments"]] == [0, 1]
 
 
-@pytest.mark.req("R-SVC-7", "R-WS-4", "R-RUN-4")
+@pytest.mark.req("R-SVC-7", "R-WS-3", "R-RUN-4")
 async def test_gateway_that_restarts_says_that_it_drains(short: Stack, program: VerbatimClient) -> None:
+    await until_sessions_begin(short, program)
     async with started(short.ws_url, program) as (bare, greeting):
         await bare.audio(0, bytes(32_000))
         while (await bare.hear("ack", within_s=WITHIN_S))["offset"] < 32_000:
@@ -156,5 +177,21 @@ async def test_gateway_that_restarts_says_that_it_drains(short: Stack, program: 
     assert code == 1012
     assert "draining" in [event.get("state") for event in heard]
     assert (heard[-1]["error"], heard[-1]["retry_after"]) == ("service_unavailable", 0.0)
-    async with socket(short.ws_url) as back:
-        assert (await resumed(back, program, greeting))["offset"] == 32_000
+    async with resumed(short, program, greeting) as (_, restored):
+        assert restored["offset"] == 32_000
+        assert await _resumes(short, "restored") == 1
+    lost = {"session_id": greeting["session_id"], "resume_token": "wrong"}
+    async with socket(short.ws_url) as stranger:
+        await stranger.say(type="start", token=program.access_token, resume=lost)
+        assert (await stranger.hear("session_not_found", within_s=WITHIN_S))["error"] == "Session expired"
+        assert await stranger.closed() == 4404
+    assert await _resumes(short, "not_found") == 1
+
+
+async def _resumes(stack: Stack, result: str) -> float:
+    """Ask the gateway how often a resume ended so."""
+    async with httpx2.AsyncClient() as http:
+        text = (await http.get(f"{stack.internal_url('gateway')}/metrics")).text
+    found = re.search(rf'^ws_resumes_total{{result="{result}"}} (\S+)$', text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
