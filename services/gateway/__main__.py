@@ -50,6 +50,7 @@ async def start(
     life: Lifecycle,
     *,
     fleet_type: type[Fleet] = Fleet,
+    cache_type: type[Cache] = Cache,
     socket_protocol: type[CountedSocket] = CountedSocket,
 ) -> None:
     """Connect, serve, and on SIGTERM stop without cutting anybody off.
@@ -65,7 +66,7 @@ async def start(
     broker = Broker(settings.nats_url, life.replica, replicas=settings.nats_replicas)
     entrance = _entrance(settings, meetings, broker, outside, life)
 
-    cache = Cache(
+    cache = cache_type(
         settings.redis_url.get_secret_value(),
         service="gateway",
         replica=life.replica,

@@ -100,6 +100,9 @@ class TranscriptConsumer:
         metrics.CLOSED_AUDIO_S.inc(applied.closed_audio_s)
         metrics.UNACCOUNTED_S.inc(applied.unaccounted_s)
         metrics.MEETINGS_COMPLETED.inc(applied.completed)
+        for session_id, count in applied.lost.items():
+            metrics.SEGMENTS_LOST.inc(count)
+            log.error("segments lost: the session's log had more than was stored", session=session_id, segments=count)
         for reason, message in applied.letters:
             metrics.DEAD_LETTERS.labels(reason).inc()
             log.error(

@@ -7,6 +7,10 @@ from prometheus_client import Counter, Gauge, Histogram
 SEGMENTS_STORED = Counter(
     "transcript_segments_stored_total", "Segments committed, each revision once, by quality.", ["quality"]
 )
+SEGMENTS_LOST = Counter(
+    "transcript_segments_lost_total",
+    "Segments that a session's accounts tell of when it is closed and that were never stored.",
+)
 REPEATS = Counter("transcript_segments_duplicate_dropped_total", "Segments delivered again, dropped.")
 DEAD_LETTERS = Counter(
     "transcript_entries_dead_lettered_total",
