@@ -35,8 +35,8 @@ cli: .venv/requirements.stamp ## Install the `verbatim` command from sdk/ into .
 test: setup-dev ## Run every test that needs no cluster
 	@$(PY) -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile
 
-chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a)
-	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --out docs/faults.md
+chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a NEMESIS_S=600)
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --nemesis-s $(or $(NEMESIS_S),600) --out docs/faults.md
 
 bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200,400)
 	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200,400) $(if $(SESSIONS),,--out docs/performance.md)

@@ -231,7 +231,7 @@ class Relay:
             for row in rows:
                 if not self._bus.client.is_connected:
                     raise ConnectionError("not connected")
-                headers = {**row.headers, "Nats-Msg-Id": row.id}
+                headers = self._headers(row)
                 waiting.append((row, await self._bus.js.publish_async(row.subject, row.payload, headers=headers)))
             await asyncio.wait([future for _, future in waiting]) if waiting else None
         except bus.FAULTS as failure:
@@ -248,6 +248,10 @@ class Relay:
             if unsent:
                 self._reconcile_at = 0.0  # perhaps a stream is gone
                 log.warning("outbox rows wait", rows=len(unsent), subject=unsent[0].subject, fault=repr(fault))
+
+    def _headers(self, row: Any) -> dict[str, str]:
+        """Return what a row is sent with; by its id the broker drops a repeat."""
+        return {**row.headers, "Nats-Msg-Id": row.id}
 
     async def _measure(self, connection: AsyncConnection) -> None:
         t = self._table.c

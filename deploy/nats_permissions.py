@@ -25,7 +25,7 @@ class May:
     removes_from: tuple[str, ...] = ()
 
 
-SERVICES = {
+USERS = {
     # Whoever retries a dead letter sends its job or event on its way again.
     "gateway": May(
         streams=(CONTROLS, UPLOADS, "TICKETS", "DLQ", "JOBS", "EVENTS"),
@@ -48,32 +48,21 @@ SERVICES = {
     ),
     "insights": May(
         streams=(CONTROLS, "EVENTS", "JOBS", "DLQ"),
-        publishes=("events.insights.*", "jobs.>", "dlq.>"),
+        publishes=("events.insights.>", "jobs.>", "dlq.>"),
         hears=("$KV.controls.>",),
-        # What it told of a meeting that was deleted.
         removes_from=("EVENTS",),
     ),
-    # The only one that takes logs away.
+    # The only one that takes logs away; tells the gateways when a disk is full.
     "janitor": May(
-        streams=(CONTROLS, UPLOADS, BACKUPS, "AUDIO", "TRANSCRIPT", "EVENTS", "JOBS", "DLQ"),
-        # When a disk is full it has uploads refused.
-        publishes=("dlq.event.janitor", "$KV.controls.uploads"),
+        streams=(CONTROLS, BACKUPS, UPLOADS, "AUDIO", "TRANSCRIPT", "EVENTS", "JOBS", "DLQ"),
+        publishes=("$KV.controls.uploads", "dlq.event.janitor"),
         hears=("$KV.controls.>",),
         purges=("AUDIO", "TRANSCRIPT", UPLOADS),
-        removes_from=("DLQ",),
+        removes_from=("DLQ", "EVENTS"),
     ),
+    # No service: whoever saves and restores whole streams (`python -m recovery`).
+    "backup": May(streams=(), publishes=("$JS.API.>", "$JS.SNAPSHOT.>", "$KV.backups.>")),
 }
-
-# No service: who saves all streams and, by an operator's hand, brings them back (`python -m recovery`).
-RECOVERY = "recovery"
-_RECOVERS = [
-    "$JS.API.INFO",
-    "$JS.API.STREAM.LIST",
-    *(f"$JS.API.STREAM.{verb}.*" for verb in ("INFO", "SNAPSHOT", "RESTORE", "DELETE")),
-    f"$JS.API.STREAM.CREATE.{BACKUPS}",
-    "$JS.SNAPSHOT.>",
-    "$KV.backups.>",
-]
 
 
 def _of_stream(name: str) -> list[str]:
@@ -109,11 +98,9 @@ def heard(service: str, may: May) -> list[str]:
 def render() -> str:
     """Return the file."""
     lines = ["# Made by `python -m deploy.nats_permissions`: what each service may do at the broker."]
-    users = {service: (published(may), heard(service, may)) for service, may in SERVICES.items()}
-    users[RECOVERY] = (_RECOVERS, [f"_INBOX_{RECOVERY}.>"])
-    for user, (publishes, hears) in users.items():
-        lines.append(f"{user.upper()} {{")
-        for name, subjects in (("publish", publishes), ("subscribe", hears)):
+    for service, may in USERS.items():
+        lines.append(f"{service.upper()} {{")
+        for name, subjects in (("publish", published(may)), ("subscribe", heard(service, may))):
             lines += [f"  {name}: [", *(f'    "{subject}"' for subject in subjects), "  ]"]
         lines.append("}")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""At a guarded broker the user `recovery` may save and bring back streams, and nothing else."""
+"""At a guarded broker the user `backup` may save and bring back streams, and write nothing into them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ pytestmark = pytest.mark.req("R-RUN-5", "R-SEC-1")
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """A broker with the chart's permissions; its addresses for the operator and for `recovery`."""
+    """A broker with the chart's permissions; its addresses for the operator and for `backup`."""
     port = servers._free_port()
     config = tmp_path / "nats.conf"
     (tmp_path / "permissions.conf").write_text(nats_permissions.FILE.read_text())
     users = ["{user: operator, password: p}"] + [
-        f"{{user: {user}, password: p, permissions: ${user.upper()}}}"
-        for user in (*nats_permissions.SERVICES, "recovery")
+        f"{{user: {user}, password: p, permissions: ${user.upper()}}}" for user in nats_permissions.USERS
     ]
     config.write_text(
         f'listen: "127.0.0.1:{port}"\njetstream {{store_dir: "{tmp_path}/data"}}\ninclude permissions.conf\n'
@@ -33,7 +32,7 @@ def guarded(tmp_path: Path) -> Iterator[tuple[str, str]]:
     )
     process = servers._process([servers._program("nats-server"), "-c", str(config)], None)
     servers._until(lambda: servers._listens(port), process)
-    yield f"nats://operator:p@127.0.0.1:{port}", f"nats://recovery:p@127.0.0.1:{port}"
+    yield f"nats://operator:p@127.0.0.1:{port}", f"nats://backup:p@127.0.0.1:{port}"
     process.kill()
     process.wait(timeout=10)
 

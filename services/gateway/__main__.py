@@ -22,6 +22,7 @@ from services.gateway.admission import Admission
 from services.gateway.api_key_checks import ApiKeyChecks
 from services.gateway.app import Doors, public_app
 from services.gateway.broker import Broker
+from services.gateway.budget import AudioBudget
 from services.gateway.callers import Callers
 from services.gateway.captcha import Captcha, NoCaptcha, SiteVerifyCaptcha
 from services.gateway.captions import NatsCaptions
@@ -49,6 +50,7 @@ async def start(
     life: Lifecycle,
     *,
     fleet_type: type[Fleet] = Fleet,
+    cache_type: type[Cache] = Cache,
     socket_protocol: type[CountedSocket] = CountedSocket,
 ) -> None:
     """Connect, serve, and on SIGTERM stop without cutting anybody off.
@@ -64,13 +66,13 @@ async def start(
     broker = Broker(settings.nats_url, life.replica, replicas=settings.nats_replicas)
     entrance = _entrance(settings, meetings, broker, outside, life)
 
-    cache = Cache(
+    cache = cache_type(
         settings.redis_url.get_secret_value(),
         service="gateway",
         replica=life.replica,
         replicas_min=settings.gateway_replicas,
     )
-    switches = Switches(settings.nats_url, life.replica, replicas=settings.nats_replicas)
+    switches = Switches(settings.nats_url, life.replica, replicas=settings.nats_replicas, orders=life.orders)
     life.spawn(switches.run(), "controls")
     limiter = Limiter(cache)
     rates = RateLimits(
@@ -79,7 +81,10 @@ async def start(
         aggressive_factor=settings.rate_limits_aggressive,
         is_aggressive=lambda: switches.value("rate_limits") == "aggressive",
     )
-    admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits)
+    budget = AudioBudget(
+        meetings, minutes_per_month=settings.audio_minutes_per_month, timeout_s=settings.budget_timeout_s
+    )
+    admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits, budget)
     life.spawn(cache.run(), "redis")
     life.spawn(admission.run(), "sessions")
 
@@ -99,6 +104,7 @@ async def start(
         meetings,
         Objects(storage.require, BUCKET),
         _upload_settings(settings),
+        budget,
         # The janitor sets it when a disk is nearly full, and it ends by itself.
         is_full=lambda: switches.value("uploads") == "refuse",
     )
@@ -107,7 +113,7 @@ async def start(
         fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=settings.transcription_timeout_s
     )
     letters = DeadLetters(broker.require)
-    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers)
+    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers, budget)
     app = public_app(settings, doors, rates=rates, readiness=life.readiness)
     crowd = Crowd(
         most=settings.connections_max,

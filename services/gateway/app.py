@@ -31,11 +31,14 @@ from services.gateway.api import (
     transcripts,
     tus,
     uploads,
+    usage,
+    webhooks,
 )
 from services.gateway.api import controls as controls_api
 from services.gateway.api import viewers as viewers_api
 from services.gateway.api.controls import ControlDesk
 from services.gateway.bodies import BodyLimits
+from services.gateway.budget import AudioBudget
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
 from services.gateway.limits import RateLimits
@@ -74,6 +77,7 @@ class Doors:
     controls: ControlDesk
     letters: DeadLetters
     transcribers: Transcribers
+    budget: AudioBudget
 
 
 def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness) -> Edge:
@@ -100,6 +104,8 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
     app.include_router(transcripts.routes(doors.meetings, timeout_s=call_s, export_timeout_s=export_s))
     app.include_router(viewers_api.routes(doors.viewers, doors.entrance))
     app.include_router(tasks.routes(doors.meetings, timeout_s=call_s))
+    app.include_router(webhooks.routes(doors.meetings, timeout_s=call_s))
+    app.include_router(usage.routes(doors.budget))
     app.include_router(insights.routes(doors.insights, timeout_s=call_s))
     app.include_router(jobs.routes(doors.meetings, doors.insights, timeout_s=call_s))
     app.include_router(tus.routes(doors.uploads))

@@ -15,6 +15,7 @@ from chassis.errors import AppError, Kind
 from chassis.objects import Held, Objects
 from chassis.rpc import Peer
 from services.gateway import metrics
+from services.gateway.budget import AudioBudget
 from services.gateway.incoming import IncomingFile, discard, too_long
 from services.gateway.media_types import HEAD_BYTES, MediaType, check_head
 
@@ -49,7 +50,13 @@ class UploadDesk:
     """Takes files into the object store and hands them over to become meetings."""
 
     def __init__(
-        self, meetings: Peer, objects: Objects, settings: UploadSettings, *, is_full: Callable[[], bool] = lambda: False
+        self,
+        meetings: Peer,
+        objects: Objects,
+        settings: UploadSettings,
+        budget: AudioBudget,
+        *,
+        is_full: Callable[[], bool] = lambda: False,
     ) -> None:
         """`is_full` tells whether somebody has said that there is no room for files."""
         self._is_full = is_full
@@ -57,6 +64,7 @@ class UploadDesk:
         self._stub = UploadsServiceStub(meetings.channel)
         self._objects = objects
         self.settings = settings
+        self._budget = budget
         self._arriving = 0
 
     @contextmanager
@@ -81,11 +89,12 @@ class UploadDesk:
             raise AppError(Kind.INSUFFICIENT_STORAGE, "There is no room for files now.", retry_after_s=_FULL_S)
 
     async def begin(self, order: Order, name: str, kind: MediaType, size: int | None) -> pb.Upload:
-        """Reserve a place for a file of a size (None: not known). Raises AppError."""
+        """Reserve a place for a file of a size (None: not known). Raises AppError, also if no audio is left."""
         self._check_room()
         bytes_max = self.settings.file_bytes_max
         if size is not None and size > bytes_max:
             raise too_long(bytes_max)
+        await self._budget.check(order.owner_id)
         request = pb.BeginUploadRequest(
             owner_id=order.owner_id,
             upload_id=ids.new_id(),

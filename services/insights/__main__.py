@@ -18,6 +18,7 @@ from chassis.controls import Controls
 from chassis.dead_letters import DLQ
 from chassis.jobs import JOBS, Queue
 from chassis.migrations import Schema, migrate
+from chassis.orders import Orders
 from chassis.pool import Limits
 from chassis.pruning import Pruner
 from chassis.relay import Relay
@@ -79,7 +80,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
         database=database, queue=queue, heal_attempts_max=settings.heal_attempts_max,
         budget=Budget(settings.llm_budget_tokens, Prices(settings.llm_input_price, settings.llm_output_price)),
     )  # fmt: skip
-    conversation = converse(settings, database.patient(), schema, queue, writer, workers, breaker)
+    conversation = converse(settings, database.patient(), schema, queue, writer, workers, breaker, life.orders)
     life.spawn(conversation, "events and jobs")
     life.ready()
 
@@ -98,6 +99,7 @@ async def converse(
     writer: Writer,
     workers: list[Worker],
     breaker: Breaker,
+    orders: Orders,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -121,6 +123,7 @@ async def converse(
         )
         controls = Controls(broker, replicas=settings.nats_replicas)
         controls.watch(breaker.obey)
+        orders.obey(controls)
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             group.create_task(database.reset_by(controls))

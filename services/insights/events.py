@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 from verbatim.meetings.v1 import events_pb2
 
-from chassis import dead_letters, ids, telemetry
+from chassis import dead_letters, ids, telemetry, tracing
 from chassis.bus import Bus
 from chassis.erasing import erase
 from chassis.jobs import Queue
@@ -57,7 +57,10 @@ class MeetingEvents:
         gone: set[str] = set()
         for message in messages:
             request = ids.accept_request_id((message.headers or {}).get("x-request-id"))
-            with telemetry.bound(request):
+            traced = tracing.serve(
+                message.subject, message.headers, kind=tracing.SpanKind.CONSUMER, destination="events"
+            )
+            with traced, telemetry.bound(request):
                 try:
                     effect = self._effect(message)
                 except (DecodeError, ValueError) as fault:

@@ -16,7 +16,7 @@ import openai
 import orjson
 from openai.types.chat import ChatCompletion
 
-from chassis import telemetry
+from chassis import telemetry, tracing
 from chassis.breaker import Breaker, OpenError
 from chassis.errors import AppError, Kind
 from chassis.retry import RetryBudget
@@ -184,15 +184,17 @@ class OpenAILanguageModel:
         try:
             # The client's own timeout counts each read; this one counts all.
             async with asyncio.timeout(self._timeout_s):
-                answer: Any = await self._client.chat.completions.create(
-                    model=self._model,
-                    messages=[{"role": "system", "content": told}, {"role": "user", "content": question}],
-                    response_format={
-                        "type": "json_schema",
-                        "json_schema": {"name": "minutes", "strict": True, "schema": SCHEMA},
-                    },
-                    max_completion_tokens=self._reading.answer_tokens,
-                )
+                with tracing.step("POST /chat/completions", model=self._model, model_operation="chat"):
+                    answer: Any = await self._client.chat.completions.create(
+                        model=self._model,
+                        messages=[{"role": "system", "content": told}, {"role": "user", "content": question}],
+                        response_format={
+                            "type": "json_schema",
+                            "json_schema": {"name": "minutes", "strict": True, "schema": SCHEMA},
+                        },
+                        max_completion_tokens=self._reading.answer_tokens,
+                        extra_headers=tracing.carried(),
+                    )
         except (openai.APITimeoutError, TimeoutError) as fault:
             raise AppError(Kind.TIMEOUT, "The language model took too long.") from fault
         except openai.APIConnectionError as fault:

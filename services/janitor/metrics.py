@@ -33,4 +33,5 @@ DRAFTS_OLDEST_S = Gauge(
 )
 AUDIO_SHARE = Gauge("audio_log_fill_ratio", "How full the audio log is, of its limit.")
 OPEN_SESSIONS = Gauge("session_logs_open", "Sessions whose log is not closed.")
-DEAD_LETTERS = Gauge("dead_letters", "Messages among the dead letters.")
+DEAD_LETTERS = Gauge("dead_letters", "Messages among the dead letters, but for those to webhooks.")
+WEBHOOK_LETTERS = Gauge("dead_letters_webhooks", "Deliveries to webhooks among the dead letters.")

@@ -17,6 +17,8 @@ from services.janitor import metrics, open_files, scratch, sweep
 
 log = telemetry.logger(__name__)
 
+_WEBHOOK = "webhook"
+
 
 async def sweep_uploads(folder: Path, *, age_s: float, removed_max: int, dry: bool = False) -> None:
     """Remove the left-overs of uploads below the folder, but none that somebody uses. Raises OSError."""
@@ -55,5 +57,10 @@ async def trim_memory() -> None:
 
 
 async def watch_dead_letters(letters: DeadLetters) -> None:
-    """Count the dead letters. Raises AppError while the broker is away."""
-    metrics.DEAD_LETTERS.set(await letters.count())
+    """Count the dead letters. Raises AppError while the broker is away.
+
+    What strangers' servers did not take is counted apart: it is their owners who can do something about it.
+    """
+    to_webhooks = await letters.count_of(_WEBHOOK)
+    metrics.WEBHOOK_LETTERS.set(to_webhooks)
+    metrics.DEAD_LETTERS.set(await letters.count() - to_webhooks)

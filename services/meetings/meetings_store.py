@@ -31,6 +31,7 @@ from services.meetings.store import (
     version_conflict,
 )
 from services.meetings.uploads_store import forget_uploads
+from services.meetings.webhooks_store import forget_deliveries
 
 _MEETING = (
     meetings.c.id, meetings.c.owner_id, meetings.c.title, meetings.c.language, meetings.c.participants,
@@ -159,6 +160,7 @@ async def _delete(connection: AsyncConnection, owner_id: str, meeting_id: str) -
     # An upload has the id of its session, which may not have begun.
     session_ids = sorted({*session_ids, *await forget_uploads(connection, meeting_id)})
     await forget_answers(connection, idempotency_keys, owner_id, meeting_id)
+    await forget_deliveries(connection, meeting_id)
     await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
     fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
     event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)

@@ -32,7 +32,7 @@ async def recovery(stack: Stack, *arguments: str) -> str:
     env = {
         "PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "build/gen"))),
         "DATABASE_URL_MEETINGS": stack.database_url("meetings"),
-        "DATABASE_URL_INSIGHTS": stack.database_url("insights"), "NATS_URL": stack.plan.nats_url,
+        "DATABASE_URL_INSIGHTS": stack.database_url("insights"), "NATS_URL": stack.nats_url("backup"),
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "recovery", *arguments,

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from chassis import controls
 from chassis.errors import Kind
+from chassis.orders import LEVELS
 from services.gateway.auth import Admin
 from services.gateway.errors import BODY, documented
 from services.gateway.resources import Sent, Title
@@ -25,6 +26,8 @@ _VALUES = (
     (re.compile(r"uploads"), frozenset({"allow", "refuse"})),
     (re.compile(r"breaker\..*"), frozenset({"open", "closed", "auto"})),
     (re.compile(r"feature\..*"), frozenset({"on", "off"})),
+    (re.compile(r"log_level(\..*)?"), frozenset(LEVELS)),
+    (re.compile(r"drain\..*"), frozenset({"now"})),
 )
 
 
