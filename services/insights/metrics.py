@@ -14,3 +14,6 @@ MODEL_CALLS = Histogram(
 )
 MODEL_TOKENS = Counter("language_model_tokens_total", "Tokens read and written by the language model.", ["direction"])
 EVENTS_REFUSED = Counter("events_refused_total", "Events that could not be read and went to the dead letters.")
+FIGURES = Counter(
+    "figures_told_total", "Figures of meetings and tasks that were told: news, or known already.", ["what"]
+)

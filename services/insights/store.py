@@ -15,7 +15,7 @@ from chassis import idempotency, jobs, outbox, pruning, relay
 from services.insights.minutes import ActionItem, Minutes, Point
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0004"
+REVISION = "0005"
 
 METADATA = sa.MetaData()
 OUTBOX = outbox.outbox_table(METADATA)

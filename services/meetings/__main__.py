@@ -25,6 +25,8 @@ from services.meetings import commands
 from services.meetings.account_servicers import account_servicers
 from services.meetings.api import MeetingsApi, TasksApi
 from services.meetings.departures import DepartureConsumer
+from services.meetings.digesting import Digesting
+from services.meetings.digests_store import DigestsStore
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
 from services.meetings.housekeeping import Housekeeping
@@ -156,6 +158,8 @@ async def converse(
             group.create_task(Pruner(database, PRUNED).run())
             group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
+            digests = DigestsStore(database, live_every_s=settings.digest_live_every_s)
+            group.create_task(Digesting(digests, every_s=settings.digest_every_s).run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
             for worker in workers:
                 group.create_task(worker.run())
@@ -170,6 +174,8 @@ def main() -> None:
     if said.command == "migrate":
         direct = settings.database_direct_url_meetings.get_secret_value()
         migrate(direct or settings.database_url_meetings.get_secret_value(), MIGRATIONS)
+    elif said.command == "rebuild-digests":
+        commands.rebuild_digests(settings)
     elif said.command is not None:
         commands.change_account(settings, said)
     else:

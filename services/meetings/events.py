@@ -145,7 +145,7 @@ class InsightsConsumer:
                 continue
             found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
             stored = await self._store.store_found(
-                message_id, fact.owner_id, fact.meeting_id, found, version=fact.version
+                message_id, fact.owner_id, fact.meeting_id, found, version=fact.version, minutes=fact.text
             )
             metrics.TASKS_FOUND.inc(stored)
             await wake_viewers(self._bus, [fact.meeting_id])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 SEGMENTS_STORED = Counter(
     "transcript_segments_stored_total", "Segments committed, each revision once, by quality.", ["quality"]
@@ -34,3 +34,11 @@ TRIES_REFUSED = Counter(
 )
 MEETINGS_OF_DEPARTED = Counter("meetings_of_deleted_accounts_total", "Meetings deleted with their owner's account.")
 EXPIRED_ROWS = Counter("auth_expired_rows_total", "Rows of credentials and tries deleted after their time.", ["table"])
+DIGESTS = Counter(
+    "digests_total", "Digests renewed: of meetings (search pages, figures), of tasks, of what was deleted.", ["of"]
+)
+DIGEST_WAITED = Histogram(
+    "digest_wait_seconds",
+    "Time from a change to the digest that has it, of the change of each round that waited longest.",
+    buckets=(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
+)

@@ -71,3 +71,9 @@ class Settings(DatabaseSettings):
     upload_life_s: float = Field(86_400.0, ge=60, description="How long a file may take to arrive, pauses included.")
     uploads_per_account: int = Field(20, ge=1, description="Uploads of one account under way.")
     upload_bytes_per_account: int = Field(1024**3, ge=1, description="Bytes of the uploads of one account under way.")
+    digest_every_s: float = Field(
+        2.0, gt=0, le=600, description="Pause between looks for what changed, for search and analytics."
+    )
+    digest_live_every_s: float = Field(
+        60.0, ge=0, le=3600, description="How often a meeting that goes on is digested for search and analytics."
+    )

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, admin, background, doctor, following, keys, library, streaming, uploads
+from verbatim_client.cli import (
+    accounts,
+    admin,
+    background,
+    doctor,
+    figures,
+    following,
+    keys,
+    library,
+    streaming,
+    uploads,
+)
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -43,6 +54,7 @@ def application() -> typer.Typer:
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)
+    app.command("analytics")(figures.analytics)
     jobs = _group(app, "jobs", "Work that goes on in the background.")
     jobs.command("show")(background.show_job)
     jobs.command("cancel")(background.cancel_job)

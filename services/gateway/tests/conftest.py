@@ -17,6 +17,7 @@ import pytest_asyncio
 import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from verbatim.insights.v1.analytics_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
@@ -48,6 +49,7 @@ from services.gateway.credentials import Credentials
 from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
 from services.gateway.external_tokens import NoExternalTokens
+from services.gateway.last_known import LastKnown
 from services.gateway.limits import RateLimits
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
 from services.gateway.relay import Fleet
@@ -56,7 +58,14 @@ from services.gateway.settings import Settings
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
 from services.gateway.tests.fake_uploads import FakeUploads
-from services.gateway.tests.fakes import FakeCaptions, FakeControls, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fakes import (
+    FakeAnalytics,
+    FakeCaptions,
+    FakeControls,
+    FakeInsights,
+    FakeMeetings,
+    FakeTasks,
+)
 from services.gateway.tickets import Tickets
 from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
@@ -116,6 +125,7 @@ class Gateway:
     meetings: FakeMeetings = field(default_factory=FakeMeetings)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
+    analytics: FakeAnalytics = field(default_factory=FakeAnalytics)
     uploads: FakeUploads = field(default_factory=FakeUploads)
     recordings: FakeRecordings = field(default_factory=FakeRecordings)
     faults: dict[str, str] = field(default_factory=dict)
@@ -205,7 +215,12 @@ async def running(
             (add_TasksServiceServicer_to_server, gateway.tasks),
             (add_UploadsServiceServicer_to_server, gateway.uploads),
         )
-        insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
+        insights = await _backend(
+            stack,
+            "insights",
+            (add_InsightsServiceServicer_to_server, gateway.insights),
+            (add_AnalyticsServiceServicer_to_server, gateway.analytics),
+        )
         transcriber = await _backend(
             stack,
             "transcriber",
@@ -251,6 +266,7 @@ async def running(
             gateway.controls,
             DeadLetters(gateway.letters),
             Transcribers(fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=10.0),
+            LastKnown(Cache("", service="gateway", replica="test"), "analytics"),
         )
         rates = RateLimits(
             Limiter(Cache("", service="gateway", replica="test")),

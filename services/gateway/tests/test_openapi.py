@@ -35,6 +35,7 @@ PUBLIC = {
     "/api/tasks": {"get", "post"},
     "/api/tasks/{task_id}": {"get", "patch", "delete"},
     "/api/insights/{meeting_id}": {"get", "post"},
+    "/api/analytics": {"get"},
     "/api/jobs/{job_id}": {"get"},
     "/api/jobs/{job_id}/cancel": {"post"},
     "/api/admin/dlq": {"get"},
