@@ -58,6 +58,16 @@ class NatsServer:
             self._process.wait(timeout=10)
             self._process = None
 
+    def freeze(self) -> None:
+        """Let it neither answer nor hang up."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
 
 class RedisServer:
     """One Redis that can be killed, frozen and started again on the same port with the same data."""
@@ -234,9 +244,9 @@ def own_postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def nats_server() -> Iterator[NatsServer]:
-    """Run a broker of its own for one test."""
+@contextmanager
+def nats_broker() -> Iterator[NatsServer]:
+    """Run a broker of one's own."""
     with _scratch() as folder:
         server = NatsServer(folder, _free_port())
         server.start()
@@ -244,6 +254,13 @@ def nats_server() -> Iterator[NatsServer]:
             yield server
         finally:
             server.kill()
+
+
+@pytest.fixture
+def nats_server() -> Iterator[NatsServer]:
+    """Run a broker of its own for one test."""
+    with nats_broker() as server:
+        yield server
 
 
 @pytest.fixture

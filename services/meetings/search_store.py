@@ -23,7 +23,8 @@ from services.meetings.meetings import MeetingFilter
 RANKED_MOST = 500
 # Meetings that wait for their digest and are looked at as they are.
 _FRESH_MOST = 20
-_HITS_MOST = 3
+# Of the first segments of a meeting that hold some of the words, those that hold most of them are shown.
+_HITS_RANKED_MOST, _HITS_MOST = 30, 3
 # Marks of what matches, out of the private use area; text that holds them loses them.
 _BEGIN, _END = "\ue000", "\ue001"
 _HEADLINE = f"StartSel={_BEGIN}, StopSel={_END}, MaxWords=24, MinWords=8, ShortWord=0"
@@ -82,8 +83,10 @@ CROSS JOIN LATERAL (
     SELECT 'segment', 2, ts_headline('simple'::regconfig, {_SAFE.format("s.text")}, q.wanted, '{_HEADLINE}'),
         s.id, s.session_id, s.index, s.speaker, s.start_s, s.end_s
     FROM (
-        SELECT s.id, s.session_id, s.index, s.speaker, s.start_s, s.end_s, s.text FROM segments AS s
-        WHERE s.meeting_id = m.id AND s.search @@ q.wanted
+        SELECT * FROM (
+            SELECT * FROM segments AS s WHERE s.meeting_id = m.id AND s.search @@ q.wanted
+            ORDER BY s.start_s, s.session_id, s.index LIMIT {_HITS_RANKED_MOST}
+        ) AS s
         ORDER BY ts_rank(s.search, q.wanted) DESC, s.start_s, s.session_id, s.index LIMIT {_HITS_MOST}
     ) AS s
 ) AS h
