@@ -41,6 +41,19 @@ class NatsServer:
         self._process = _process([_program("nats-server"), *arguments], None)
         _until(lambda: _listens(self._port), self._process)
 
+    def damage(self, stream: str, where: float, bits: int = 3) -> int:
+        """Flip bits in the blocks of a stream, at a part of their length, while it does not run. Returns in how many.
+
+        The index goes too: the broker would believe it, and look into the block only when it is asked for a message.
+        """
+        blocks = sorted(self._folder.glob(f"jetstream/*/streams/{stream}/msgs/*.blk"))
+        for block in blocks:
+            data = bytearray(block.read_bytes())
+            for bit in range(bits):
+                data[min(int(len(data) * where) + bit, len(data) - 1)] ^= 1 << bit
+            block.write_bytes(data)
+        return len(blocks)
+
     def save(self) -> None:
         """Keep a copy of its data, while it does not run."""
         shutil.rmtree(self._saved, ignore_errors=True)
