@@ -171,5 +171,6 @@ def _ready(job: Job, minutes: Minutes, version: int) -> insights_pb2.InsightsRea
 
 
 def _searched(minutes: Minutes) -> str:
-    points = (point.text for point in (*minutes.key_points, *minutes.decisions, *minutes.action_items))
-    return "\n".join(text for text in (minutes.summary, *points) if text)[:_SEARCHED_CHARS]
+    points = [point.text for point in (*minutes.key_points, *minutes.decisions)]
+    items = [item.text for item in minutes.action_items]
+    return "\n".join(text for text in (minutes.summary, *points, *items) if text)[:_SEARCHED_CHARS]

@@ -6,11 +6,13 @@ import asyncio
 import random
 
 from chassis import telemetry
-from chassis.errors import AppError
+from chassis.errors import AppError, Kind
 from services.meetings import metrics
 from services.meetings.digests_store import DigestsStore
 
 log = telemetry.logger(__name__)
+
+_MOST = 20
 
 
 class Digesting:
@@ -19,6 +21,7 @@ class Digesting:
     def __init__(self, store: DigestsStore, *, every_s: float) -> None:
         self._store = store
         self._every_s = every_s
+        self._most = _MOST
 
     async def run(self) -> None:
         """Work for the life of the process. A database that is away is tried again the next time."""
@@ -29,10 +32,14 @@ class Digesting:
             except AppError as fault:
                 if not fault.codes.retryable:
                     raise
+                if fault.kind is Kind.TIMEOUT:
+                    # Long meetings, or a database that has much to do: fewer at once.
+                    self._most = max(1, self._most // 2)
                 log.warning("digests wait", fault=str(fault))
 
     async def _catch_up(self) -> None:
-        while (renewed := await self._store.renew()).total:
+        while (renewed := await self._store.renew(self._most)).total:
+            self._most = min(_MOST, self._most + 1)
             metrics.DIGESTS.labels("meeting").inc(renewed.meetings)
             metrics.DIGESTS.labels("task").inc(renewed.tasks)
             metrics.DIGESTS.labels("deletion").inc(renewed.gone)

@@ -79,7 +79,7 @@ class DigestsStore:
         self._database = database
         self._live_every_s = live_every_s
 
-    async def renew(self, most: int = 50) -> Renewed:
+    async def renew(self, most: int = 20) -> Renewed:
         """Digest at most so many meetings and tasks that changed, and tell of them. Raises AppError."""
         return await self._database.run("renew digests", lambda connection: self._renew(connection, most))
 

@@ -61,6 +61,12 @@ class MeetingsStore:
 
         return await self._database.run("get meeting", work)
 
+    async def hits(self, query: str, meeting_ids: Sequence[str]) -> dict[str, list[Hit]]:
+        """Return where the words stand in meetings that were found by them."""
+        return await self._database.run(
+            "search hits", lambda connection: search_store.hits_of(connection, query, meeting_ids)
+        )
+
     async def list(self, owner_id: str, wanted: MeetingFilter, size: int, cursor: str) -> Page[Meeting]:
         """Return meetings, newest first; with words to look for, best first.
 
@@ -104,12 +110,6 @@ class MeetingsStore:
         matches, items = await self._database.run("search meetings", work)
         more = len(matches) > size
         return Page(items, self._cursors.seal(scope, matches[size - 1].position) if more else "")
-
-    async def hits(self, query: str, meeting_ids: Sequence[str]) -> dict[str, list[Hit]]:
-        """Return where the words stand in meetings that were found by them."""
-        return await self._database.run(
-            "search hits", lambda connection: search_store.hits_of(connection, query, meeting_ids)
-        )
 
     async def update(self, owner_id: str, meeting_id: str, expected_version: int, change: MeetingChange) -> Meeting:
         """Change a meeting. Raises AppError: NOT_FOUND, PRECONDITION_FAILED with the current version."""

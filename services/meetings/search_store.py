@@ -150,8 +150,9 @@ async def hits_of(connection: AsyncConnection, query: str, meeting_ids: Sequence
     found: defaultdict[str, list[Hit]] = defaultdict(list)
     if meeting_ids:
         for row in await connection.execute(_HITS, {"query": query, "ids": list(meeting_ids)}):
-            about = (row.segment_id, row.session_id or "", row.index, row.speaker, row.start_s, row.end_s)
-            found[row.meeting_id].append(Hit(row.kind, tuple(_pieces(row.snippet)), *about))
+            about = {name: row._mapping[name] for name in ("segment_id", "index", "speaker", "start_s", "end_s")}
+            hit = Hit(row.kind, tuple(_pieces(row.snippet)), session_id=row.session_id or "", **about)
+            found[row.meeting_id].append(hit)
     return found
 
 

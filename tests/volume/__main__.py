@@ -21,7 +21,15 @@ async def play(transactions: int, seed: int, *, control: bool) -> Outcome:
     """Run on servers of its own; the control is a tenth as long, without inbox and fence."""
     with postgres_cluster() as server, nats_broker() as nats:
         if not control:
-            return await run(server, nats, transactions=transactions, seed=seed, settle_s=1800.0, least_faults=60)
+            return await run(
+                server,
+                nats,
+                transactions=transactions,
+                seed=seed,
+                settle_s=1800.0,
+                pause_s=(5.0, 12.0),
+                least_faults=30,
+            )
         return await run(
             server, nats, transactions=transactions // 10, seed=seed, roles=CONTROL_ROLES, faults=CONTROL_FAULTS,
             least_faults=20, settle_s=1800.0,

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 import psutil
@@ -65,7 +66,7 @@ async def measure(
     async with _place(postgres_server, nats_server) as (url, database, broker):
         for at in range(0, events, _BATCH):
             pairs = [(f"a{n % 500}", n) for n in range(at, min(at + _BATCH, events))]
-            await database.run("fill", lambda connection, pairs=pairs: ferry.send(connection, pairs))
+            await database.run("fill", partial(ferry.send, pairs=pairs))
         drained_s, cpu_s = await _worked(database, Cast(["relay"], url, nats_server.url), _waiting)
         relay = Cast(["relay"], url, nats_server.url)
         relay.start()
@@ -73,7 +74,7 @@ async def measure(
             latencies_s = await _latencies(database, broker, latency_s)
             for at in range(0, jobs, _BATCH):
                 keys = [f"good-{n}" for n in range(at, min(at + _BATCH, jobs))]
-                await database.run("fill", lambda connection, keys=keys: _ask(connection, keys))
+                await database.run("fill", partial(_ask, keys=keys))
             done_s, worker_cpu_s = await _worked(database, Cast(["worker"], url, nats_server.url), _unfinished)
         finally:
             relay.stop()
