@@ -30,6 +30,8 @@ from services.meetings.account_servicers import account_servicers
 from services.meetings.api import MeetingsApi, TasksApi
 from services.meetings.deliveries_store import DeliveriesStore
 from services.meetings.departures import DepartureConsumer
+from services.meetings.digesting import Digesting
+from services.meetings.digests_store import DigestsStore
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
 from services.meetings.housekeeping import Housekeeping
@@ -198,6 +200,8 @@ async def converse(  # noqa: PLR0913, PLR0917 - what start has made
             group.create_task(Pruner(database, PRUNED).run())
             group.create_task(kinds.relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
+            digests = DigestsStore(database, live_every_s=settings.digest_live_every_s)
+            group.create_task(Digesting(digests, every_s=settings.digest_every_s).run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
             for worker in workers:
                 group.create_task(worker.run())
@@ -215,6 +219,8 @@ def main() -> None:
     if said.command == "migrate":
         direct = settings.database_direct_url_meetings.get_secret_value()
         migrate(direct or settings.database_url_meetings.get_secret_value(), MIGRATIONS)
+    elif said.command == "rebuild-digests":
+        commands.rebuild_digests(settings)
     elif said.command is not None:
         commands.change_account(settings, said)
     else:

@@ -161,7 +161,9 @@ class InsightsConsumer:
             await dead_letters.publish(self._bus, letter)
             return
         found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
-        stored = await self._store.store_found(message_id, fact.owner_id, fact.meeting_id, found, version=fact.version)
+        stored = await self._store.store_found(
+            message_id, fact.owner_id, fact.meeting_id, found, version=fact.version, minutes=fact.text
+        )
         metrics.TASKS_FOUND.inc(stored)
         await wake_viewers(self._bus, [fact.meeting_id])
 
