@@ -240,8 +240,8 @@ class Bus:
                     lost = True
                     await asyncio.sleep(1.0)
                 if start is not None and self.client.stats["reconnects"] != reconnects:
-                    # The client has made another connection and said nothing. What the broker had sent on the one before
-                    # would come again after `ack_wait`, behind what is newer.
+                    # The client has made another connection and said nothing. What the broker had sent on the one
+                    # before would come again after `ack_wait`, behind what is newer.
                     log.info("consumer begins again on a new connection", consumer=durable)
                     messages, lost = [], True
                 if lost and subscription is not None:
