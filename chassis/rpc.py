@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -16,7 +16,7 @@ import orjson
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import Counter, Histogram
 
-from chassis import ids, telemetry
+from chassis import ids, telemetry, tracing
 from chassis.errors import AppError, Kind, Problem, kind_of_grpc
 from chassis.second_try import SecondTry
 from chassis.settings import ServiceSettings
@@ -132,6 +132,7 @@ class Identity:
         return (
             ("authorization", self.token()),
             ("x-request-id", telemetry.request_id() or ids.new_request_id()),
+            *tracing.carried().items(),
         )
 
 
@@ -180,13 +181,15 @@ class Peer:
     async def _attempt(self, method: Callable[..., Awaitable[Res]], request: Any, name: str, until: float) -> Res:
         started = time.monotonic()
         status = grpc.StatusCode.OK
-        try:
-            return await method(request, timeout=max(0.0, until - started), metadata=self.metadata())
-        except grpc.aio.AioRpcError as fault:
-            status = fault.code()
-            raise
-        finally:
-            CLIENT_CALLS.labels(name, status.name).observe(time.monotonic() - started)
+        with tracing.step(name, rpc=name) as span:
+            try:
+                return await method(request, timeout=max(0.0, until - started), metadata=self.metadata())
+            except grpc.aio.AioRpcError as fault:
+                status = fault.code()
+                raise
+            finally:
+                tracing.tell(span, rpc_status=status.name)
+                CLIENT_CALLS.labels(name, status.name).observe(time.monotonic() - started)
 
     async def stream(
         self, method: Callable[..., AsyncIterable[Res]], request: Any, *, timeout_s: float
@@ -195,6 +198,7 @@ class Peer:
 
         Leaving the iteration early cancels the call. Raises AppError as `call` does, also after some messages.
         """
+        # No span of its own: a generator may be left in another context than it was entered in. The peer has one.
         messages = method(request, timeout=_within_callers_deadline(timeout_s), metadata=self.metadata())
         try:
             async for message in messages:
@@ -294,13 +298,14 @@ class _Edge(grpc.aio.ServerInterceptor):
         request = ids.accept_request_id(cast(str, offered.get("x-request-id", "")))
         token = cast(str, offered.get("authorization", ""))
         method: str = details.method
+        carrier = {tracing.HEADER: cast(str, offered.get(tracing.HEADER, ""))}
 
         if not handler.request_streaming and not handler.response_streaming:
 
             async def unary(message: Any, context: Any) -> Any:
                 started = time.monotonic()
                 status = grpc.StatusCode.OK
-                with telemetry.bound(request):
+                with tracing.serve(method, carrier, rpc=method) as span, telemetry.bound(request):
                     await self._admit(token, context)
                     try:
                         _deadline.set(_until(context))
@@ -313,7 +318,9 @@ class _Edge(grpc.aio.ServerInterceptor):
                         log.exception("call failed", method=method)
                         await _abort(context, AppError(Kind.INTERNAL, "Something went wrong on our side."))
                     finally:
-                        SERVER_CALLS.labels(method, status.name).observe(time.monotonic() - started)
+                        tracing.tell(span, rpc_status=status.name)
+                        took_s = time.monotonic() - started
+                        SERVER_CALLS.labels(method, status.name).observe(took_s, tracing.exemplar(span))
 
             return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
 
@@ -324,7 +331,9 @@ class _Edge(grpc.aio.ServerInterceptor):
         # Not a generator: one that is cancelled while gRPC sends what it has yielded is left to the collector, which
         # ends it late and in another context. Cancelled here, everything inside is over at once.
         async def stream(messages: Any, context: Any) -> None:
-            with telemetry.bound(request):
+            # A stream both ways lasts as long as its processes do: what passes on it is traced, not the stream.
+            traced = nullcontext() if handler.request_streaming else tracing.serve(method, carrier, rpc=method)
+            with traced, telemetry.bound(request):
                 await self._admit(token, context)
                 try:
                     _deadline.set(_until(context))

@@ -34,6 +34,13 @@ class ServiceSettings(BaseSettings):
     grpc_tls_key: str = Field("", description="File with the key of that certificate (PEM).")
     grpc_tls_ca: str = Field("", description="File with the authority that signed every service's certificate (PEM).")
     nats_url: str = Field("nats://127.0.0.1:4222", description="Broker, comma-separated for a cluster.")
+    otel_exporter_otlp_endpoint: str = Field(
+        "", pattern=r"^(https?://\S+)?$", description="Base address of an OTLP/HTTP receiver of traces; empty: none."
+    )
+    otel_traces_sampler_arg: float = Field(
+        0.1, ge=0, le=1, description="Share of requests, sessions and jobs that are traced."
+    )
+    sentry_dsn: SecretStr = Field(SecretStr(""), description="Where failures are told; empty: nowhere.")
     nats_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream.")
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from dev import backing, probes
-from dev.environment import database_url, plain_environment, service_environment
+from dev.environment import database_url, nats_url, plain_environment, service_environment
 from dev.keys import Keys
 from dev.people import open_accounts
 from dev.plan import SERVICES, WITH_DATABASE, Plan
@@ -101,6 +101,11 @@ class Stack:
         """Give the SQLAlchemy URL of `meetings` or `insights`. The stack must have been started."""
         assert self._keys is not None, "start makes the secrets"
         return database_url(self.plan, self._keys, service)
+
+    def nats_url(self, user: str) -> str:
+        """Give the broker's URL for a service, or for `backup`. The stack must have been started."""
+        assert self._keys is not None, "start makes the secrets"
+        return nats_url(self.plan, self._keys, user)
 
     async def start(self) -> None:
         """Start everything and wait until it is ready.

@@ -91,6 +91,7 @@ async def start(
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)
+    life.orders.obey(controls)
     if vendor is not None:
         controls.watch(vendor.breaker.obey)
     life.spawn(controls.run(), "controls")

@@ -49,6 +49,11 @@ SEGMENT_LATENCY = Histogram(
     "From the end of speech (as audio received) to the segment sent, endpoint silence included.",
     buckets=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0),
 )
+RESUMED_AFTER = Histogram(
+    "session_resume_seconds",
+    "From the loss of a session's client to its return; of one that never came back, to the end of the session.",
+    buckets=(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0),
+)
 SEGMENT_OVERHEAD = Histogram(
     "segment_overhead_seconds",
     "What the platform adds between the cut of an utterance and its segment, engine time and queue taken out.",

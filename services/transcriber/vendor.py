@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from chassis import tracing
 from chassis.breaker import Breaker, BreakerSettings, OpenError, Permit, State
 from chassis.retry import Deadline, Retrier, RetrySettings
 from services.transcriber import metrics
@@ -150,9 +151,10 @@ class Vendor:
         began, result = self._clock(), "failed"
         with permit:
             try:
-                heard = await self.engine.transcribe(
-                    call.pcm, language=call.language, prompt=call.prompt, deadline_s=for_s
-                )
+                with tracing.step(f"transcribe {self.engine.name}", model_operation="transcribe", purpose=call.purpose):
+                    heard = await self.engine.transcribe(
+                        call.pcm, language=call.language, prompt=call.prompt, deadline_s=for_s
+                    )
                 result = "ok"
             except SpeechError as fault:
                 self._failed(fault, permit)
