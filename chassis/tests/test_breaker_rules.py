@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from itertools import count
 
 import pytest
@@ -106,6 +106,24 @@ def test_a_success_ends_the_row(clock: Clock) -> None:
     succeed(breaker)
     fail(breaker, 4)
     assert state(breaker) is State.CLOSED
+
+
+def test_after_a_success_five_more_open_it(clock: Clock) -> None:
+    breaker = new(clock)
+    fail(breaker, 4)
+    succeed(breaker)
+    fail(breaker, 5)
+    assert state(breaker) is State.OPEN
+
+
+def test_settings_do_not_change_under_way() -> None:
+    with pytest.raises(FrozenInstanceError):
+        BreakerSettings().open_s = 1.0  # type: ignore[misc]
+
+
+def test_what_is_given_by_name_is_not_given_by_place(clock: Clock) -> None:
+    with pytest.raises(TypeError):
+        Breaker("rules-names", SETTINGS, clock, lambda: 0.0)  # type: ignore[misc]
 
 
 def test_a_slow_success_ends_the_row_too(clock: Clock) -> None:

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import pytest
 
@@ -125,7 +126,7 @@ class ScriptedApi:
     """The speech API: away when it is told to be, else it answers within `latency_s`. Notes each call."""
 
     name = "openai"
-    quality = "final"
+    quality: Literal["final", "draft"] = "final"
 
     def __init__(self, clock: Callable[[], float], latency_s: float = 0.6) -> None:
         self._clock = clock
