@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli test chaos bench mutation lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli test chaos bench bench-speech mutation lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 R
 bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200,400)
 	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200,400) $(if $(SESSIONS),,--out docs/performance.md)
 	@$(PY) -m tests.bench.calls
+
+bench-speech: setup-dev ## Measure drafts, healing, fairness and what captions cost at the API (ONLY=errors,drafts)
+	@$(PY) -m tests.bench.speech $(if $(ONLY),--only $(ONLY),--out docs/performance-speech.md)
 
 IMAGE ?= verbatim:$(shell sed -n 's/^appVersion: //p' deploy/helm/verbatim/Chart.yaml)
 CA_CERTIFICATES ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 from prometheus_client import REGISTRY
 
-from chassis.breaker import Breaker, BreakerSettings, Mode, OpenError, State
+from chassis.breaker import Breaker, BreakerSettings, Mode, OpenError, Permit, Result, State, _Window
 from chassis.tests.clocks import Clock
 
 pytestmark = pytest.mark.req("R-STT-3")
@@ -124,6 +124,8 @@ def test_settings_do_not_change_under_way() -> None:
 def test_what_is_given_by_name_is_not_given_by_place(clock: Clock) -> None:
     with pytest.raises(TypeError):
         Breaker("rules-names", SETTINGS, clock, lambda: 0.0)  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Permit(new(clock), 0, 0.0, True)  # type: ignore[misc]
 
 
 def test_a_slow_success_ends_the_row_too(clock: Clock) -> None:
@@ -196,6 +198,24 @@ def test_a_call_is_remembered_for_the_window_less_the_rest_of_its_tenth(clock: C
         clock.pass_(later_s)
         alternate(breaker, 1)
         assert (state(breaker) is State.OPEN) is opens
+
+
+def test_a_window_need_not_be_a_multiple_of_ten(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, window_s=15.0, calls_min=4))
+    clock.pass_(1.5 - clock.now_s % 1.5)
+    alternate(breaker, 1)
+    clock.pass_(14.0)
+    alternate(breaker, 1)
+    assert state(breaker) is State.OPEN
+
+
+def test_memory_does_not_grow_with_the_rate(clock: Clock) -> None:
+    window = _Window(30.0)
+    for _ in range(10_000):
+        window.add(clock.now_s, Result.SUCCESS)
+        clock.pass_(0.01)
+        assert window.sums(clock.now_s)[0] <= 3_000
+    assert len(window._buckets) <= 11
 
 
 def test_a_few_slow_calls_are_too_few(clock: Clock) -> None:
@@ -542,6 +562,13 @@ def test_what_a_person_lets_in_again_comes_slowly(clock: Clock, mode: Mode) -> N
     breaker.force(mode)
     assert breaker.share == pytest.approx(0.1)
     clock.pass_(15.0)
+    assert breaker.share == pytest.approx(0.5)
+
+
+def test_a_ramp_may_be_as_short_as_a_second(clock: Clock) -> None:
+    breaker = closed_again(clock, replace(SETTINGS, ramp_s=1.0))
+    assert breaker.share == pytest.approx(0.1)
+    clock.pass_(0.5)
     assert breaker.share == pytest.approx(0.5)
 
 
