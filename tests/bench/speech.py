@@ -50,7 +50,10 @@ from tests.e2e.speech import plain, recording, script
 
 ENDPOINT_S = 0.5
 WINDOW_S = 5.0
-ROUNDS = 3
+ROUNDS = 2
+# As it ships, the embedded engine gives way to all else on the machine (niceness 10): on one that is busy with other
+# things that would be what is measured.
+BUSY: dict[str, Any] = {"niceness": 0, "start_timeout_s": 300.0}
 UPLOAD_UTTERANCES = 600
 
 
@@ -68,7 +71,7 @@ def windows() -> list[bytes]:
 
 async def errors() -> list[str]:
     """Return the word error rate of both, with their sizes."""
-    engine = PocketSphinxSpeech(workers=1)
+    engine = PocketSphinxSpeech(workers=1, **BUSY)
     await engine.start()
     lines = ["| bundled recording, embedded engine | requests | words wrong, missing or too many |", "|---|---|---|"]
     try:
@@ -88,7 +91,7 @@ async def drafts() -> list[str]:
     async with AsyncExitStack() as exits:
         server = await exits.enter_async_context(ScriptedServer().run())
         server.otherwise = lambda _: Answer(pause_s=600.0)
-        embedded = PocketSphinxSpeech(workers=2)
+        embedded = PocketSphinxSpeech(workers=2, **BUSY)
         exits.push_async_callback(embedded.close)
         await embedded.start()
         for name, settings, opened in (
