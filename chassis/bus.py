@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
@@ -342,10 +343,16 @@ async def kept_alive(message: Msg, every_s: float) -> AsyncIterator[None]:
         heart.cancel()
 
 
+def _inbox(url: str) -> str:
+    user = urlsplit(url.partition(",")[0].strip()).username
+    return f"_INBOX_{user}" if user else "_INBOX"
+
+
 @asynccontextmanager
 async def connect(url: str, *, name: str, replicas: int) -> AsyncIterator[Bus]:
     """Connect, for ever if need be, and close at the end.
 
+    A user that the URL names hears answers in an inbox of its own, `_INBOX_<user>`; the broker opens it to nobody else.
     Publishes while disconnected fail at once (`pending_size=0`): what cannot be sent stays with its owner, it is not
     queued in the client, from where it would come out twice.
     """
@@ -371,6 +378,7 @@ async def connect(url: str, *, name: str, replicas: int) -> AsyncIterator[Bus]:
     await client.connect(
         servers=[server.strip() for server in url.split(",")],
         name=name,
+        inbox_prefix=_inbox(url),
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds; any number will do
         connect_timeout=2,

@@ -19,6 +19,8 @@ from prometheus_client import Counter, Histogram
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind, Problem, kind_of_grpc
 from chassis.second_try import SecondTry
+from chassis.settings import ServiceSettings
+from chassis.tls import Tls
 
 log = telemetry.logger(__name__)
 
@@ -73,15 +75,26 @@ Res = TypeVar("Res")
 
 
 class Identity:
-    """Who this process is to its peers: signs short-lived tokens with the shared key and checks those of others."""
+    """Who this process is to its peers: signs short-lived tokens with the shared key and checks those of others.
 
-    def __init__(self, service: str, key: str, clock: Callable[[], float] = time.time) -> None:
+    With `tls` it has a certificate as well, and speaks to nobody that has none.
+    """
+
+    def __init__(
+        self, service: str, key: str, *, tls: Tls | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self._service = service
+        self.tls = tls
         self._key = key
         self._clock = clock
         self._token = ""
         self._token_until = 0.0
         self._checked: dict[str, tuple[float, str]] = {}
+
+    @classmethod
+    def of(cls, service: str, settings: ServiceSettings) -> Identity:
+        """Return who a service is by its settings."""
+        return cls(service, settings.service_auth_key.get_secret_value(), tls=Tls.of(settings))
 
     def token(self) -> str:
         """Return a token that is good for at least half of its life."""
@@ -127,7 +140,11 @@ class Peer:
 
     def __init__(self, target: str, identity: Identity) -> None:
         self.target = target
-        self.channel = grpc.aio.insecure_channel(target, options=_CHANNEL)
+        self.channel = (
+            grpc.aio.secure_channel(target, identity.tls.channel(), options=_CHANNEL)
+            if identity.tls
+            else grpc.aio.insecure_channel(target, options=_CHANNEL)
+        )
         self._identity = identity
         self._second_try = SecondTry()
 
@@ -229,6 +246,7 @@ class Server:
 
     def __init__(self, host: str, port: int, identity: Identity) -> None:
         self._server = grpc.aio.server(options=_SERVER, interceptors=[_Edge(identity)])
+        self._identity = identity
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._host = host
@@ -242,7 +260,11 @@ class Server:
     async def start(self) -> None:
         """Listen. Raises OSError if the port is taken."""
         try:
-            self.port = self._server.add_insecure_port(f"{self._host}:{self._asked_port}")
+            address = f"{self._host}:{self._asked_port}"
+            tls = self._identity.tls
+            self.port = (
+                self._server.add_secure_port(address, tls.server()) if tls else self._server.add_insecure_port(address)
+            )
         except RuntimeError as fault:
             raise OSError(f"cannot listen on {self._host}:{self._asked_port}") from fault
         await self._server.start()

@@ -201,6 +201,10 @@ class VerbatimClient:
         """Give a meeting's minutes as far as they are made."""
         return await self.call("GET", f"/api/insights/{meeting_id}")
 
+    async def update_insights(self, meeting_id: str, version: int, **fields: object) -> Json:
+        """Write `summary`, `key_points` or `decisions` oneself; None gives one back. The version must still be this."""
+        return await self.call("PATCH", f"/api/insights/{meeting_id}", version=version, json=fields)
+
     async def request_insights(self, meeting_id: str) -> Json:
         """Have the minutes made again; give the job."""
         return await self.call("POST", f"/api/insights/{meeting_id}")

@@ -55,7 +55,7 @@ async def start(
 
     The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
     """
-    identity = Identity("gateway", settings.service_auth_key.get_secret_value())
+    identity = Identity.of("gateway", settings)
     meetings = await life.exits.enter_async_context(peer(settings.meetings_target, identity))
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
     # Services of the operator's choice, outside of this installation: an issuer of tokens, a CAPTCHA.
@@ -95,7 +95,13 @@ async def start(
     # A connection of its own: captions need not wait behind files.
     storage = Broker(settings.nats_url, f"{life.replica}-uploads")
     life.spawn(storage.run(), "uploads")
-    desk = UploadDesk(meetings, Objects(storage.require, BUCKET), _upload_settings(settings))
+    desk = UploadDesk(
+        meetings,
+        Objects(storage.require, BUCKET),
+        _upload_settings(settings),
+        # The janitor sets it when a disk is nearly full, and it ends by itself.
+        is_full=lambda: switches.value("uploads") == "refuse",
+    )
 
     transcribers = Transcribers(
         fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=settings.transcription_timeout_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ log = telemetry.logger(__name__)
 
 BUCKET = "UPLOADS"
 _CLEAN_UP_S = 5.0
+_FULL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,11 @@ class Order:
 class UploadDesk:
     """Takes files into the object store and hands them over to become meetings."""
 
-    def __init__(self, meetings: Peer, objects: Objects, settings: UploadSettings) -> None:
+    def __init__(
+        self, meetings: Peer, objects: Objects, settings: UploadSettings, *, is_full: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`is_full` tells whether somebody has said that there is no room for files."""
+        self._is_full = is_full
         self._meetings = meetings
         self._stub = UploadsServiceStub(meetings.channel)
         self._objects = objects
@@ -56,7 +61,11 @@ class UploadDesk:
 
     @contextmanager
     def arrival(self) -> Iterator[None]:
-        """Hold a place while a file arrives. Raises AppError(UNAVAILABLE) if there is none."""
+        """Hold a place while a file arrives.
+
+        Raises AppError: INSUFFICIENT_STORAGE if there is no room for it, UNAVAILABLE if too many arrive already.
+        """
+        self._check_room()
         if self._arriving >= self.settings.at_once_max:
             raise AppError(Kind.UNAVAILABLE, "Too many files arrive at the moment.", retry_after_s=5.0)
         self._arriving += 1
@@ -67,8 +76,13 @@ class UploadDesk:
             self._arriving -= 1
             metrics.UPLOADS_ARRIVING.set(self._arriving)
 
+    def _check_room(self) -> None:
+        if self._is_full():
+            raise AppError(Kind.INSUFFICIENT_STORAGE, "There is no room for files now.", retry_after_s=_FULL_S)
+
     async def begin(self, order: Order, name: str, kind: MediaType, size: int | None) -> pb.Upload:
         """Reserve a place for a file of a size (None: not known). Raises AppError."""
+        self._check_room()
         bytes_max = self.settings.file_bytes_max
         if size is not None and size > bytes_max:
             raise too_long(bytes_max)

@@ -75,7 +75,7 @@ async def start(
     )
     cursors = Cursors(key)
 
-    identity = rpc.Identity(SERVICE, key)
+    identity = rpc.Identity.of(SERVICE, settings)
     transcribers = await life.exits.enter_async_context(rpc.peer(settings.transcriber_target, identity))
     queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
 

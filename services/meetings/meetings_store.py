@@ -13,6 +13,7 @@ from verbatim.meetings.v1.events_pb2 import MeetingDeleted
 
 from chassis import outbox
 from chassis.errors import AppError, Kind
+from chassis.idempotency import forget_answers
 from chassis.postgres import Database, Work
 from services.meetings.checks import not_found
 from services.meetings.healing_store import draft, healing
@@ -21,6 +22,7 @@ from services.meetings.paging import Cursors, Page
 from services.meetings.store import (
     SOURCE,
     bury,
+    idempotency_keys,
     is_deleted,
     meetings,
     outbox_rows,
@@ -154,7 +156,9 @@ async def _delete(connection: AsyncConnection, owner_id: str, meeting_id: str) -
     session_ids = list((await connection.execute(query)).scalars())
     await bury(connection, "meeting", [meeting_id])
     await bury(connection, "session", session_ids)
-    await forget_uploads(connection, meeting_id)
+    # An upload has the id of its session, which may not have begun.
+    session_ids = sorted({*session_ids, *await forget_uploads(connection, meeting_id)})
+    await forget_answers(connection, idempotency_keys, owner_id, meeting_id)
     await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
     fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
     event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)

@@ -188,6 +188,7 @@ PRUNED = [
     *pruning.inbox_rules(inbox_rows),
     *pruning.jobs_rules(upload_tables.job_rows),
     pruning.Rule(tombstones, pruning.older(tombstones.c.deleted_at, 90)),
+    pruning.Rule(idempotency_keys, idempotency_keys.c.expires_at < sa.func.now()),
 ]
 
 

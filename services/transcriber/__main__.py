@@ -101,7 +101,7 @@ async def start(
 
     server = rpc.Server(
         settings.grpc_host, settings.grpc_port,
-        rpc.Identity("transcriber", settings.service_auth_key.get_secret_value()),
+        rpc.Identity.of("transcriber", settings),
     )  # fmt: skip
     service = TranscriberService(sessions, aftercare, heal_jobs)
     server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)

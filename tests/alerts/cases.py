@@ -223,13 +223,14 @@ CASES: dict[str, Case] = {
     ),
     "JanitorStale": _gauge('janitor_last_run_success{service="janitor",task="sessions"}', 0, 1, at="18m", over="50m"),
     "BackupTooOld": Case(
-        {'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "0x470"},
-        {'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "3600x470"},
+        {'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "1x470"},
+        {'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "3600x470"},
         at="2180m",
-        recovers={'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "0x435 130500x50"},
+        recovers={'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "1x435 130500x50"},
         over="2200m",
         step_s=300,
     ),
+    "UploadsRefused": _gauge('disk_tier{service="janitor",instance="j"}', 2, 1),
     "CertificateExpires": _gauge(
         'certmanager_certificate_expiration_timestamp_seconds{namespace="n",name="edge"}',
         13.5 * 86400,

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, admin, background, doctor, following, keys, library, streaming, uploads
+from verbatim_client.cli import (
+    accounts,
+    admin,
+    background,
+    doctor,
+    following,
+    keys,
+    library,
+    recovery,
+    streaming,
+    uploads,
+)
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -52,6 +63,8 @@ def application() -> typer.Typer:
     letters.command("retry")(background.retry_letters)
     letters.command("discard")(background.discard_letters)
     app.command("doctor")(doctor.doctor)
+    for command in (recovery.backup, recovery.verify, recovery.restore):
+        app.command(command.__name__)(command)
     key_commands = _group(app, "keys", "API keys, for programs.")
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_keys)

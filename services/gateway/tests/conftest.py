@@ -120,6 +120,7 @@ class Gateway:
     recordings: FakeRecordings = field(default_factory=FakeRecordings)
     faults: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
+    full: bool = False
     controls: FakeControls = field(default_factory=FakeControls)
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     connection: Bus | None = None
@@ -247,7 +248,7 @@ async def running(
             insights_peer,
             _live,
             gateway.viewers,
-            UploadDesk(meetings_peer, gateway.objects, upload_settings),
+            UploadDesk(meetings_peer, gateway.objects, upload_settings, is_full=lambda: gateway.full),
             gateway.controls,
             DeadLetters(gateway.letters),
             Transcribers(fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=10.0),

@@ -34,7 +34,7 @@ PUBLIC = {
     "/api/meetings/{meeting_id}/live": {"get"},
     "/api/tasks": {"get", "post"},
     "/api/tasks/{task_id}": {"get", "patch", "delete"},
-    "/api/insights/{meeting_id}": {"get", "post"},
+    "/api/insights/{meeting_id}": {"get", "post", "patch"},
     "/api/jobs/{job_id}": {"get"},
     "/api/jobs/{job_id}/cancel": {"post"},
     "/api/admin/dlq": {"get"},

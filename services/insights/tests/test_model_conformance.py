@@ -16,9 +16,16 @@ from starlette.responses import Response
 
 from chassis.breaker import Breaker, BreakerSettings
 from chassis.tests.clocks import Clock
-from services.insights.language import GuardedLanguageModel, LanguageModel, NoLanguageModel, OpenAILanguageModel
+from services.insights.language import (
+    GuardedLanguageModel,
+    LanguageModel,
+    NoLanguageModel,
+    OpenAILanguageModel,
+    Reading,
+)
 from services.insights.minutes import DRAFT, FINAL, Transcript
 from services.insights.sentences import Segment
+from services.insights.spending import Spend
 from services.insights.tests.fakes import FakeOpenAI
 
 pytestmark = pytest.mark.req("R-API-3", "R-STT-2")
@@ -65,9 +72,7 @@ async def model(request: pytest.FixtureRequest) -> AsyncIterator[LanguageModel]:
         return
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(Diligent().running())
-        bare = OpenAILanguageModel(
-            api_key="k", base_url=server.url, model="m", timeout_s=20.0, transcript_chars_max=100_000
-        )
+        bare = OpenAILanguageModel(api_key="k", base_url=server.url, model="m", timeout_s=20.0, reading=Reading())
         stack.push_async_callback(bare.aclose)
         breaker = Breaker("conformance", BreakerSettings(), clock=Clock(), chance=lambda: 0.0)
         yield bare if request.param == "openai" else GuardedLanguageModel(bare, breaker)
@@ -79,7 +84,7 @@ def cited(minutes: Any) -> set[str]:
 
 
 async def test_minutes_have_a_summary_and_cite_what_was_said(model: LanguageModel) -> None:
-    minutes = await model.write_minutes(TRANSCRIPT)
+    minutes = await model.write_minutes(TRANSCRIPT, Spend())
     assert minutes.summary
     assert minutes.decisions
     assert minutes.action_items
@@ -88,27 +93,27 @@ async def test_minutes_have_a_summary_and_cite_what_was_said(model: LanguageMode
 
 
 async def test_they_say_who_wrote_them_and_how_good_they_are(model: LanguageModel) -> None:
-    minutes = await model.write_minutes(TRANSCRIPT)
+    minutes = await model.write_minutes(TRANSCRIPT, Spend())
     assert minutes.engine
     assert minutes.quality == (DRAFT if isinstance(model, NoLanguageModel) else FINAL)
 
 
 async def test_a_day_that_is_not_known_is_no_failure(model: LanguageModel) -> None:
-    assert (await model.write_minutes(replace(TRANSCRIPT, day=None))).summary
+    assert (await model.write_minutes(replace(TRANSCRIPT, day=None), Spend())).summary
 
 
 async def test_transcripts_at_the_same_time_get_their_own_minutes(model: LanguageModel) -> None:
     """Segments are numbered anew for each: a mix-up would cite what another meeting said."""
     others = [replace(TRANSCRIPT, segments=TRANSCRIPT.segments[:length]) for length in (2, 3, 4)]
-    written = await asyncio.gather(*(model.write_minutes(other) for other in others))
+    written = await asyncio.gather(*(model.write_minutes(other, Spend()) for other in others))
     for other, minutes in zip(others, written, strict=True):
         assert cited(minutes) <= {segment.id for segment in other.segments}
 
 
 async def test_one_that_is_cancelled_ends_and_the_next_is_unharmed(model: LanguageModel) -> None:
-    writing = asyncio.create_task(model.write_minutes(TRANSCRIPT))
+    writing = asyncio.create_task(model.write_minutes(TRANSCRIPT, Spend()))
     await asyncio.sleep(0)
     writing.cancel()
     await asyncio.wait([writing], timeout=10.0)
     assert writing.done()
-    assert (await model.write_minutes(TRANSCRIPT)).summary
+    assert (await model.write_minutes(TRANSCRIPT, Spend())).summary
