@@ -119,13 +119,14 @@ def test_after_a_success_five_more_open_it(clock: Clock) -> None:
 def test_settings_do_not_change_under_way() -> None:
     with pytest.raises(FrozenInstanceError):
         BreakerSettings().open_s = 1.0  # type: ignore[misc]
+    assert not hasattr(BreakerSettings(), "__dict__")
 
 
 def test_what_is_given_by_name_is_not_given_by_place(clock: Clock) -> None:
     with pytest.raises(TypeError):
-        Breaker("rules-names", SETTINGS, clock, lambda: 0.0)  # type: ignore[misc]
+        Breaker("rules-names", SETTINGS, clock, lambda: 0.0)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        Permit(new(clock), 0, 0.0, True)  # type: ignore[misc]
+        Permit(new(clock), 0, 0.0, True)  # type: ignore[call-arg]
 
 
 def test_a_slow_success_ends_the_row_too(clock: Clock) -> None:
@@ -216,6 +217,41 @@ def test_memory_does_not_grow_with_the_rate(clock: Clock) -> None:
         clock.pass_(0.01)
         assert window.sums(clock.now_s)[0] <= 3_000
     assert len(window._buckets) <= 11
+
+
+def test_calls_long_before_the_window_do_not_count_either(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, calls_min=4))
+    alternate(breaker, 1)
+    clock.pass_(95.0)
+    alternate(breaker, 1)
+    assert state(breaker) is State.CLOSED
+
+
+def test_the_rate_opens_it_also_after_many_calls(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, failures_in_row=1_000))
+    succeed(breaker, 20)
+    fail(breaker, 19)
+    assert state(breaker) is State.CLOSED
+    fail(breaker)
+    assert state(breaker) is State.OPEN
+
+
+def test_more_slow_calls_than_the_rate_open_it_too(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, window_s=3_000.0))
+    succeed(breaker, 2)
+    slow(breaker, clock, 18)
+    assert state(breaker) is State.OPEN
+
+
+def test_what_takes_longer_than_slow_is_slow_and_clocks_may_have_begun_just_now() -> None:
+    clock = Clock(10.0)
+    breaker = new(clock)
+    with breaker.acquire() as permit:
+        clock.pass_(16.0)
+        permit.success()
+    assert calls(breaker, "slow") == 1
+    fail(breaker, 5)
+    assert breaker.retry_after_s() == pytest.approx(63.0)
 
 
 def test_a_few_slow_calls_are_too_few(clock: Clock) -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import date
-from typing import Any
 
 import orjson
 import pytest
@@ -23,7 +22,7 @@ from services.insights.language import (
     OpenAILanguageModel,
     Reading,
 )
-from services.insights.minutes import DRAFT, FINAL, Transcript
+from services.insights.minutes import DRAFT, FINAL, Minutes, Transcript
 from services.insights.sentences import Segment
 from services.insights.spending import Spend
 from services.insights.tests.fakes import FakeOpenAI
@@ -78,9 +77,14 @@ async def model(request: pytest.FixtureRequest) -> AsyncIterator[LanguageModel]:
         yield bare if request.param == "openai" else GuardedLanguageModel(bare, breaker)
 
 
-def cited(minutes: Any) -> set[str]:
-    points = (*minutes.key_points, *minutes.decisions, *minutes.action_items)
-    return {segment for point in points for segment in point.segment_ids}
+def citations(minutes: Minutes) -> list[tuple[str, ...]]:
+    """Return the segments that each point and each task rests on."""
+    tasks = [task.segment_ids for task in minutes.action_items]
+    return [*(point.segment_ids for point in (*minutes.key_points, *minutes.decisions)), *tasks]
+
+
+def cited(minutes: Minutes) -> set[str]:
+    return {segment for segments in citations(minutes) for segment in segments}
 
 
 async def test_minutes_have_a_summary_and_cite_what_was_said(model: LanguageModel) -> None:
@@ -89,7 +93,7 @@ async def test_minutes_have_a_summary_and_cite_what_was_said(model: LanguageMode
     assert minutes.decisions
     assert minutes.action_items
     assert cited(minutes) <= {segment.id for segment in TRANSCRIPT.segments}
-    assert all(point.segment_ids for point in (*minutes.key_points, *minutes.decisions, *minutes.action_items))
+    assert all(citations(minutes))
 
 
 async def test_they_say_who_wrote_them_and_how_good_they_are(model: LanguageModel) -> None:
