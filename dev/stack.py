@@ -29,8 +29,8 @@ from dev.servers import find_or_install
 from dev.settings import ROOT, closed_to_others, needs_other_user
 
 KILLED_STACK_GONE_WITHIN_S = 5.0
-MIGRATE_WITHIN_S = 60.0
-SERVICE_READY_WITHIN_S = 60.0
+MIGRATE_WITHIN_S = 180.0
+SERVICE_READY_WITHIN_S = 120.0
 SERVICE_STOP_WITHIN_S = 30.0
 
 

@@ -163,7 +163,7 @@ class VerbatimClient:
         return await self.call("GET", f"/api/meetings/{meeting_id}")
 
     def meetings(self, query: str | None = None) -> AsyncGenerator[Json, None]:
-        """Give all meetings, or those whose title or transcript has the words."""
+        """Give all meetings; with words those that hold them, best first, each with its `hits`."""
         return self.pages("/api/meetings", {"q": query})
 
     async def update_meeting(self, meeting_id: str, version: int, **fields: object) -> Json:
@@ -213,9 +213,11 @@ class VerbatimClient:
         """Have the minutes made again; give the job."""
         return await self.call("POST", f"/api/insights/{meeting_id}")
 
-    async def analytics(self, from_: str, to: str) -> Json:
-        """Give the figures of a period (days, as 2026-11-23)."""
-        return await self.call("GET", "/api/analytics", params={"from": from_, "to": to})
+    async def analytics(self, from_: str | None = None, to: str | None = None, tz: str | None = None) -> Json:
+        """Give the figures of a period: days of the zone (2026-11-23) or times; the last thirty days unless given."""
+        asked = {"from": from_, "to": to, "tz": tz}
+        given = {name: value for name, value in asked.items() if value}
+        return await self.call("GET", "/api/analytics", params=given)
 
     # Webhooks and usage.
 

@@ -32,6 +32,7 @@ from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
 from services.gateway.external_tokens import ExternalTokens, NoExternalTokens, OidcTokens
 from services.gateway.issuer_keys import IssuerKeys
+from services.gateway.last_known import LastKnown
 from services.gateway.limits import RateLimits
 from services.gateway.live import LiveEndpoint
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
@@ -50,6 +51,7 @@ async def start(
     life: Lifecycle,
     *,
     fleet_type: type[Fleet] = Fleet,
+    cache_type: type[Cache] = Cache,
     socket_protocol: type[CountedSocket] = CountedSocket,
 ) -> None:
     """Connect, serve, and on SIGTERM stop without cutting anybody off.
@@ -65,7 +67,7 @@ async def start(
     broker = Broker(settings.nats_url, life.replica, replicas=settings.nats_replicas)
     entrance = _entrance(settings, meetings, broker, outside, life)
 
-    cache = Cache(
+    cache = cache_type(
         settings.redis_url.get_secret_value(),
         service="gateway",
         replica=life.replica,
@@ -84,6 +86,7 @@ async def start(
         meetings, minutes_per_month=settings.audio_minutes_per_month, timeout_s=settings.budget_timeout_s
     )
     admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits, budget)
+    figures = LastKnown(cache, "analytics")
     life.spawn(cache.run(), "redis")
     life.spawn(admission.run(), "sessions")
 
@@ -112,7 +115,7 @@ async def start(
         fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=settings.transcription_timeout_s
     )
     letters = DeadLetters(broker.require)
-    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers, budget)
+    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers, budget, figures)
     app = public_app(settings, doors, rates=rates, readiness=life.readiness)
     crowd = Crowd(
         most=settings.connections_max,

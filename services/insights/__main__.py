@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from verbatim.insights.v1 import insights_pb2_grpc
+from verbatim.insights.v1 import analytics_pb2_grpc, insights_pb2_grpc
 
 from chassis import bus, lifecycle, outbox, postgres, rpc
 from chassis.breaker import Breaker, BreakerSettings
@@ -24,9 +24,10 @@ from chassis.pruning import Pruner
 from chassis.relay import Relay
 from chassis.settings import load
 from chassis.worker import Policy, Worker
-from services.insights import store
+from services.insights import figures_store, store
 from services.insights.api import InsightsApi
 from services.insights.events import MeetingEvents
+from services.insights.figures import AnalyticsApi, FiguresConsumer
 from services.insights.language import (
     DEPENDENCY,
     GuardedLanguageModel,
@@ -70,6 +71,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
         insights_pb2_grpc.add_InsightsServiceServicer_to_server,
         InsightsApi(database, queue, transcripts, attempts_max=settings.job_attempts_max),
     )
+    server.add(analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server, AnalyticsApi(database))
     await server.start()
 
     life.require("database", schema.check)
@@ -127,9 +129,10 @@ async def converse(
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             group.create_task(database.reset_by(controls))
-            group.create_task(Pruner(database, store.PRUNED).run())
+            group.create_task(Pruner(database, [*store.PRUNED, *figures_store.PRUNED]).run())
             group.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker, (outbox.EVENTS, JOBS, DLQ)).run())
             group.create_task(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run())
+            group.create_task(FiguresConsumer(database, broker).run())
             group.create_task(controls.run())
             for worker in workers:
                 group.create_task(worker.run())

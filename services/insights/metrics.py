@@ -24,3 +24,6 @@ POINTS_DROPPED = Counter(
 )
 OVER_BUDGET = Counter("insights_over_budget_total", "Minutes that are drafts because the account's budget is spent.")
 EDITED = Counter("insights_edited_total", "Changes that people made to insights.")
+FIGURES = Counter(
+    "figures_told_total", "Figures of meetings and tasks that were told: news, or known already.", ["what"]
+)

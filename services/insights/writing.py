@@ -30,6 +30,7 @@ READY = "events.insights.ready"
 # What the model will say of the same transcript whenever it is asked.
 _HOPELESS = frozenset({Kind.PAYLOAD_TOO_LARGE})
 _REFUSED_WAIT_S = 300.0
+_SEARCHED_CHARS = 100_000
 
 
 class OverBudget(AppError):
@@ -207,6 +208,7 @@ def _ready(job: Job, minutes: Minutes, version: int) -> insights_pb2.InsightsRea
         owner_id=job.owner_id,
         quality=minutes.quality,
         version=version,
+        text=_searched(minutes),
         action_items=[
             insights_pb2.ActionItem(
                 text=item.text,
@@ -217,3 +219,9 @@ def _ready(job: Job, minutes: Minutes, version: int) -> insights_pb2.InsightsRea
             for item in minutes.action_items
         ],
     )
+
+
+def _searched(minutes: Minutes) -> str:
+    points = [point.text for point in (*minutes.key_points, *minutes.decisions)]
+    items = [item.text for item in minutes.action_items]
+    return "\n".join(text for text in (minutes.summary, *points, *items) if text)[:_SEARCHED_CHARS]

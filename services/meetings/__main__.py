@@ -30,6 +30,8 @@ from services.meetings.account_servicers import account_servicers
 from services.meetings.api import MeetingsApi, TasksApi
 from services.meetings.deliveries_store import DeliveriesStore
 from services.meetings.departures import DepartureConsumer
+from services.meetings.digesting import Digesting
+from services.meetings.digests_store import DigestsStore
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
 from services.meetings.housekeeping import Housekeeping
@@ -69,11 +71,20 @@ class Doors:
     resolver: Resolver
 
 
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Of what kind those are that exchange facts with the broker."""
+
+    transcript_consumer: type[TranscriptConsumer]
+    relay: type[Relay]
+
+
 async def start(
     life: lifecycle.Lifecycle,
     settings: Settings,
     *,
     transcript_consumer: type[TranscriptConsumer] = TranscriptConsumer,
+    relay: type[Relay] = Relay,
     grpc_server: type[rpc.Server] = rpc.Server,
 ) -> None:
     """Live one life: start, ready, drain.
@@ -122,7 +133,9 @@ async def start(
         life.exits.enter_context(closing(SystemResolver())),
     )
     life.spawn(
-        converse(settings, patient, schema, cursors, queue, doors, workers, transcript_consumer, life.orders),
+        converse(
+            settings, patient, schema, cursors, queue, doors, workers, Kinds(transcript_consumer, relay), life.orders
+        ),
         "events and jobs",
     )
     life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
@@ -155,7 +168,7 @@ async def converse(  # noqa: PLR0913, PLR0917 - what start has made
     queue: jobs.Queue,
     doors: Doors,
     workers: list[Worker],
-    transcript_consumer: type[TranscriptConsumer],
+    kinds: Kinds,
     orders: Orders,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
@@ -175,7 +188,9 @@ async def converse(  # noqa: PLR0913, PLR0917 - what start has made
         workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
         workers.append(webhook_worker(settings, database, cursors, queue, broker, doors.resolver))
         deliveries = DeliveriesStore(database, queue, cursors, webhook_rules(settings))
-        transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
+        transcripts = kinds.transcript_consumer(
+            TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK)
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             controls = Controls(broker, replicas=settings.nats_replicas)
@@ -183,8 +198,10 @@ async def converse(  # noqa: PLR0913, PLR0917 - what start has made
             group.create_task(controls.run())
             group.create_task(database.reset_by(controls))
             group.create_task(Pruner(database, PRUNED).run())
-            group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
+            group.create_task(kinds.relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
+            digests = DigestsStore(database, live_every_s=settings.digest_live_every_s)
+            group.create_task(Digesting(digests, every_s=settings.digest_every_s).run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
             for worker in workers:
                 group.create_task(worker.run())
@@ -202,6 +219,8 @@ def main() -> None:
     if said.command == "migrate":
         direct = settings.database_direct_url_meetings.get_secret_value()
         migrate(direct or settings.database_url_meetings.get_secret_value(), MIGRATIONS)
+    elif said.command == "rebuild-digests":
+        commands.rebuild_digests(settings)
     elif said.command is not None:
         commands.change_account(settings, said)
     else:

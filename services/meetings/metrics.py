@@ -7,6 +7,10 @@ from prometheus_client import Counter, Gauge, Histogram
 SEGMENTS_STORED = Counter(
     "transcript_segments_stored_total", "Segments committed, each revision once, by quality.", ["quality"]
 )
+SEGMENTS_LOST = Counter(
+    "transcript_segments_lost_total",
+    "Segments that a session's accounts tell of when it is closed and that were never stored.",
+)
 REPEATS = Counter("transcript_segments_duplicate_dropped_total", "Segments delivered again, dropped.")
 DEAD_LETTERS = Counter(
     "transcript_entries_dead_lettered_total",
@@ -50,3 +54,11 @@ WEBHOOK_SECONDS = Histogram(
     "webhook_post_duration_seconds", "Time of one request to a webhook.", buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 )
 WEBHOOKS_DISABLED = Counter("webhooks_disabled_total", "Webhooks disabled because their deliveries were given up.")
+DIGESTS = Counter(
+    "digests_total", "Digests renewed: of meetings (search pages, figures), of tasks, of what was deleted.", ["of"]
+)
+DIGEST_WAITED = Histogram(
+    "digest_wait_seconds",
+    "Time from a change to the digest that has it, of the change of each round that waited longest.",
+    buckets=(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
+)

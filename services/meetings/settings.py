@@ -95,3 +95,9 @@ class Settings(DatabaseSettings):
         description="Networks that webhooks may lead to though they are private or reserved, as a JSON list; "
         'for development: ["127.0.0.0/8"].',
     )
+    digest_every_s: float = Field(
+        2.0, gt=0, le=600, description="Pause between looks for what changed, for search and analytics."
+    )
+    digest_live_every_s: float = Field(
+        60.0, ge=0, le=3600, description="How often a meeting that goes on is digested for search and analytics."
+    )

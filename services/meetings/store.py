@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import idempotency, outbox, pruning, relay
 from chassis.errors import AppError, Kind
-from services.meetings import account_tables, upload_tables, webhook_tables  # noqa: F401 - parts of METADATA
+from services.meetings import account_tables, digest_tables, upload_tables, webhook_tables  # noqa: F401 - parts of METADATA
 from services.meetings.checks import not_found
 from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0009"
+REVISION = "0010"
 SOURCE = "meetings"
 
 

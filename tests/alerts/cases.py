@@ -95,6 +95,21 @@ def _counter(series: str, fires_per_s: float, quiet_per_s: float, **times: str) 
     )
 
 
+def _books(received: str, durable: str, pending: str, heard: str = "0+3200x300", handed_over: str = "0x300") -> Series:
+    """The accounts of a transcriber; what it hears it transcribes at once."""
+    of = 'service="transcriber",instance="t"'
+    return {
+        f'audio_bytes_total{{{of},stage="received"}}': received,
+        f'audio_bytes_total{{{of},stage="durable"}}': durable,
+        f'audio_bytes_total{{{of},stage="dropped"}}': "640x300",
+        f'audio_pending_bytes{{{of},until="durable"}}': pending,
+        f'audio_bytes_total{{{of},stage="heard"}}': heard,
+        f'audio_bytes_total{{{of},stage="transcribed"}}': "0+3200x300",
+        f'audio_bytes_total{{{of},stage="handed_over"}}': handed_over,
+        f'audio_pending_bytes{{{of},until="transcribed"}}': "0x300",
+    }
+
+
 _HEALTHY = {
     f'up{{service="{service}",instance="{service}-1"}}': "1x300" for service in ("gateway", "transcriber", "meetings")
 }
@@ -116,7 +131,7 @@ CASES: dict[str, Case] = {
     ),
     "ErrorBudgetFastBurn": Case(_jobs(90, 10), _jobs(996, 4), "70m", "150m", _ending(_jobs(90, 10), 70, 150), 60),
     "ErrorBudgetSlowBurn": Case(_jobs(996, 4), _jobs(10000, 5), "70m", step_s=60),
-    "AudioUnaccounted": _counter('transcript_unaccounted_seconds_total{service="meetings"}', 0.01, 0),
+    "SessionAudioMissing": _counter('transcript_unaccounted_seconds_total{service="meetings"}', 0.01, 0),
     "HighErrorRate": Case(_requests(98, 2), _requests(991, 9), recovers=_ending(_requests(98, 2))),
     "HighLatencyP95": Case(_latency(90, 100), _latency(96, 100), "12m", recovers=_ending(_latency(90, 100), 60)),
     "LoginBruteForce": _counter('auth_login_failures_total{service="meetings",reason="wrong_password"}', 1.2, 0.9),
@@ -147,6 +162,21 @@ CASES: dict[str, Case] = {
             "session_logs_drafts_oldest_seconds": "3601x100 0x300",
             'circuit_breaker_state{dependency="openai",state="closed"}': "1x400",
         },
+    ),
+    "AudioUnaccounted": Case(
+        _books("3840+3200x300", "0+3200x300", "0x300"),
+        # All but what is on its way: more than ever, and accounted for.
+        _books("640+3200x300", "0x300", "0+3200x300", heard="6400+3200x300", handed_over="6400x300"),
+        at="2m",
+        # The process is gone, and its books with it.
+        recovers=_books("3840+3200x20 640+3200x300", "0+3200x20 0+3200x300", "0x400"),
+    ),
+    "SegmentsLost": Case(
+        {'transcript_segments_lost_total{service="meetings",instance="m"}': "0x20 1x300"},
+        {'transcript_segments_lost_total{service="meetings",instance="m"}': "0x300"},
+        at="6m",
+        over="30m",
+        recovers={'transcript_segments_lost_total{service="meetings",instance="m"}': "0x20 1x300"},
     ),
     "AudioLogFilling": _gauge('audio_log_fill_ratio{service="janitor"}', 0.81, 0.79),
     "DBPoolSaturated": Case(

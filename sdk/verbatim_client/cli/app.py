@@ -13,6 +13,7 @@ from verbatim_client.cli import (
     admin,
     background,
     doctor,
+    figures,
     following,
     keys,
     library,
@@ -57,6 +58,7 @@ def application() -> typer.Typer:
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)
+    app.command("analytics")(figures.analytics)
     jobs = _group(app, "jobs", "Work that goes on in the background.")
     jobs.command("show")(background.show_job)
     jobs.command("cancel")(background.cancel_job)

@@ -17,6 +17,7 @@ import pytest_asyncio
 import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from verbatim.insights.v1.analytics_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
@@ -51,6 +52,7 @@ from services.gateway.credentials import Credentials
 from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
 from services.gateway.external_tokens import NoExternalTokens
+from services.gateway.last_known import LastKnown
 from services.gateway.limits import RateLimits
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
 from services.gateway.relay import Fleet
@@ -60,7 +62,14 @@ from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, Fake
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
 from services.gateway.tests.fake_uploads import FakeUploads
 from services.gateway.tests.fake_webhooks import FakeUsage, FakeWebhooks
-from services.gateway.tests.fakes import FakeCaptions, FakeControls, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fakes import (
+    FakeAnalytics,
+    FakeCaptions,
+    FakeControls,
+    FakeInsights,
+    FakeMeetings,
+    FakeTasks,
+)
 from services.gateway.tickets import Tickets
 from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
@@ -120,6 +129,7 @@ class Gateway:
     meetings: FakeMeetings = field(default_factory=FakeMeetings)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
+    analytics: FakeAnalytics = field(default_factory=FakeAnalytics)
     uploads: FakeUploads = field(default_factory=FakeUploads)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     usage: FakeUsage = field(default_factory=FakeUsage)
@@ -214,7 +224,12 @@ async def running(
             (add_UsageServiceServicer_to_server, gateway.usage),
             (add_WebhooksServiceServicer_to_server, gateway.webhooks),
         )
-        insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
+        insights = await _backend(
+            stack,
+            "insights",
+            (add_InsightsServiceServicer_to_server, gateway.insights),
+            (add_AnalyticsServiceServicer_to_server, gateway.analytics),
+        )
         transcriber = await _backend(
             stack,
             "transcriber",
@@ -266,6 +281,7 @@ async def running(
             DeadLetters(gateway.letters),
             Transcribers(fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=10.0),
             budget,
+            LastKnown(Cache("", service="gateway", replica="test"), "analytics"),
         )
         rates = RateLimits(
             Limiter(Cache("", service="gateway", replica="test")),

@@ -42,6 +42,7 @@ PUBLIC = {
     "/api/webhooks/{webhook_id}/deliveries": {"get"},
     "/api/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": {"post"},
     "/api/usage": {"get"},
+    "/api/analytics": {"get"},
     "/api/jobs/{job_id}": {"get"},
     "/api/jobs/{job_id}/cancel": {"post"},
     "/api/admin/dlq": {"get"},
