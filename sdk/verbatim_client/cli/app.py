@@ -85,8 +85,8 @@ def application() -> typer.Typer:
         hooks.command(hook_command.__name__)(hook_command)
     app.command("usage")(accounts.usage)
     admins = _group(app, "admin", "Looking after accounts, for admins.")
-    for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
-        admins.command(command.__name__)(command)
+    for admin_command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
+        admins.command(admin_command.__name__)(admin_command)
     return app
 
 
