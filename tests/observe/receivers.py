@@ -1,4 +1,4 @@
-"""Where what a platform tells of itself arrives: real HTTP servers with the protocols of the real ones, and a vendor."""
+"""Where what a platform tells of itself arrives: real HTTP servers that speak as the real ones do, and a vendor."""
 
 from __future__ import annotations
 
