@@ -11,6 +11,7 @@ from pathlib import Path
 FILE = Path(__file__).parent / "helm" / "verbatim" / "files" / "nats-permissions.conf"
 UPLOADS = "OBJ_UPLOADS"
 CONTROLS = "KV_controls"
+BACKUPS = "KV_backups"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class May:
     removes_from: tuple[str, ...] = ()
 
 
-SERVICES = {
+USERS = {
     # Whoever retries a dead letter sends its job or event on its way again.
     "gateway": May(
         streams=(CONTROLS, UPLOADS, "TICKETS", "DLQ", "JOBS", "EVENTS"),
@@ -47,17 +48,20 @@ SERVICES = {
     ),
     "insights": May(
         streams=(CONTROLS, "EVENTS", "JOBS", "DLQ"),
-        publishes=("events.insights.*", "jobs.>", "dlq.>"),
+        publishes=("events.insights.>", "jobs.>", "dlq.>"),
         hears=("$KV.controls.>",),
+        removes_from=("EVENTS",),
     ),
-    # The only one that takes logs away.
+    # The only one that takes logs away; tells the gateways when a disk is full.
     "janitor": May(
-        streams=(CONTROLS, UPLOADS, "AUDIO", "TRANSCRIPT", "EVENTS", "JOBS", "DLQ"),
-        publishes=("dlq.event.janitor",),
+        streams=(CONTROLS, BACKUPS, UPLOADS, "AUDIO", "TRANSCRIPT", "EVENTS", "JOBS", "DLQ"),
+        publishes=("$KV.controls.uploads", "dlq.event.janitor"),
         hears=("$KV.controls.>",),
         purges=("AUDIO", "TRANSCRIPT", UPLOADS),
-        removes_from=("DLQ",),
+        removes_from=("DLQ", "EVENTS"),
     ),
+    # No service: whoever saves and restores whole streams (`python -m recovery`).
+    "backup": May(streams=(), publishes=("$JS.API.>", "$JS.SNAPSHOT.>", "$KV.backups.>")),
 }
 
 
@@ -94,7 +98,7 @@ def heard(service: str, may: May) -> list[str]:
 def render() -> str:
     """Return the file."""
     lines = ["# Made by `python -m deploy.nats_permissions`: what each service may do at the broker."]
-    for service, may in SERVICES.items():
+    for service, may in USERS.items():
         lines.append(f"{service.upper()} {{")
         for name, subjects in (("publish", published(may)), ("subscribe", heard(service, may))):
             lines += [f"  {name}: [", *(f'    "{subject}"' for subject in subjects), "  ]"]

@@ -38,9 +38,9 @@ def database_url(plan: Plan, keys: Keys, service: str) -> str:
     return f"postgresql+psycopg://{service}:{password}@{HOST}:{plan.ports.of('postgres')}/{service}"
 
 
-def nats_url(plan: Plan, keys: Keys, service: str) -> str:
-    """Give the broker's URL with the user that a service is there."""
-    return f"nats://{service}:{keys.nats_passwords[service]}@{HOST}:{plan.ports.of('nats')}"
+def nats_url(plan: Plan, keys: Keys, user: str) -> str:
+    """Give the broker's URL for one of its users: a service, or `backup`."""
+    return f"nats://{user}:{keys.nats_passwords[user]}@{HOST}:{plan.ports.of('nats')}"
 
 
 def _common(plan: Plan, keys: Keys, name: str) -> dict[str, str]:

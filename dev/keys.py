@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dev.plan import SERVICES
+from dev.plan import BROKER_USERS
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Keys:
             postgres_password=_kept(folder / "postgres_password", _new_password),
             meetings_password=_kept(folder / "meetings_password", _new_password),
             insights_password=_kept(folder / "insights_password", _new_password),
-            nats_passwords={name: _kept(folder / f"nats_{name}_password", _new_password) for name in SERVICES},
+            nats_passwords={name: _kept(folder / f"nats_{name}_password", _new_password) for name in BROKER_USERS},
             service_auth_key=_kept(folder / "service_auth_key", lambda: secrets.token_hex(32)),
             auth_private_key=private_pem,
             auth_public_key=_public_key(private_pem),

@@ -76,7 +76,7 @@ OVERVIEW = Dashboard("overview", "Verbatim: overview", "Objectives and what is l
     Panel("Captions", "From the end of speech to the segment.", "s", _quantiles("segment_latency_seconds"), 3, 8,
           ("FreshnessFastBurn",)),
     Panel("Audio lost", "Acknowledged audio that no transcript accounts for. Anything but zero is an incident.", "s",
-          (("lost", "sum(increase(transcript_unaccounted_seconds_total[1h]))"),), 0.001, 0.001, ("AudioUnaccounted",),
+          (("lost", "sum(increase(transcript_unaccounted_seconds_total[1h]))"),), 0.001, 0.001, ("SessionAudioMissing",),
           "stat"),
     Panel("Controls set", "Switches that somebody has set and that have not expired.", "none",
           (("set", "max(controls_active)"),), 1, 5, ("ControlOverrideActive",), "stat"),

@@ -11,6 +11,7 @@ from dev.ports import HOST, Ports
 from dev.settings import ROOT
 
 SERVICES = ("gateway", "transcriber", "meetings", "insights", "janitor")
+BROKER_USERS = (*SERVICES, "backup")
 WITH_GRPC = ("transcriber", "meetings", "insights")
 WITH_DATABASE = ("meetings", "insights")
 

@@ -148,7 +148,7 @@ def _slow() -> dict[str, Any]:
 
 def _lost() -> dict[str, Any]:
     return _alert(
-        "AudioUnaccounted",
+        "SessionAudioMissing",
         "increase(transcript_unaccounted_seconds_total[10m]) > 0",
         "P1",
         "Acknowledged audio is missing from a transcript",

@@ -75,6 +75,7 @@ class LiveEndpoint:
         finally:
             connection.leave()
             connection.finish_writing()
+            connection.note_resume("failed")
             await writer
 
     async def _converse(self, connection: Connection, scope: Message, headers: dict[str, str]) -> None:
@@ -106,6 +107,7 @@ class LiveEndpoint:
         span: tracing.Span,
     ) -> None:
         """Let a client in and put its session on a transcriber's stream; `held` ends with the socket."""
+        connection.resuming = start.resume is not None
         principal = await self._authenticate(start, scope, headers)
         session_id = start.resume.session_id if start.resume else ids.new_id()
         tracing.tell(span, session_id=session_id)
@@ -142,7 +144,6 @@ class LiveEndpoint:
         return principal
 
     def _resume(self, resume: wire.ResumeRequest, principal: Principal, request_id: str) -> relay.ClientEvent:
-        metrics.WS_RESUMES.inc()
         if not ids.is_id(resume.session_id):
             raise AppError(Kind.NOT_FOUND, "Session expired")
         request = relay.Resume(

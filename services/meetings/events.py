@@ -100,6 +100,9 @@ class TranscriptConsumer:
         metrics.CLOSED_AUDIO_S.inc(applied.closed_audio_s)
         metrics.UNACCOUNTED_S.inc(applied.unaccounted_s)
         metrics.MEETINGS_COMPLETED.inc(applied.completed)
+        for session_id, count in applied.lost.items():
+            metrics.SEGMENTS_LOST.inc(count)
+            log.error("segments lost: the session's log had more than was stored", session=session_id, segments=count)
         for reason, message in applied.letters:
             metrics.DEAD_LETTERS.labels(reason).inc()
             log.error(
@@ -158,7 +161,9 @@ class InsightsConsumer:
             await dead_letters.publish(self._bus, letter)
             return
         found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
-        stored = await self._store.store_found(message_id, fact.owner_id, fact.meeting_id, found, version=fact.version)
+        stored = await self._store.store_found(
+            message_id, fact.owner_id, fact.meeting_id, found, version=fact.version, minutes=fact.text
+        )
         metrics.TASKS_FOUND.inc(stored)
         await wake_viewers(self._bus, [fact.meeting_id])
 

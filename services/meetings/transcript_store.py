@@ -21,6 +21,7 @@ from services.meetings.sessions_store import (
     close_sessions,
     ignored_sessions,
     known_sessions,
+    lost_segments,
     open_sessions,
 )
 from services.meetings.store import SOURCE, gaps, inbox_rows, outbox_rows, progress, segments, sessions, suppressed
@@ -41,6 +42,8 @@ class Applied:
     completed: int = 0
     closed_audio_s: float = 0.0
     unaccounted_s: float = 0.0
+    lost: dict[str, int] = field(default_factory=dict)
+    """By session that is closed: the segments that it had and that never came."""
     noticed: set[str] = field(default_factory=set)
     """Meetings of which viewers should look for what is new."""
     letters: list[tuple[str, Delivered]] = field(default_factory=list)
@@ -105,6 +108,7 @@ async def _apply(connection: AsyncConnection, messages: Sequence[Delivered]) -> 
         if session_id in known and not known[session_id].closed:
             applied.closed_audio_s += entry.closed.audio_s
             applied.unaccounted_s += unaccounted_s(entry.closed)
+    applied.lost = await lost_segments(connection, batch, known)
     completed = await close_sessions(connection, batch, known)
     applied.completed = len(completed)
     await tell_healed(connection, settled_meetings(batch, known) - completed)

@@ -19,6 +19,7 @@ from chassis.lifecycle import Lifecycle
 from chassis.objects import Objects
 from chassis.retry import RetrySettings
 from chassis.settings import load
+from services.transcriber import metrics
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
@@ -61,9 +62,9 @@ async def start(
     )
     logs = (*streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s), JOBS)
     for stream in logs:
-        await broker.declare(stream)
+        await broker.declared(stream)
     objects = Objects(lambda: broker, BUCKET)
-    await broker.declare(objects.stream(settings.uploads_bytes_max))
+    await broker.declared(objects.stream(settings.uploads_bytes_max))
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
     ears = Ears()
@@ -85,6 +86,8 @@ async def start(
         ports, _session_settings(settings), sessions_max=settings.sessions_max,
         tight=lambda: life.resources.tight, live_session=live_session,
     )  # fmt: skip
+    metrics.AUDIO_PENDING.labels("durable").set_function(lambda: audio.pending_bytes)
+    metrics.AUDIO_PENDING.labels("transcribed").set_function(lambda: sessions.pending_bytes)
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)

@@ -11,6 +11,7 @@ from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import telemetry, tracing
 from chassis.errors import AppError, Kind
+from services.transcriber import metrics
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.heal_jobs import HealJobs
 from services.transcriber.session import LiveSession
@@ -163,9 +164,17 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
             greeting.add_done_callback(line.greetings.discard)
             return
         known = line.channels.get(event.channel)
+        session = known.session if known is not None else None
+        if kind == "audio":
+            size = len(event.audio.data)
+            metrics.AUDIO_RECEIVED.inc(size)
+            if session is None or session.over:
+                metrics.AUDIO_REFUSED.inc(size)
+            else:
+                session.receive(event.audio.offset, event.audio.data)
+            return
         if known is None:
             return
-        session = known.session
         if kind == "detach":
             del line.channels[event.channel]
             known.gone = True
@@ -173,8 +182,6 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
                 session.detach(known)
         elif session is not None and not session.over:
             match kind:
-                case "audio":
-                    session.receive(event.audio.offset, event.audio.data)
                 case "finalize":
                     session.finalize()
                 case "pause":

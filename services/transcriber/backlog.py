@@ -97,6 +97,12 @@ class Backlog:
         return len(self._work)
 
     @property
+    def uncommitted_bytes(self) -> int:
+        """The PCM of the utterances that wait, without the context that is sent along."""
+        utterances = (work.utterance for work in self._work if isinstance(work, Work))
+        return sum(one.end_byte - one.start_byte for one in utterances)
+
+    @property
     def head(self) -> Work | Hole | None:
         return self._work[0] if self._work else None
 

@@ -189,6 +189,12 @@ class AudioWriter:
     def settled(self) -> bool:
         return self.durable_offset == self.held_offset
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that came and are not known to be durable; what the client dropped never came."""
+        under_way = sum(flight.end_offset - flight.offset for flight in self._flights if flight.payload)
+        return self._gathered_bytes + under_way
+
     def mark(self, offset: int, sequence: int) -> None:
         """Note that the durable message `sequence` starts at `offset`."""
         self._marks.append((offset, sequence))
@@ -243,6 +249,11 @@ class AudioLog:
             if not flight.payload and flight.end_offset == end_offset:
                 flight.bridged = True
         self._advance(writer)
+
+    @property
+    def pending_bytes(self) -> int:
+        """See `AudioWriter`; of all sessions."""
+        return sum(writer.pending_bytes for writer in self._busy)
 
     async def run(self) -> None:
         """Publish what is due, for ever."""
@@ -351,12 +362,14 @@ class AudioLog:
 
     def _drop(self, writer: AudioWriter) -> None:
         self._busy.discard(writer)
+        metrics.AUDIO_DROPPED.inc(writer.pending_bytes)
         for flight in writer._flights:
             if flight.acknowledged is not None:
                 flight.acknowledged.cancel()
         writer._flights.clear()
         writer._unsent.clear()
         writer._gathered.clear()
+        writer._gathered_bytes = 0
 
     async def read(self, session_id: str, start_offset: int, sequence: int) -> tuple[bytes, int]:
         """Return the unbroken bytes from `start_offset`, and the sequence from which they were read (0: no audio).

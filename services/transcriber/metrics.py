@@ -6,11 +6,20 @@ from prometheus_client import Counter, Gauge, Histogram
 
 AUDIO_BYTES = Counter(
     "audio_bytes_total",
-    "Bytes by stage: of the client's stream received and durable in the log, of PCM heard in it, transcribed, and gap.",
+    "Bytes by stage, which add up. Of what clients send: received = durable + repeated + refused + dropped + pending. "
+    "Of PCM in it: heard = transcribed + silence + unrecognised + handed_over + pending. Besides: gap, never came.",
     ["stage"],
 )
 # Looked up once: they are counted for every frame.
 AUDIO_RECEIVED, AUDIO_HEARD, AUDIO_DURABLE = (AUDIO_BYTES.labels(stage) for stage in ("received", "heard", "durable"))
+AUDIO_REPEATED, AUDIO_REFUSED, AUDIO_DROPPED = (
+    AUDIO_BYTES.labels(stage) for stage in ("repeated", "refused", "dropped")
+)
+AUDIO_SILENCE, AUDIO_HANDED_OVER = (AUDIO_BYTES.labels(stage) for stage in ("silence", "handed_over"))
+AUDIO_PENDING = Gauge(
+    "audio_pending_bytes", "Bytes on their way now: received and not yet durable, heard and not yet transcribed.",
+    ["until"],
+)  # fmt: skip
 AUDIO_APPEND_FAILURES = Counter(
     "audio_append_failures_total", "Appends to the audio log that failed and were repeated."
 )
@@ -82,7 +91,7 @@ for _session in ("live", "closed"):
     HEALED.labels(_session)
 for _reason in ("age", "space", "no_audio", "refused", "no_engine"):
     DRAFTS_GIVEN_UP.labels(_reason)
-for _stage in ("received", "durable", "heard", "transcribed", "silence", "gap"):
+for _stage in ("transcribed", "unrecognised", "gap"):
     AUDIO_BYTES.labels(_stage)
 for _reason in ("rate_limited", "quota", "unauthorized", "rejected", "timeout", "connection", "server", "malformed"):
     SPEECH_FAILURES.labels(_reason)

@@ -108,8 +108,10 @@ class LiveSession:
 
     def receive(self, offset: int, data: bytes) -> None:
         """Take audio at a byte offset. Trims what is held, refuses a hole, never waits."""
-        # While leaving nothing is acknowledged: the client sends it again where it resumes.
-        if not self._leaving and self._intake.receive(offset, data):
+        if self._leaving:
+            # Nothing of it is acknowledged: the client sends it again where it resumes.
+            metrics.AUDIO_REFUSED.inc(len(data))
+        elif self._intake.receive(offset, data):
             self.last_activity_at = self._ports.clock()
 
     def declare_gap(self, start: int, end: int) -> None:
@@ -171,6 +173,15 @@ class LiveSession:
     def buffered_bytes(self) -> int:
         """See `Hearing`."""
         return self._hearing.buffered_bytes
+
+    @property
+    def pending_bytes(self) -> int:
+        """See `Hearing`."""
+        return self._hearing.pending_bytes
+
+    def discard(self) -> None:
+        """Forget a session that was read from the logs and will not run here."""
+        self._hearing.close()
 
     @property
     def attached(self) -> bool:
@@ -256,6 +267,7 @@ class LiveSession:
                 raise
             finally:
                 self._end()
+                self._hearing.close()
 
     async def _step(self, tasks: asyncio.TaskGroup) -> None:
         if self._hearing.fault is not None:
@@ -292,6 +304,7 @@ class LiveSession:
             self._intake.bridge(work.missing.source_end)
             return
         recognition = work.recognition
+        stage = "unrecognised" if recognition is None else "transcribed"
         kind = entry_kind(
             self.ledger,
             work.utterance,
@@ -304,6 +317,7 @@ class LiveSession:
         )
         with work.trace.inside():
             entry = await self._journal.append(**kind)
+        metrics.AUDIO_BYTES.labels(stage).inc(work.utterance.end_byte - work.utterance.start_byte)
         self._backlog.last_suppressed = not entry.segment.text
         if recognition is not None:
             self._observe(work, recognition, entry)
@@ -314,7 +328,6 @@ class LiveSession:
 
     def _observe(self, work: Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
         now = self._ports.clock()
-        metrics.AUDIO_BYTES.labels("transcribed").inc(work.utterance.end_byte - work.utterance.start_byte)
         if not entry.segment.text:
             suppressed = entry.suppressed if entry.HasField("suppressed") else entry.segment.suppressed
             metrics.SUPPRESSED.labels(suppressed.reason).inc()
@@ -344,6 +357,7 @@ class LiveSession:
         ):
             resumption = self._intake.resumption(silent_until)
             await self._journal.append(checkpoint=pb.Checkpoint(end_offset=silent_until, **resumption))
+            self._hearing.note_silence(silent_until)
 
     async def _close(self, reason: pb.CloseReason.ValueType) -> None:
         """Write the accounts when every byte is durable, and tell them when they are stored."""
@@ -354,6 +368,7 @@ class LiveSession:
             heals = self._ports.recogniser.heals
             accounts = self.ledger.accounts(reason, self._intake.held_offset, heard, heals=heals)
             await self._journal.append(closed=accounts)
+            self._hearing.note_silence(heard)
             await self._leave_drafts()
         try:
             async with asyncio.timeout(self._settings.stored_wait_s):

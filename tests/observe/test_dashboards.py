@@ -64,7 +64,7 @@ def test_every_objective_has_its_ratios_its_budget_and_alerts() -> None:
         assert {"slo:budget:remaining_ratio", "slo:objective:ratio"} <= recorded
         for rule in rules:
             assert unknown(rule["expr"]) == set(), rule
-    assert {"ErrorBudgetFastBurn", "ErrorBudgetSlowBurn", "AudioUnaccounted"} <= ALERTS.keys()
+    assert {"ErrorBudgetFastBurn", "ErrorBudgetSlowBurn", "SessionAudioMissing"} <= ALERTS.keys()
 
 
 def _groups() -> list[dict[str, Any]]:

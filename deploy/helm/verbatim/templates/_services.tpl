@@ -31,7 +31,7 @@ meetings: [nats, postgres, outside]
 insights: [nats, postgres, outside]
 janitor: [nats]
 migrate: [postgres]
-backup: [postgres]
+backup: [nats, postgres]
 {{- end -}}
 
 {{/* Secret with the certificate of one service: (dict "root" $ "component" name) */}}
@@ -80,6 +80,7 @@ backup: [postgres]
 {{- if has .component (list "transcriber" "insights") -}}
 {{- with $values.openai.baseUrl }}{{ $_ := set $plain "OPENAI_BASE_URL" . }}{{ end -}}
 {{- end -}}
+{{- if and (eq .component "janitor") $values.backup.enabled }}{{ $_ := set $plain "BACKUP_EXPECTED" "true" }}{{ end -}}
 {{- if eq .component "transcriber" }}{{ $_ := set $plain "WHISPER_MODEL" $values.openai.whisperModel }}{{ end -}}
 {{- if eq .component "insights" }}{{ $_ := set $plain "LLM_MODEL" $values.openai.llmModel }}{{ end -}}
 {{- if $values.tls.enabled -}}
