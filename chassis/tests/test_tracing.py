@@ -38,7 +38,6 @@ async def measured(endpoint: str) -> dict[str, float]:
 
 async def test_a_receiver_that_never_answers_delays_no_call_and_holds_up_no_end(blackhole: str) -> None:
     without, with_it = await measured("-"), await measured(blackhole)
-    print(f"without {without}, into a black hole {with_it}")
     assert with_it["p99_ms"] < 3 * without["p99_ms"] + NOISE_MS
     assert with_it["close_s"] < 2 * tracing._FLUSH_S + 1.0
 
