@@ -160,7 +160,7 @@ async def _all_layers(life: Lifecycle, url: str) -> None:
     async with rpc.peer(f"127.0.0.1:{server.port}", identity) as peer, httpx2.AsyncClient(base_url=base) as http:
         unary = peer.channel.unary_unary("/loud.Loud/Unary")
         stream = peer.channel.unary_stream("/loud.Loud/Stream")
-        for number in range(len(KINDS)):
+        for number in range(2 * len(KINDS)):
             await _failing(peer.call(unary, str(number).encode(), timeout_s=5))
             await _failing(_drained(peer, stream, number))
             answer = await http.post(f"/api/loud/{number}", json={"number": 1}, headers={"x-token": canary("secret")})
