@@ -68,8 +68,9 @@ def application() -> typer.Typer:
     letters.command("retry")(background.retry_letters)
     letters.command("discard")(background.discard_letters)
     app.command("doctor")(doctor.doctor)
-    for command in (recovery.backup, recovery.verify, recovery.restore):
-        app.command(command.__name__)(command)
+    app.command("backup")(recovery.backup)
+    app.command("verify")(recovery.verify)
+    app.command("restore")(recovery.restore)
     app.command("recover")(recover.recover)
     app.command("slo")(slo.slo)
     key_commands = _group(app, "keys", "API keys, for programs.")
