@@ -6,6 +6,7 @@ import html
 import unicodedata
 
 import nh3
+from pydantic import SecretStr
 from pydantic_core import PydanticCustomError
 
 # Embeddings, overrides and isolates make text read as something that it is not.
@@ -24,6 +25,15 @@ def plain(text: str) -> str:
             break
         text = stripped
     return " ".join("".join(c if _harmless(c) else " " for c in text).split())
+
+
+def whole_secret(secret: SecretStr) -> SecretStr:
+    """Return a secret as it is, if it can be written down: half a character (a lone surrogate) cannot."""
+    try:
+        secret.get_secret_value().encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "Should be whole characters") from None
+    return secret
 
 
 def _harmless(character: str) -> bool:

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, admin, background, doctor, following, keys, library, streaming, uploads
+from verbatim_client.cli import (
+    accounts,
+    admin,
+    background,
+    controls,
+    doctor,
+    following,
+    keys,
+    library,
+    streaming,
+    uploads,
+)
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -56,9 +67,13 @@ def application() -> typer.Typer:
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_keys)
     key_commands.command("delete")(keys.delete)
-    admins = _group(app, "admin", "Looking after accounts, for admins.")
+    admins = _group(app, "admin", "Looking after accounts and switches, for admins.")
     for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
         admins.command(command.__name__)(command)
+    switches = _group(admins, "controls", "Switches of the running platform.")
+    switches.command("list")(controls.list_controls)
+    switches.command("set")(controls.set_control)
+    switches.command("unset")(controls.unset_control)
     return app
 
 
