@@ -21,6 +21,7 @@ PASSWORD = "correct horse battery staple"
 SCOPES = ("read", "write", "stream", "admin")
 # Nobody speaks: engines have nothing to do, however busy the machine is.
 WAV = make.wav(b"\0" * 16_000)
+HOOK = "https://hooks.matrix.invalid/mine"
 TUS = {"Tus-Resumable": "1.0.0"}
 DONE_WITHIN_S = 100.0
 
@@ -111,6 +112,12 @@ class World:
             self._heard = taken | {"of": self.accounts["owner"]["id"]}
         return self._heard
 
+    async def version_of_minutes(self) -> str:
+        """Return the ETag of the owner's minutes."""
+        path = f"/api/insights/{(await self.heard())['meeting_id']}"
+        answer = await self._http.get(path, headers=bearer(self.logins["owner"]["access_token"]))
+        return str(answer.headers["ETag"])
+
     async def new_meeting(self) -> str:
         """Make a meeting of the owner's."""
         return str((await self.post("/api/meetings", "owner", json={"title": "Secret"}))["id"])
@@ -128,6 +135,10 @@ class World:
         if "{key_id}" in path:
             wish = {"name": "to lose", "scopes": ["read"]}
             found["key_id"] = (await self.post("/api/auth/api-keys", "owner", json=wish))["id"]
+        if "{webhook_id}" in path:
+            found["webhook_id"] = (await self.post("/api/webhooks", "owner", json={"url": HOOK}))["id"]
+        if "{delivery_id}" in path:
+            found["delivery_id"] = (await self.post(f"/api/webhooks/{found['webhook_id']}/test", "owner"))["id"]
         if "{login_id}" in path:
             tokens = await self.login(self.accounts["owner"]["email"])
             found["login_id"] = jwt.decode(tokens["access_token"], options={"verify_signature": False})["sid"]

@@ -16,7 +16,7 @@ from verbatim_client import VerbatimClient
 from chassis import ids
 from dev.people import ADMIN
 from dev.stack import Stack
-from tests.e2e.access import PASSWORD, TUS, WAV, World, bearer, tus_name, world
+from tests.e2e.access import HOOK, PASSWORD, TUS, WAV, World, bearer, tus_name, world
 from tests.e2e.conftest import NewClient
 from tests.e2e.speech import socket
 
@@ -26,12 +26,8 @@ Wish = dict[str, Any]
 CALLERS = ("anonymous", "expired", "revoked", "unscoped", "other", "admin", "owner")
 # After these whoever called has no login, or is gone.
 LEAVING = frozenset(
-    {
-        "DELETE /api/auth/me",
-        "DELETE /api/auth/logins",
-        "POST /api/auth/password",
-        "PATCH /api/admin/accounts/{account_id}",
-    }
+    {"DELETE /api/auth/me", "DELETE /api/auth/logins", "POST /api/auth/password"}
+    | {"PATCH /api/admin/accounts/{account_id}", "DELETE /api/admin/accounts/{account_id}"}
 )
 
 
@@ -181,6 +177,10 @@ async def _password(_: World, caller: str) -> Wish:
     return {"json": {"current_password": own, "new_password": own}}
 
 
+async def _minutes(made: World, _: str) -> Wish:
+    return {"json": {"summary": "What a person wrote."}, "headers": {"If-Match": await made.version_of_minutes()}}
+
+
 async def _task(made: World, _: str) -> Wish:
     return {"json": {"title": "Write", "meeting_id": await made.new_meeting()}}
 
@@ -209,6 +209,7 @@ WISHES: dict[str, Callable[[World, str], Awaitable[Wish]]] = {
     "POST /api/auth/password": _password,
     "POST /api/auth/api-keys": _always(json={"name": "another", "scopes": ["read"]}),
     "PATCH /api/admin/accounts/{account_id}": _always(json={"role": "user"}, headers=AS_READ),
+    "DELETE /api/admin/accounts/{account_id}": _always(headers=AS_READ),
     "PUT /api/admin/controls": _always(json={"name": "feature.matrix", "value": "off", "why": "A test", "for_s": 1}),
     "POST /api/admin/dlq/retry": _always(json={"kind": "nothing-of-it"}),
     "POST /api/meetings": _always(json={"title": "Planning"}),
@@ -217,6 +218,11 @@ WISHES: dict[str, Callable[[World, str], Awaitable[Wish]]] = {
     "POST /api/tasks": _task,
     "PATCH /api/tasks/{task_id}": _always(json={"title": "Taken"}, headers=AS_READ),
     "DELETE /api/tasks/{task_id}": _always(headers=AS_READ),
+    "PATCH /api/insights/{meeting_id}": _minutes,
+    "POST /api/webhooks": _always(json={"url": HOOK}),
+    "PATCH /api/webhooks/{webhook_id}": _always(json={"description": "Taken"}, headers=AS_READ),
+    "DELETE /api/webhooks/{webhook_id}": _always(headers=AS_READ),
+    "POST /api/webhooks/{webhook_id}/rotate-secret": _always(headers=AS_READ),
     "POST /api/uploads": _form,
     "PUT /api/uploads/{file_name}": _raw,
     "POST /api/uploads/tus": _announced,

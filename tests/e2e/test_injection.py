@@ -43,6 +43,9 @@ BODIES: dict[str, Json] = {
     "POST /api/admin/dlq/retry": {"kind": "nothing-of-it"},
     "POST /api/meetings": {"title": "Mine", "language": "en", "participants": ["Ada"]},
     "PATCH /api/meetings/{meeting_id}": {"title": "Mine", "language": "en", "participants": ["Ada"]},
+    "PATCH /api/insights/{meeting_id}": {"summary": "Mine"},
+    "POST /api/webhooks": {"url": "https://hooks.inject.invalid/a", "events": ["insights.ready"], "description": "x"},
+    "PATCH /api/webhooks/{webhook_id}": {"url": "https://hooks.inject.invalid/mine", "description": "x"},
     "POST /api/tasks": {"title": "Write", "assignee": "Ada", "due": "2030-01-01", "meeting_id": None,
         "source_segment_id": None},
     "PATCH /api/tasks/{task_id}": {"title": "Write", "assignee": "Ada", "due": "2030-01-01", "status": "open"},
@@ -133,7 +136,9 @@ async def test_every_string_of_every_route_is_only_text(place: tuple[World, http
     made, http = place
     document = (await http.get("/openapi.json")).json()
     sender = Sender(made, http, document)
-    sender.things = await made.things("{meeting_id} {task_id} {key_id} {login_id} {upload_id} {letter_id}")
+    sender.things = await made.things(
+        "{meeting_id} {task_id} {key_id} {login_id} {upload_id} {letter_id} {webhook_id} {delivery_id}"
+    )
     sender.things["job_id"] = sender.things["meeting_id"]
     theirs = await _of_another(made)
     urls = [stack.database_url(name).replace("+psycopg", "") for name in ("meetings", "insights")]
