@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli test chaos volume bench bench-speech mutation lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli test chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ image: ## Build the one image of all services, and its bill of materials (IMAGE=
 
 image-test: setup-dev image ## Run the image hardened, down to a real transcription
 	VERBATIM_IMAGE=$(IMAGE) $(PY) -m pytest tests/image -s
+
+fuzz: setup-dev ## Send the platform whatever its document allows, and what it does not (CASES=50000 SEED=1)
+	@$(PY) -m tests.fuzz --cases $(or $(CASES),50000) --seed $(or $(SEED),1)
 
 mutation: setup-dev ## Change the resilience code in every small way and see that its tests notice (ONLY=retry)
 	@$(PY) -m tests.mutation --only "$(ONLY)" $(if $(ONLY),,--out docs/mutation.md)

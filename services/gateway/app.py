@@ -40,6 +40,7 @@ from services.gateway.api import viewers as viewers_api
 from services.gateway.api.controls import ControlDesk
 from services.gateway.bodies import BodyLimits
 from services.gateway.budget import AudioBudget
+from services.gateway.document import document
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
 from services.gateway.last_known import LastKnown
@@ -156,7 +157,7 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
 
 def _add_pages(app: FastAPI) -> None:
     """Add what is the same for everybody, made once: now that all routes are known."""
-    schema = app.openapi()
+    schema = document(app)
     _add_fixed(app, "/openapi.json", Response(orjson.dumps(schema), media_type="application/json"))
     _add_fixed(app, "/docs", HTMLResponse(pages.reference(schema)))
     _add_fixed(app, "/", HTMLResponse(pages.home()))
