@@ -56,6 +56,15 @@ def streams_table(metadata: sa.MetaData) -> sa.Table:
     )
 
 
+async def withdraw(connection: AsyncConnection, table: sa.Table, aggregate: str) -> None:
+    """Remove an aggregate's rows, published or not, in the caller's transaction: they will not be published any more.
+
+    Waits until no relay is in the midst of publishing. What the broker has had it still has (`chassis.erasing`).
+    """
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+    await connection.execute(table.delete().where(table.c.aggregate == aggregate))
+
+
 class Relay:
     """Carries the rows of one outbox. Any number may run; one at a time works.
 

@@ -54,8 +54,11 @@ CONNECTIONS_REFUSED = Counter(
     "Connections that we ended: `crowd` too many of one address, `full` too many of all, `head`, `body`, `read`: slow.",
     ["reason"],
 )
+BUDGET_UNKNOWN = Counter(
+    "budget_unknown_total", "Times that something began though nobody could say what its account has used."
+)
 AUDIO_CHARGED = Counter("audio_charged_seconds_total", "Live audio that was charged to accounts.")
-for _scope in ("ip", "account", "starts", "route", "sessions", "audio"):
+for _scope in ("ip", "account", "starts", "route", "sessions", "audio", "budget"):
     RATE_LIMITED.labels(_scope)
 for _priority in ("running", "normal", "heavy"):
     LOAD_SHED.labels(_priority)

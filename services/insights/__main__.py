@@ -18,6 +18,7 @@ from chassis.controls import Controls
 from chassis.dead_letters import DLQ
 from chassis.jobs import JOBS, Queue
 from chassis.migrations import Schema, migrate
+from chassis.orders import Orders
 from chassis.pool import Limits
 from chassis.pruning import Pruner
 from chassis.relay import Relay
@@ -33,10 +34,12 @@ from services.insights.language import (
     LanguageModel,
     NoLanguageModel,
     OpenAILanguageModel,
+    Reading,
 )
 from services.insights.settings import Settings
+from services.insights.spending import Prices
 from services.insights.transcripts import MeetingsTranscripts
-from services.insights.writing import HEAL, KIND, Writer
+from services.insights.writing import HEAL, KIND, Budget, Writer
 
 SERVICE = "insights"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -46,7 +49,7 @@ _STOP_S = 5.0
 async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Connect, work until told to stop, drain."""
     enter = life.exits.enter_async_context
-    identity = rpc.Identity(SERVICE, settings.service_auth_key.get_secret_value())
+    identity = rpc.Identity.of(SERVICE, settings)
     database = await enter(
         postgres.database(
             settings.database_url_insights.get_secret_value(),
@@ -77,8 +80,9 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     writer = Writer(
         transcripts, model, NoLanguageModel(),
         database=database, queue=queue, heal_attempts_max=settings.heal_attempts_max,
+        budget=Budget(settings.llm_budget_tokens, Prices(settings.llm_input_price, settings.llm_output_price)),
     )  # fmt: skip
-    conversation = converse(settings, database.patient(), schema, queue, writer, workers, breaker)
+    conversation = converse(settings, database.patient(), schema, queue, writer, workers, breaker, life.orders)
     life.spawn(conversation, "events and jobs")
     life.ready()
 
@@ -97,6 +101,7 @@ async def converse(
     writer: Writer,
     workers: list[Worker],
     breaker: Breaker,
+    orders: Orders,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -106,7 +111,8 @@ async def converse(
         attempts_max = settings.job_attempts_max
         policy = Policy(
             delays_s=settings.job_retry_delays_s,
-            deadline_s=settings.llm_timeout_s + 120.0,
+            # Every piece may take its time, and one answer in each may have to be asked for twice.
+            deadline_s=settings.llm_timeout_s * 2 * settings.llm_pieces_max + 120.0,
             concurrency=settings.job_concurrency,
         )
         heal_policy = replace(policy, delays_s=settings.heal_retry_delays_s, concurrency=1)
@@ -119,6 +125,7 @@ async def converse(
         )
         controls = Controls(broker, replicas=settings.nats_replicas)
         controls.watch(breaker.obey)
+        orders.obey(controls)
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             group.create_task(database.reset_by(controls))
@@ -149,7 +156,7 @@ def _openai(settings: Settings) -> OpenAILanguageModel:
         base_url=settings.openai_base_url or None,
         model=settings.llm_model,
         timeout_s=settings.llm_timeout_s,
-        transcript_chars_max=settings.llm_transcript_chars_max,
+        reading=Reading(settings.llm_context_tokens, settings.llm_answer_tokens, settings.llm_pieces_max),
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
+from verbatim.meetings.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
@@ -17,6 +20,7 @@ from chassis.dead_letters import DLQ
 from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
 from chassis.objects import Objects
+from chassis.orders import Orders
 from chassis.pool import Limits
 from chassis.pruning import Pruner
 from chassis.relay import Relay
@@ -24,6 +28,7 @@ from chassis.worker import Policy, Worker
 from services.meetings import commands
 from services.meetings.account_servicers import account_servicers
 from services.meetings.api import MeetingsApi, TasksApi
+from services.meetings.deliveries_store import DeliveriesStore
 from services.meetings.departures import DepartureConsumer
 from services.meetings.digesting import Digesting
 from services.meetings.digests_store import DigestsStore
@@ -35,6 +40,8 @@ from services.meetings.login import utc_now
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
+from services.meetings.posting import Resolver, SystemResolver
+from services.meetings.remains_store import RemainsStore
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
 from services.meetings.store import PRUNED, REVISION, idempotency_keys, outbox_rows, streams_seen
@@ -45,11 +52,23 @@ from services.meetings.upload_tables import job_rows
 from services.meetings.uploads import BUCKET, KIND, UploadLimits
 from services.meetings.uploads_api import UploadsApi
 from services.meetings.uploads_store import UploadsStore
+from services.meetings.usage_api import UsageApi
+from services.meetings.usage_store import UsageStore
+from services.meetings.webhook_events import WebhookConsumer
+from services.meetings.webhook_servicers import webhook_rules, webhook_servicer, webhook_worker
 
 SERVICE = "meetings"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 log = telemetry.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """To whom jobs speak outside of this service."""
+
+    files: TranscriberPeer
+    resolver: Resolver
 
 
 async def start(
@@ -77,7 +96,7 @@ async def start(
     )
     cursors = Cursors(key)
 
-    identity = rpc.Identity(SERVICE, key)
+    identity = rpc.Identity.of(SERVICE, settings)
     transcribers = await life.exits.enter_async_context(rpc.peer(settings.transcriber_target, identity))
     queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
 
@@ -92,15 +111,21 @@ async def start(
     server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors), keys))
     limits = _upload_limits(settings)
     server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits)))
+    server.add(*webhook_servicer(settings, database, cursors, queue, keys))
+    server.add(add_UsageServiceServicer_to_server, UsageApi(UsageStore(database), utc_now))
     await server.start()
 
     life.require("database", schema.check)
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
     workers: list[Worker] = []
     patient = database.patient()
-    files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
+    doors = Doors(
+        TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s),
+        life.exits.enter_context(closing(SystemResolver())),
+    )
     life.spawn(
-        converse(settings, patient, schema, cursors, queue, files, workers, transcript_consumer), "events and jobs"
+        converse(settings, patient, schema, cursors, queue, doors, workers, transcript_consumer, life.orders),
+        "events and jobs",
     )
     life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
@@ -124,15 +149,16 @@ def _upload_limits(settings: Settings) -> UploadLimits:
     )
 
 
-async def converse(
+async def converse(  # noqa: PLR0913, PLR0917 - what start has made
     settings: Settings,
     database: postgres.Database,
     schema: Schema,
     cursors: Cursors,
     queue: jobs.Queue,
-    files: TranscriberPeer,
+    doors: Doors,
     workers: list[Worker],
     transcript_consumer: type[TranscriptConsumer],
+    orders: Orders,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -147,12 +173,15 @@ async def converse(
         for stream in streams:
             await broker.declared(stream)
         objects = Objects(lambda: broker, BUCKET)
-        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), files, objects.remove)
+        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), doors.files, objects.remove)
         workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
+        workers.append(webhook_worker(settings, database, cursors, queue, broker, doors.resolver))
+        deliveries = DeliveriesStore(database, queue, cursors, webhook_rules(settings))
         transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             controls = Controls(broker, replicas=settings.nats_replicas)
+            orders.obey(controls)
             group.create_task(controls.run())
             group.create_task(database.reset_by(controls))
             group.create_task(Pruner(database, PRUNED).run())
@@ -163,7 +192,10 @@ async def converse(
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
             for worker in workers:
                 group.create_task(worker.run())
-            departures = DepartureConsumer(MeetingsStore(database, cursors), TasksStore(database, cursors), broker)
+            group.create_task(WebhookConsumer(deliveries, broker).run())
+            departures = DepartureConsumer(
+                MeetingsStore(database, cursors), TasksStore(database, cursors), RemainsStore(database), broker
+            )
             group.create_task(departures.run())
 
 

@@ -13,6 +13,7 @@ from verbatim.meetings.v1.events_pb2 import MeetingDeleted
 
 from chassis import outbox
 from chassis.errors import AppError, Kind
+from chassis.idempotency import forget_answers
 from chassis.postgres import Database, Work
 from services.meetings import search_store
 from services.meetings.checks import not_found
@@ -23,6 +24,7 @@ from services.meetings.search_store import Hit
 from services.meetings.store import (
     SOURCE,
     bury,
+    idempotency_keys,
     is_deleted,
     meetings,
     outbox_rows,
@@ -31,6 +33,7 @@ from services.meetings.store import (
     version_conflict,
 )
 from services.meetings.uploads_store import forget_uploads
+from services.meetings.webhooks_store import forget_deliveries
 
 _MEETING = (
     meetings.c.id, meetings.c.owner_id, meetings.c.title, meetings.c.language, meetings.c.participants,
@@ -182,7 +185,10 @@ async def _delete(connection: AsyncConnection, owner_id: str, meeting_id: str) -
     session_ids = list((await connection.execute(query)).scalars())
     await bury(connection, "meeting", [meeting_id])
     await bury(connection, "session", session_ids)
-    await forget_uploads(connection, meeting_id)
+    # An upload has the id of its session, which may not have begun.
+    session_ids = sorted({*session_ids, *await forget_uploads(connection, meeting_id)})
+    await forget_answers(connection, idempotency_keys, owner_id, meeting_id)
+    await forget_deliveries(connection, meeting_id)
     await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
     fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
     event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)

@@ -14,6 +14,11 @@ DEAD_LETTERS = Counter(
     ["reason"],
 )
 STORED_LAG_S = Gauge("transcript_stored_lag_seconds", "Age of the newest entry of a batch when it was committed.")
+UNACCOUNTED_S = Counter(
+    "transcript_unaccounted_seconds_total",
+    "Audio of closed sessions that was acknowledged and is neither text, nor silence, nor a gap: lost.",
+)
+CLOSED_AUDIO_S = Counter("transcript_closed_audio_seconds_total", "Audio of closed sessions.")
 MEETINGS_COMPLETED = Counter("meetings_completed_total", "Meetings of which every session is closed and stored.")
 CONSUMING = Gauge("transcript_consuming", "1 while this replica is the one that stores transcripts.")
 EXPORTS = Counter("meeting_exports_total", "Exports begun.", ["format"])
@@ -42,3 +47,14 @@ DIGEST_WAITED = Histogram(
     "Time from a change to the digest that has it, of the change of each round that waited longest.",
     buckets=(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
 )
+WEBHOOK_DELIVERIES = Counter(
+    "webhook_deliveries_total",
+    "Attempts to deliver by how they ended: delivered, failed (another comes) or dead (given up).",
+    ["result"],
+)
+for _result in ("delivered", "failed", "dead"):
+    WEBHOOK_DELIVERIES.labels(_result)
+WEBHOOK_SECONDS = Histogram(
+    "webhook_post_duration_seconds", "Time of one request to a webhook.", buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+)
+WEBHOOKS_DISABLED = Counter("webhooks_disabled_total", "Webhooks disabled because their deliveries were given up.")

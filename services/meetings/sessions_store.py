@@ -20,6 +20,7 @@ from services.meetings.columns import Id
 from services.meetings.meetings import Status, title_of_session
 from services.meetings.store import SOURCE, bury, meetings, outbox_rows, sessions, tombstones
 from services.meetings.transcript import Batch, recorded_at, storable
+from services.meetings.usage_store import charge
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
     names = [name for name in rows[0] if name != "session"]
     close = sessions.update().where(sessions.c.id == sa.bindparam("session"))
     await connection.execute(close.values({name: sa.bindparam(name) for name in names}), rows)
+    await charge(connection, list(closing))
 
     m, s = meetings.c, sessions.c
     ended = sa.select(sa.func.max(s.closed_at)).where(s.meeting_id == m.id).scalar_subquery()
@@ -170,7 +172,13 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
         )
         for row in await connection.execute(complete)
     ]
-    events = [outbox.event("events.meeting.completed", fact.SerializeToString(), fact.meeting_id) for fact in facts]
+    traces = {known[session_id].meeting_id: batch.closed_in.get(session_id, "") for session_id in closing}
+    events = [
+        outbox.event(
+            "events.meeting.completed", fact.SerializeToString(), fact.meeting_id, traceparent=traces[fact.meeting_id]
+        )
+        for fact in facts
+    ]
     await outbox.put(connection, outbox_rows, events, source=SOURCE)
     return {fact.meeting_id for fact in facts}
 

@@ -33,6 +33,7 @@ from services.transcriber.recordings_api import RecordingsService
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
+from services.transcriber.slow_start import SlowStartSettings
 from services.transcriber.speech import OpenAISpeech
 from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
@@ -87,6 +88,7 @@ async def start(
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)
+    life.orders.obey(controls)
     if vendor is not None:
         controls.watch(vendor.breaker.obey)
     life.spawn(controls.run(), "controls")
@@ -100,7 +102,7 @@ async def start(
 
     server = rpc.Server(
         settings.grpc_host, settings.grpc_port,
-        rpc.Identity("transcriber", settings.service_auth_key.get_secret_value()),
+        rpc.Identity.of("transcriber", settings),
     )  # fmt: skip
     service = TranscriberService(sessions, aftercare, heal_jobs)
     server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
@@ -165,6 +167,12 @@ def _vendor_settings(settings: Settings) -> VendorSettings:
             probes=settings.breaker_probes,
             probes_needed=settings.breaker_probes_needed,
             ramp_s=settings.breaker_ramp_s,
+        ),
+        slow_start=SlowStartSettings(
+            hold_s=settings.heal_hold_s,
+            share=settings.heal_share,
+            least_per_s=settings.heal_per_s_min,
+            double_s=max(1e-3, settings.heal_hold_s / 6),
         ),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
-from chassis import telemetry
+from chassis import telemetry, tracing
 from chassis.errors import AppError, Kind
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.heal_jobs import HealJobs
@@ -186,7 +186,11 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
 
     async def _greet(self, event: relay.ClientEvent, channel: _Channel) -> None:
         request_id = event.open.request_id or event.resume.request_id
-        with telemetry.bound(request_id):
+        kind = str(event.WhichOneof("kind"))
+        asked = getattr(event, kind)
+        # Whatever the session does from here on belongs to this trace, or is linked to it.
+        carrier = {tracing.HEADER: asked.traceparent}
+        with tracing.serve(f"{kind} session", carrier, session_id=asked.session_id), telemetry.bound(request_id):
             try:
                 if event.WhichOneof("kind") == "open":
                     session = await self._sessions.open(event.open.session_id, event.open.session, channel)

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, PubAck
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
-from chassis import bus, telemetry
+from chassis import bus, telemetry, tracing
 from chassis.errors import AppError, Kind
 from services.transcriber import audio, metrics
 
@@ -61,11 +61,13 @@ class TranscriptLog:
         headers = {
             "Nats-Expected-Last-Subject-Sequence": str(last_sequence),
             "x-request-id": telemetry.request_id(),
+            **tracing.carried(),
         }
         if not self._bus.client.is_connected:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="not connected")
         try:
-            ack = await self._bus.js.publish(subject, payload, timeout=_PUBLISH_S, headers=headers)
+            with tracing.step("append", kind=tracing.SpanKind.PRODUCER, destination="transcript"):
+                ack = await self._bus.js.publish(subject, payload, timeout=_PUBLISH_S, headers=headers)
         except nats.js.errors.APIError as fault:
             if fault.err_code != _WRONG_LAST_SEQUENCE:
                 raise AppError(Kind.UNAVAILABLE, "The broker refuses.", log=repr(fault)) from fault

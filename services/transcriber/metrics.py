@@ -40,6 +40,11 @@ SEGMENT_LATENCY = Histogram(
     "From the end of speech (as audio received) to the segment sent, endpoint silence included.",
     buckets=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0),
 )
+RESUMED_AFTER = Histogram(
+    "session_resume_seconds",
+    "From the loss of a session's client to its return; of one that never came back, to the end of the session.",
+    buckets=(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0),
+)
 SEGMENT_OVERHEAD = Histogram(
     "segment_overhead_seconds",
     "What the platform adds between the cut of an utterance and its segment, engine time and queue taken out.",
@@ -66,6 +71,10 @@ DECODE_KILLED = Counter(
     "Decoders that did not end by themselves: `means` took too much, `clock` took too long, `crash` died.",
     ["reason"],
 )
+DECODE_PEAK = Histogram(
+    "media_decode_peak_bytes", "Most memory that the decoder of one file held; of those that ended by themselves.",
+    buckets=tuple(mib * 1024**2 for mib in (64, 100, 150, 200, 300, 400, 600, 800)),
+)  # fmt: skip
 UNREADABLE = Counter("media_unreadable_total", "Files that cannot be transcribed, by what is wrong.", ["reason"])
 RECORDINGS = Gauge("transcriber_recordings", "Recordings being transcribed.", ["purpose"])
 

@@ -101,6 +101,7 @@ class LiveSession:
         self._finish_reason: pb.CloseReason.ValueType | None = None
         self._paused = False
         self._leaving = False
+        self._left_at: float | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
     # -- what the client says ------------------------------------------------------------------------------------
@@ -133,6 +134,7 @@ class LiveSession:
 
     def abandon(self) -> None:
         """Close the session as idle: its client will not come back."""
+        self._note_return()
         self._begin_finish(pb.CLOSE_REASON_IDLE)
 
     def _begin_finish(self, reason: pb.CloseReason.ValueType) -> None:
@@ -144,12 +146,20 @@ class LiveSession:
         """Give the session to a client that came back. The one before, if any, is told that it was taken over."""
         self._attaches.append(guest)
         self.last_activity_at = self._ports.clock()
+        self._note_return()
         self._wake.set()
 
     def detach(self, channel: Channel) -> None:
         """The client's socket is gone; the session goes on."""
         if self._line.channel is channel:
             self._line.channel = None
+            if not self.over and self._finish_reason is None:
+                self._left_at = self._ports.clock()
+
+    def _note_return(self) -> None:
+        if self._left_at is not None:
+            metrics.RESUMED_AFTER.observe(self._ports.clock() - self._left_at)
+            self._left_at = None
 
     def strand(self) -> list[Attach]:
         """Return the clients that came back but could not be welcomed before the session was over here."""
@@ -292,12 +302,15 @@ class LiveSession:
             settings=self._settings.filters,
             heals=self._ports.recogniser.heals,
         )
-        entry = await self._journal.append(**kind)
+        with work.trace.inside():
+            entry = await self._journal.append(**kind)
         self._backlog.last_suppressed = not entry.segment.text
         if recognition is not None:
             self._observe(work, recognition, entry)
             if recognition.late is not None and entry.segment.index in self.ledger.drafts:
                 self._healing.expect(entry.segment.index, work.pcm, recognition.late, tasks)
+        engine, quality = (recognition.engine, recognition.quality) if recognition is not None else ("", "")
+        work.trace.end(index=entry.segment.index, engine=engine, quality=quality)
 
     def _observe(self, work: Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
         now = self._ports.clock()
@@ -308,7 +321,7 @@ class LiveSession:
             return
         metrics.SEGMENTS.labels(recognition.engine, recognition.quality).inc()
         endpoint_s = seconds(work.position_byte - work.utterance.end_byte)
-        metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s)
+        metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s, work.trace.exemplar)
         waited_s = work.started_at - work.cut_at
         metrics.SEGMENT_OVERHEAD.observe(max(0.0, now - work.cut_at - recognition.engine_s - waited_s))
 

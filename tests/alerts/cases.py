@@ -54,10 +54,23 @@ def _latency(fast: float, all_: float, n: int = 4000) -> Series:
     }
 
 
+def _webhooks(delivered: float, failed: float, n: int = 4000) -> Series:
+    name = 'webhook_deliveries_total{service="meetings",result='
+    return {f'{name}"delivered"}}': f"0+{delivered}x{n}", f'{name}"failed"}}': f"0+{failed}x{n}"}
+
+
 def _segments(in_time: float, all_: float, n: int = 4000) -> Series:
     return {
         'segment_latency_seconds_bucket{service="transcriber",le="3.0"}': f"0+{in_time}x{n}",
         'segment_latency_seconds_count{service="transcriber"}': f"0+{all_}x{n}",
+    }
+
+
+def _jobs(good: float, dead: float, n: int = 300) -> Series:
+    name, labels = "jobs_attempts_total", 'service="insights",kind="insights"'
+    return {
+        f'{name}{{{labels},result="completed"}}': f"0+{good}x{n}",
+        f'{name}{{{labels},result="dead"}}': f"0+{dead}x{n}",
     }
 
 
@@ -101,6 +114,9 @@ CASES: dict[str, Case] = {
     "FreshnessFastBurn": Case(
         _segments(20, 100), _segments(96, 100), "70m", "150m", _ending(_segments(20, 100), 70, 150), 60
     ),
+    "ErrorBudgetFastBurn": Case(_jobs(90, 10), _jobs(996, 4), "70m", "150m", _ending(_jobs(90, 10), 70, 150), 60),
+    "ErrorBudgetSlowBurn": Case(_jobs(996, 4), _jobs(10000, 5), "70m", step_s=60),
+    "AudioUnaccounted": _counter('transcript_unaccounted_seconds_total{service="meetings"}', 0.01, 0),
     "HighErrorRate": Case(_requests(98, 2), _requests(991, 9), recovers=_ending(_requests(98, 2))),
     "HighLatencyP95": Case(_latency(90, 100), _latency(96, 100), "12m", recovers=_ending(_latency(90, 100), 60)),
     "LoginBruteForce": _counter('auth_login_failures_total{service="meetings",reason="wrong_password"}', 1.2, 0.9),
@@ -161,6 +177,12 @@ CASES: dict[str, Case] = {
     ),
     "NobodyStoresTranscripts": _gauge('transcript_consuming{service="meetings",instance="m"}', 0, 1),
     "DLQNotEmpty": _gauge('dead_letters{service="janitor"}', 1, 0),
+    "WebhooksFailing": Case(
+        _webhooks(delivered=1.0, failed=1.2),
+        _webhooks(delivered=1.2, failed=1.0),
+        recovers=_ending(_webhooks(delivered=1.0, failed=1.2)),
+        over="80m",
+    ),
     "BrokerDisconnected": _gauge('nats_connected{service="meetings",instance="m"}', 0, 1),
     "TargetMissing": Case(
         {**_HEALTHY, 'up{service="gateway",instance="gateway-1"}': "0x300"},
@@ -223,13 +245,14 @@ CASES: dict[str, Case] = {
     ),
     "JanitorStale": _gauge('janitor_last_run_success{service="janitor",task="sessions"}', 0, 1, at="18m", over="50m"),
     "BackupTooOld": Case(
-        {'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "0x470"},
-        {'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "3600x470"},
+        {'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "1x470"},
+        {'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "3600x470"},
         at="2180m",
-        recovers={'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "0x435 130500x50"},
+        recovers={'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "1x435 130500x50"},
         over="2200m",
         step_s=300,
     ),
+    "UploadsRefused": _gauge('disk_tier{service="janitor",instance="j"}', 2, 1),
     "CertificateExpires": _gauge(
         'certmanager_certificate_expiration_timestamp_seconds{namespace="n",name="edge"}',
         13.5 * 86400,

@@ -25,6 +25,8 @@ from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_se
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
+from verbatim.meetings.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
+from verbatim.meetings.v1.webhooks_pb2_grpc import add_WebhooksServiceServicer_to_server
 from verbatim.transcriber.v1.recordings_pb2_grpc import add_RecordingsServiceServicer_to_server
 from verbatim.transcriber.v1.transcriber_pb2_grpc import add_TranscriberServiceServicer_to_server
 
@@ -43,6 +45,7 @@ from services.gateway.addresses import Proxies
 from services.gateway.api_key_checks import ApiKeyChecks
 from services.gateway.app import Doors, public_app
 from services.gateway.broker import Broker
+from services.gateway.budget import AudioBudget
 from services.gateway.callers import Callers
 from services.gateway.captcha import Captcha, NoCaptcha
 from services.gateway.credentials import Credentials
@@ -58,6 +61,7 @@ from services.gateway.settings import Settings
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
 from services.gateway.tests.fake_uploads import FakeUploads
+from services.gateway.tests.fake_webhooks import FakeUsage, FakeWebhooks
 from services.gateway.tests.fakes import (
     FakeAnalytics,
     FakeCaptions,
@@ -127,9 +131,12 @@ class Gateway:
     insights: FakeInsights = field(default_factory=FakeInsights)
     analytics: FakeAnalytics = field(default_factory=FakeAnalytics)
     uploads: FakeUploads = field(default_factory=FakeUploads)
+    webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
+    usage: FakeUsage = field(default_factory=FakeUsage)
     recordings: FakeRecordings = field(default_factory=FakeRecordings)
     faults: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
+    full: bool = False
     controls: FakeControls = field(default_factory=FakeControls)
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     connection: Bus | None = None
@@ -214,6 +221,8 @@ async def running(
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
             (add_UploadsServiceServicer_to_server, gateway.uploads),
+            (add_UsageServiceServicer_to_server, gateway.usage),
+            (add_WebhooksServiceServicer_to_server, gateway.webhooks),
         )
         insights = await _backend(
             stack,
@@ -255,6 +264,11 @@ async def running(
             at_once_max=settings.uploads_at_once_max,
             idle_s=settings.upload_idle_s,
         )
+        budget = AudioBudget(
+            meetings_peer,
+            minutes_per_month=settings.audio_minutes_per_month,
+            timeout_s=settings.budget_timeout_s,
+        )
         gateway.entrance = _entrance(settings, gateway, meetings_peer)
         doors = Doors(
             gateway.entrance,
@@ -262,10 +276,11 @@ async def running(
             insights_peer,
             _live,
             gateway.viewers,
-            UploadDesk(meetings_peer, gateway.objects, upload_settings),
+            UploadDesk(meetings_peer, gateway.objects, upload_settings, budget, is_full=lambda: gateway.full),
             gateway.controls,
             DeadLetters(gateway.letters),
             Transcribers(fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=10.0),
+            budget,
             LastKnown(Cache("", service="gateway", replica="test"), "analytics"),
         )
         rates = RateLimits(

@@ -236,6 +236,24 @@ class FakeInsights(insights_pb2_grpc.InsightsServiceServicer):
             raise missing()
         return insights_pb2.GetInsightsResponse(insights=self.insights[request.meeting_id])
 
+    async def UpdateInsights(
+        self, request: insights_pb2.UpdateInsightsRequest, _: Any
+    ) -> insights_pb2.UpdateInsightsResponse:
+        known = self.insights.get(request.meeting_id)
+        if known is None:
+            raise AppError(Kind.NOT_FOUND, "There are no insights for this meeting.")
+        if request.expected_version != known.version:
+            raise AppError(Kind.PRECONDITION_FAILED, "Somebody else has changed it meanwhile.", version=known.version)
+        known.version += 1
+        if request.HasField("summary"):
+            known.beside.summary, known.summary = known.summary, request.summary
+            known.edited.append("summary")
+        if request.HasField("decisions"):
+            known.decisions[:] = request.decisions.points
+        if "key_points" in request.given_back:
+            known.key_points.clear()
+        return insights_pb2.UpdateInsightsResponse(insights=known)
+
     async def RequestInsights(
         self, request: insights_pb2.RequestInsightsRequest, _: Any
     ) -> insights_pb2.RequestInsightsResponse:

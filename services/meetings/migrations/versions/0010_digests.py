@@ -7,7 +7,7 @@ counts as changed, so the running service makes its digests, some at a time.
 from alembic import op
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
