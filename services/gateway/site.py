@@ -50,7 +50,7 @@ class Site:
 
     @classmethod
     def read(cls, folder: Path = STATIC) -> Site:
-        """Read the built files. Raises FileNotFoundError if the page was not built, KeyError for a type unknown here."""
+        """Read the built files. Raises FileNotFoundError if there are none, KeyError for a type unknown here."""
         assets = {path.name: _read(path, _FOR_EVER) for path in sorted((folder / "assets").iterdir())}
         return cls(_read(folder / "index.html", _ASK_AGAIN), assets)
 
