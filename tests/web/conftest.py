@@ -82,7 +82,8 @@ async def browser(stack_folder: Path) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def new_visitor(stack: Stack, network: Proxy, browser: Browser) -> AsyncIterator[NewVisitor]:
-    """Make people with an account, signed in at the page. At the end none of their pages may have complained."""
+    """Make people with an account, signed in at the page. At the end none of their pages may have complained, nor a frame
+    have been another than documented."""
     visitors: list[Visitor] = []
     async with AsyncExitStack() as exits:
 
@@ -101,6 +102,7 @@ async def new_visitor(stack: Stack, network: Proxy, browser: Browser) -> AsyncIt
         yield make
     network.heal()
     assert [complaint for one in visitors for complaint in one.complaints] == []
+    assert [fault for one in visitors for fault in one.frames.faults] == []
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -11,6 +11,8 @@ from typing import Any
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 from verbatim_client import VerbatimClient
 
+from tests.web.frames import Frames
+
 PASSWORD = "correct horse battery staple"
 WITHIN_MS = 60_000
 
@@ -27,6 +29,7 @@ class Visitor:
     email: str
     complaints: list[str] = field(default_factory=list)
     """What the browser's console said of errors; a refused style or script is among it."""
+    frames: Frames = field(default_factory=Frames)
 
     @classmethod
     async def arriving(cls, browser: Browser, url: str, client: VerbatimClient, email: str) -> Visitor:
@@ -42,6 +45,7 @@ class Visitor:
 
     def listen(self, page: Page) -> None:
         """Note what goes wrong in a page."""
+        page.on("websocket", self.frames.listen)
         page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
         page.on("console", lambda said: self._hear(said.type, said.text))
 

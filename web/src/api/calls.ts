@@ -18,16 +18,17 @@ export interface Meeting {
   audio_seconds: number;
   gap_seconds: number;
   coverage: number | null;
-  /** Where the words of a search were found, if the platform tells. */
+  /** Where the words of a search were found. */
   hits?: Hit[];
-  snippet?: string;
 }
 
 export interface Hit {
-  segment_id?: string;
-  start?: number;
-  text?: string;
-  snippet?: string;
+  kind: "title" | "minutes" | "segment";
+  /** The text around it; `match`: one of the words. */
+  snippet: { text: string; match: boolean }[];
+  segment_id: string | null;
+  speaker: string | null;
+  start: number | null;
 }
 
 export interface Point {

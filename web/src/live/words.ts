@@ -42,8 +42,8 @@ export function describe(now: Standing): Words {
     case "lost":
       return {
         tone: "bad",
-        title: "The meeting was closed",
-        detail: "It was idle for too long. What was said is in the library.",
+        title: "The meeting is closed",
+        detail: "The server does not keep it open any more. What was said is in the library.",
       };
     case "refused":
       return { tone: "bad", title: "The server refused", detail: now.fault?.message ?? "" };

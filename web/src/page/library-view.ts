@@ -172,20 +172,18 @@ class LibraryView extends View {
   }
 
   #hits(one: Meeting): TemplateResult | typeof nothing {
-    const words = this.#filter.q;
-    if (!words) return nothing;
-    const hits = one.hits ?? [];
-    if (!hits.length && !one.snippet) return nothing;
+    const hits = (one.hits ?? []).filter(({ kind }) => kind !== "title");
+    if (!hits.length) return nothing;
     return html`
-      <ul class="hits">
-        ${one.snippet ? html`<li>${marked(one.snippet, words)}</li>` : nothing}
+      <ul class="hits" aria-label="Where it was said">
         ${hits.map(
           (hit) => html`
             <li>
               ${hit.segment_id
-                ? html`<a href=${meetingAddress(one.id, hit.segment_id)}>${clock(hit.start ?? 0)}</a>`
-                : nothing}
-              ${marked(hit.snippet ?? hit.text ?? "", words)}
+                ? html`<a class="source" href=${meetingAddress(one.id, hit.segment_id)}>${clock(hit.start ?? 0)}</a>`
+                : html`<span class="hint">Minutes</span>`}
+              ${hit.speaker ? html`<span class="speaker">${hit.speaker}</span>` : nothing}
+              ${hit.snippet.map(({ text, match }) => (match ? html`<mark>${text}</mark>` : text))}
             </li>
           `,
         )}

@@ -72,6 +72,9 @@ class MeetingView extends View {
       this.#problem = this.#missing ? "There is no such meeting, or it is not yours." : inWords(fault);
     }
     this.requestUpdate();
+    await this.updateComplete;
+    // The heading of the view is only there now: who came by a link is led to it, who is elsewhere is left there.
+    if (document.activeElement === document.body && !this.segment) this.querySelector<HTMLElement>("h1")?.focus();
     return this.#meeting !== null;
   }
 
