@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 SPOKEN_S = 20.1
 _numbers = itertools.count(1)
 
-NewVisitor = Callable[[], Awaitable[Visitor]]
+NewVisitor = Callable[..., Awaitable[Visitor]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,18 +82,21 @@ async def browser(stack_folder: Path) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def new_visitor(stack: Stack, network: Proxy, browser: Browser) -> AsyncIterator[NewVisitor]:
-    """Make people with an account, signed in at the page. At the end none of their pages may have complained, nor a frame
-    have been another than documented."""
+    """Make people with an account, signed in at the page.
+
+    At the end none of their pages may have complained, nor a frame have been another than documented.
+    """
     visitors: list[Visitor] = []
     async with AsyncExitStack() as exits:
 
-        async def make() -> Visitor:
+        async def make(*, bypass_csp: bool = False) -> Visitor:
             client = await exits.enter_async_context(VerbatimClient(stack.url))
             name = f"visitor{next(_numbers)}"
             await client.register(f"{name}@verbatim.example", name, PASSWORD)
             await client.login(f"{name}@verbatim.example", PASSWORD)
             url = f"http://{HOST}:{network.port}"
-            visitor = await Visitor.arriving(browser, url, client, f"{name}@verbatim.example")
+            email = f"{name}@verbatim.example"
+            visitor = await Visitor.arriving(browser, url, client, email, bypass_csp=bypass_csp)
             exits.push_async_callback(visitor.context.close)
             await visitor.sign_in()
             visitors.append(visitor)

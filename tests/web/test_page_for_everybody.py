@@ -13,6 +13,7 @@ from verbatim_client import VerbatimClient
 from dev.ports import HOST
 from dev.stack import Stack
 from tests.chaos.proxy import Proxy
+from tests.web.conftest import NewVisitor
 from tests.web.visitor import PASSWORD, Visitor
 
 pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(300)]
@@ -28,8 +29,9 @@ def axe(node_modules: Path) -> str:
     return (node_modules / "axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
-async def problems(page: Page, axe: str, where: str) -> list[str]:
+async def problems(visitor: Visitor, axe: str, where: str) -> list[str]:
     """Return what axe finds in the page as it is."""
+    page = visitor.page
     await page.evaluate(axe)
     found: dict[str, Any] = await page.evaluate(
         "tags => axe.run(document, {runOnly: {type: 'tag', values: tags}, resultTypes: ['violations']})", WCAG
@@ -38,46 +40,48 @@ async def problems(page: Page, axe: str, where: str) -> list[str]:
     return [f"{where}: {one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}" for one in found["violations"]]
 
 
-async def test_axe_finds_nothing_in_any_view_in_either_theme(visitor: Visitor, axe: str, browser: Browser) -> None:
+async def test_axe_finds_nothing_in_any_view_in_either_theme(new_visitor: NewVisitor, axe: str) -> None:
+    # axe measures with styles of its own, which the page's policy refuses.
+    visitor = await new_visitor(bypass_csp=True)
     page = visitor.page
-    found = await problems(page, axe, "empty library")
+    found = await problems(visitor, axe, "empty library")
     await page.get_by_role("link", name="New meeting").first.click()
-    found += await problems(page, axe, "new meeting")
+    found += await problems(visitor, axe, "new meeting")
     await visitor.start("For everybody", speaker="Emma")
     await expect(visitor.rows.first).to_be_visible()
     for theme in ("light", "dark"):
         await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-        found += await problems(page, axe, f"live, {theme}")
+        found += await problems(visitor, axe, f"live, {theme}")
     await visitor.finish()
-    found += await problems(page, axe, "finished, dark")
+    found += await problems(visitor, axe, "finished, dark")
     await page.get_by_role("link", name="Open the meeting").click()
     await expect(visitor.rows.first).to_be_visible()
     await expect(page.get_by_text("Write them again")).to_be_visible()
-    found += await problems(page, axe, "meeting, dark")
+    found += await problems(visitor, axe, "meeting, dark")
     await page.emulate_media(color_scheme="light", reduced_motion="reduce")
-    found += await problems(page, axe, "meeting, light")
+    found += await problems(visitor, axe, "meeting, light")
     await page.get_by_role("button", name="Delete", exact=True).click()
-    found += await problems(page, axe, "question")
+    found += await problems(visitor, axe, "question")
     await page.keyboard.press("Escape")
     await page.get_by_role("button", name="Display").click()
     await page.get_by_label("High").check()
-    found += await problems(page, axe, "display, high contrast")
+    found += await problems(visitor, axe, "display, high contrast")
     await page.get_by_role("button", name="Done").click()
     await page.get_by_role("link", name="Library", exact=True).click()
     await expect(page.get_by_role("link", name="For everybody")).to_be_visible()
-    found += await problems(page, axe, "library")
+    found += await problems(visitor, axe, "library")
     await page.set_viewport_size({"width": 320, "height": 640})
-    found += await problems(page, axe, "library, narrow")
+    found += await problems(visitor, axe, "library, narrow")
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
         "no sideways scrolling (WCAG 1.4.10)"
     )
     await page.get_by_role("button", name="Sign out").click()
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    found += await problems(page, axe, "sign in")
-    assert found == []
+    found += await problems(visitor, axe, "sign in")
+    assert found == [], "\n".join(found)
     # The control: it does find what is there to be found.
     await page.evaluate("document.querySelector('label[for=email]').remove()")
-    assert "label" in str(await problems(page, axe, "without a label"))
+    assert "label" in str(await problems(visitor, axe, "without a label"))
 
 
 async def test_a_meeting_is_held_with_the_keyboard_alone(browser: Browser, stack: Stack, network: Proxy) -> None:

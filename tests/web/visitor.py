@@ -32,10 +32,16 @@ class Visitor:
     frames: Frames = field(default_factory=Frames)
 
     @classmethod
-    async def arriving(cls, browser: Browser, url: str, client: VerbatimClient, email: str) -> Visitor:
-        """Open the page; nobody is signed in."""
+    async def arriving(
+        cls, browser: Browser, url: str, client: VerbatimClient, email: str, *, bypass_csp: bool = False
+    ) -> Visitor:
+        """Open the page; nobody is signed in. `bypass_csp` is for tools that put styles of their own into the page."""
         context = await browser.new_context(
-            base_url=url, permissions=["microphone"], viewport={"width": 1200, "height": 800}, locale="en-GB"
+            base_url=url,
+            permissions=["microphone"],
+            viewport={"width": 1200, "height": 800},
+            locale="en-GB",
+            bypass_csp=bypass_csp,
         )
         context.set_default_timeout(WITHIN_MS)
         visitor = cls(context, await context.new_page(), client, email)
