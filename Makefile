@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli web screenshots test chaos bench mutation lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli web screenshots test chaos volume bench mutation lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,12 +45,16 @@ screenshots: setup-dev ## Take the pictures of docs/images from the page in a re
 test: setup-dev ## Run every test that needs no cluster
 	@$(PY) -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile
 
-chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a)
-	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --out docs/faults.md
+chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a NEMESIS_S=600)
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --nemesis-s $(or $(NEMESIS_S),600) --out docs/faults.md
+
+volume: setup-dev ## Push 100,000 events and 20,000 jobs through faults and account for each (SEED=1)
+	@$(PY) -m tests.volume --seed $(or $(SEED),1) --out docs/faults-data.md
 
 bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200,400)
 	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200,400) $(if $(SESSIONS),,--out docs/performance.md)
 	@$(PY) -m tests.bench.calls
+	@$(PY) -m tests.bench.library $(if $(SESSIONS),--segments 50000,--out docs/performance-data.md)
 
 IMAGE ?= verbatim:$(shell sed -n 's/^appVersion: //p' deploy/helm/verbatim/Chart.yaml)
 CA_CERTIFICATES ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from chassis import bus
 from chassis.errors import AppError, Kind
 
@@ -13,11 +15,14 @@ class Broker:
         self._url = url
         self._name = name
         self._bus: bus.Bus | None = None
+        self.met = asyncio.Event()
+        """Set once there has been a connection; it mends itself from then on."""
 
     async def keep_connected(self) -> None:
         """Connect, for ever if need be, and stay connected for the life of the process."""
         async with bus.connect(self._url, name=self._name, replicas=1) as connected:
             self._bus = connected
+            self.met.set()
             await connected.until_closed()
 
     @property

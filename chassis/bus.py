@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
@@ -24,9 +26,9 @@ from nats.js.api import (
     StorageType,
     StreamConfig,
 )
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
-from chassis import telemetry
+from chassis import telemetry, tracing
 from chassis.broker_socket import SturdyClient
 from chassis.errors import AppError, Kind
 
@@ -35,6 +37,10 @@ log = telemetry.logger(__name__)
 CONNECTED = Gauge("nats_connected", "1 while the broker is connected.")
 CONSUMED = Counter("messaging_consumed_messages_total", "Messages handled.", ["consumer", "result"])
 PENDING = Gauge("messaging_consumer_pending", "Messages that wait for a consumer, as it was told last.", ["consumer"])
+LAG = Histogram(
+    "messaging_delivery_lag_seconds", "From an event's commit to the end of its handling.", ["consumer"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)  # fmt: skip
 RECREATED = Counter("messaging_streams_recreated_total", "Streams found deleted and declared again.", ["stream"])
 
 PENDING_MAX = 4096
@@ -127,11 +133,12 @@ class Bus:
         """
         if not self.client.is_connected:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="not connected")
-        carried = {"x-request-id": telemetry.request_id()}
+        carried = {"x-request-id": telemetry.request_id(), **tracing.carried()}
         if message_id:
             carried["Nats-Msg-Id"] = message_id
         try:
-            return await self.js.publish(subject, payload, timeout=timeout_s, headers=carried)
+            with tracing.step("publish", kind=tracing.SpanKind.PRODUCER, destination=subject.partition(".")[0]):
+                return await self.js.publish(subject, payload, timeout=timeout_s, headers=carried)
         except FAULTS as fault:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"{subject}: {fault!r}") from fault
 
@@ -304,8 +311,11 @@ class Bus:
                 pause = min(pause * 2, 5.0)
                 for message in messages:
                     await quietly(message.in_progress())
+        now = time.time()
         for message in messages:
             await quietly(message.ack())
+            if told_at := (message.headers or {}).get("ce-time"):
+                LAG.labels(durable).observe(max(0.0, now - _seconds(told_at)))
         CONSUMED.labels(durable, "done").inc(len(messages))
 
     async def _exists(self, stream: str, durable: str) -> bool:
@@ -316,6 +326,14 @@ class Bus:
         except FAULTS:
             return True
         return True
+
+
+def _seconds(at: str) -> float:
+    """Return a time of CloudEvents' in seconds since the epoch; now if it cannot be read."""
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except ValueError:
+        return time.time()
 
 
 async def quietly(acknowledgement: Awaitable[object]) -> None:
@@ -342,10 +360,16 @@ async def kept_alive(message: Msg, every_s: float) -> AsyncIterator[None]:
         heart.cancel()
 
 
+def _inbox(url: str) -> str:
+    user = urlsplit(url.partition(",")[0].strip()).username
+    return f"_INBOX_{user}" if user else "_INBOX"
+
+
 @asynccontextmanager
 async def connect(url: str, *, name: str, replicas: int) -> AsyncIterator[Bus]:
     """Connect, for ever if need be, and close at the end.
 
+    A user that the URL names hears answers in an inbox of its own, `_INBOX_<user>`; the broker opens it to nobody else.
     Publishes while disconnected fail at once (`pending_size=0`): what cannot be sent stays with its owner, it is not
     queued in the client, from where it would come out twice.
     """
@@ -371,6 +395,7 @@ async def connect(url: str, *, name: str, replicas: int) -> AsyncIterator[Bus]:
     await client.connect(
         servers=[server.strip() for server in url.split(",")],
         name=name,
+        inbox_prefix=_inbox(url),
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds; any number will do
         connect_timeout=2,

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from prometheus_client import Counter, Gauge
 from redis.exceptions import ResponseError
 
-from chassis import telemetry
+from chassis import telemetry, tracing
 from chassis.redis_lane import FAULTS, Away, Call, Lane
 
 log = telemetry.logger(__name__)
@@ -164,7 +164,8 @@ class Cache:
         Raises Away when memory must answer. Its `sent` tells that Redis may have run the script nevertheless.
         """
         try:
-            reply = await call.answer
+            with tracing.step("redis", database="redis"):
+                reply = await call.answer
         except Away as fault:
             self._failed += 1
             OPERATIONS.labels("failure").inc()

@@ -96,6 +96,17 @@ class DeadLetters:
         state = await self._state()
         return state[0]
 
+    async def count_of(self, kind: str) -> int:
+        """Return how many there are of a kind."""
+        subject = f"dlq.{kind}"
+        try:
+            info = await self._connection().js.stream_info(DLQ.name, subjects_filter=subject)
+        except nats.js.errors.NotFoundError:
+            return 0
+        except bus.FAULTS as fault:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
+        return (info.state.subjects or {}).get(subject, 0)
+
     async def list(self, *, kind: str = "", after: int = 0, most: int = 50) -> tuple[list[Letter], int | None]:
         """Return letters, the oldest first, after a place in the stream; and the place from which there may be more."""
         _, first, last = await self._state()

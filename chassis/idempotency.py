@@ -91,7 +91,8 @@ class IdempotencyKeys:
     ) -> Kept[A]:
         """Run `work` in a transaction that happens once, and keep what `render` makes of its result with the key.
 
-        Without a claim as `Database.once`. Raises AppError: CONFLICT while a call with the key is under way,
+        Without a claim as `Database.once`. Raises AppError: CONFLICT while a call with the key is under way, or if what
+        it made has been deleted;
         VALIDATION_FAILED if the key was used for another call, and what `work` raises (nothing is kept then).
         """
 
@@ -121,6 +122,8 @@ class IdempotencyKeys:
         row = (await connection.execute(query)).one_or_none()
         if row is None:
             return None
+        if not row.answer:
+            raise AppError(Kind.CONFLICT, "What was made with this key has been deleted.")
         if bytes(row.fingerprint) != claim.fingerprint:
             CALLS.labels("mismatch").inc()
             problem = Problem("Idempotency-Key", "was used for another request")
@@ -141,6 +144,16 @@ class IdempotencyKeys:
         old = sa.select(t.owner_id, t.key).where(t.expires_at <= sa.func.now()).limit(_PRUNED_AT_ONCE)
         old = old.with_for_update(skip_locked=True)
         await connection.execute(self._table.delete().where(sa.tuple_(t.owner_id, t.key).in_(old)))
+
+
+async def forget_answers(connection: AsyncConnection, table: sa.Table, owner_id: str, about: str) -> None:
+    """Forget an owner's answers in which an id stands, because what it names is deleted.
+
+    The keys stay, so that no call that comes again makes it a second time: such a call is a CONFLICT.
+    """
+    t = table.c
+    tells = sa.func.position(sa.func.convert_to(about, "UTF8").op("IN")(t.answer)) > 0
+    await connection.execute(table.update().where(t.owner_id == owner_id, tells).values(answer=b""))
 
 
 async def _lock(connection: AsyncConnection, claim: Claim) -> None:

@@ -12,15 +12,19 @@ from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from prometheus_client import REGISTRY, Gauge, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chassis import telemetry
+from chassis.orders import Orders
 from chassis.resources import Resources
+from chassis.sentry import Sentry
 from chassis.settings import ServiceSettings
+from chassis.tracing import Tracing
 
 log = telemetry.logger(__name__)
 
@@ -54,6 +58,7 @@ class Lifecycle:
         self.state = "starting"
         self.exits = stack
         self.resources = Resources()
+        self.orders = Orders(service, self.replica, settings.log_level, self.stop)
         self._tasks = tasks
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
@@ -170,9 +175,11 @@ def _internal_app(life: Lifecycle) -> Starlette:
         faults = await life.readiness()
         return JSONResponse({"status": "unready" if faults else "ready", "faults": faults}, 503 if faults else 200)
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         TASKS.set(len(asyncio.all_tasks()))
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        # Prometheus asks for OpenMetrics, which has exemplars.
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(REGISTRY), headers={"Content-Type": kind})
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
 
@@ -185,14 +192,41 @@ def run(service: str, settings: ServiceSettings, start: Callable[[Lifecycle], Aw
     """
     replica = settings.replica or f"{socket.gethostname()}-{os.getpid()}"
     telemetry.configure(service, replica=replica, level=settings.log_level, log_format=settings.log_format)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    with _told(service, replica, settings):
+        try:
+            uvloop.run(_supervise(service, settings, start))
+        except BaseExceptionGroup as faults:
+            log.critical("stopped by a failure", exc_info=faults)
+            raise SystemExit(1) from None
+        except TimeoutError:
+            log.critical("drain took too long")
+            raise SystemExit(1) from None
+
+
+@contextmanager
+def _told(service: str, replica: str, settings: ServiceSettings) -> Iterator[None]:
+    """Have traces, and failures, go where the settings say; at the end what is left, within seconds."""
+    tracing = Tracing(
+        service,
+        replica=replica,
+        version=telemetry.VERSION,
+        endpoint=settings.otel_exporter_otlp_endpoint,
+        ratio=settings.otel_traces_sampler_arg,
+    )
+    tracing.install()
+    sentry = None
+    if dsn := settings.sentry_dsn.get_secret_value():
+        sentry = Sentry(
+            dsn, service=service, replica=replica, environment=settings.verbatim_env, release=telemetry.VERSION
+        )
+        sentry.install()
     try:
-        uvloop.run(_supervise(service, settings, start))
-    except BaseExceptionGroup as faults:
-        log.critical("stopped by a failure", exc_info=faults)
-        raise SystemExit(1) from None
-    except TimeoutError:
-        log.critical("drain took too long")
-        raise SystemExit(1) from None
+        yield
+    finally:
+        tracing.close()
+        if sentry is not None:
+            sentry.close()
 
 
 async def _supervise(service: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
@@ -200,6 +234,7 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
         # The exits run inside the group: what they close may still need its tasks' connections.
         life = Lifecycle(service, settings, tasks, stack)
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_forgotten)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, life.stop)
         internal = HttpServer(_internal_app(life), settings.internal_host, settings.internal_port)
@@ -214,6 +249,11 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
             internal.should_exit = True
             await internal_task
     log.info("stopped")
+
+
+def _forgotten(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log a failure that nobody waited for. asyncio's own words would quote it."""
+    log.error("failure in the event loop", exc_info=context.get("exception"))
 
 
 async def _bounded(body: asyncio.Future[None], life: Lifecycle, drain_s: float) -> None:

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import bus, ids, telemetry
+from chassis import bus, ids, telemetry, tracing
 
 EVENTS = bus.Stream("EVENTS", ("events.>",), max_bytes=1024**3, max_age_s=7 * 86400)
 CHANNEL = "outbox"
@@ -73,9 +73,10 @@ class Event:
     aggregate: str = ""
 
 
-def event(subject: str, payload: bytes, aggregate: str = "") -> Event:
-    """Return a fact with an id of its own."""
-    return Event(subject, payload, ids.new_id(), aggregate=aggregate)
+def event(subject: str, payload: bytes, aggregate: str = "", *, traceparent: str = "") -> Event:
+    """Return a fact with an id of its own; `traceparent` if it belongs to another trace than the current one."""
+    headers = {tracing.HEADER: traceparent} if traceparent else {}
+    return Event(subject, payload, ids.new_id(), headers, aggregate)
 
 
 async def put(connection: AsyncConnection, table: sa.Table, events: Sequence[Event], *, source: str) -> None:
@@ -93,13 +94,14 @@ async def put(connection: AsyncConnection, table: sa.Table, events: Sequence[Eve
         # CloudEvents 1.0, binary mode.
         attributes = {
             "ce-specversion": "1.0", "ce-id": one.id, "ce-type": one.subject, "ce-source": source, "ce-time": now,
-            "x-request-id": telemetry.request_id(),
+            "x-request-id": telemetry.request_id(), **tracing.carried(),
         }  # fmt: skip
         if one.aggregate:
             attributes["ce-subject"] = one.aggregate
         rows.append({
             "id": one.id, "subject": one.subject, "aggregate": one.aggregate, "payload": one.payload,
-            "headers": {**one.headers, **attributes},
+            # An event may say itself to which trace it belongs.
+            "headers": {**attributes, **one.headers},
         })  # fmt: skip
     await connection.execute(table.insert(), rows)
     await connection.execute(sa.text(f"NOTIFY {CHANNEL}"))

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis import ids, telemetry
+from chassis import ids, telemetry, tracing
 from chassis.controls import Controls
 from chassis.errors import AppError, Kind
 from chassis.pool import DEVELOPMENT, PRODUCTION, Address, Limits, Pool, operation
@@ -135,10 +135,12 @@ class Database:
         limits = self.pool.limits
         token = operation.set(unit.name)
         try:
-            async with self.pool.place(self._wait_s):
-                with OPERATIONS.labels(unit.name).time():
-                    async with asyncio.timeout(limits.transaction_s):
-                        return await self._transaction(unit)
+            # The span has the wait for a connection in it, the histogram has not.
+            with tracing.step(unit.name, database="postgresql", operation=unit.name):
+                async with self.pool.place(self._wait_s):
+                    with OPERATIONS.labels(unit.name).time():
+                        async with asyncio.timeout(limits.transaction_s):
+                            return await self._transaction(unit)
         except TimeoutError as fault:
             if unit.asked:
                 raise _Unknown from fault

@@ -16,7 +16,8 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import bus, telemetry
+from chassis import bus, ids, telemetry
+from chassis.audit import readable
 from chassis.errors import AppError, Kind
 from chassis.outbox import CHANNEL, EVENTS
 from chassis.postgres import Database
@@ -28,11 +29,12 @@ OLDEST = Gauge("outbox_oldest_unpublished_seconds", "Age of the oldest row not y
 PUBLISHED = Counter("outbox_published_total", "Rows published.")
 REFILLED = Counter("outbox_refilled_total", "Rows to be published again: the broker has them no more.", ["reason"])
 RECONCILED = Gauge("outbox_reconciled_timestamp_seconds", "When rows were last compared with the broker.")
-for _reason in ("recreated", "truncated", "purged"):
+for _reason in ("recreated", "truncated", "purged", "damaged"):
     REFILLED.labels(_reason)
 
 _BATCH = 500
 _COUNT_MAX = 100_000
+_AUDIT_MOST = 200_000
 _POLL_S = 2.0
 _MEASURE_S = 1.0
 _PUBLISH_S = 10.0
@@ -52,6 +54,15 @@ def streams_table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     )
+
+
+async def withdraw(connection: AsyncConnection, table: sa.Table, aggregate: str) -> None:
+    """Remove an aggregate's rows, published or not, in the caller's transaction: they will not be published any more.
+
+    Waits until no relay is in the midst of publishing. What the broker has had it still has (`chassis.erasing`).
+    """
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+    await connection.execute(table.delete().where(table.c.aggregate == aggregate))
 
 
 class Relay:
@@ -77,6 +88,8 @@ class Relay:
         self._streams = streams
         self._reconcile_s = reconcile_s
         self._reconcile_at = self._measure_at = 0.0
+        self._audited = -1
+        self._damaged: set[str] = set()
 
     async def run(self) -> None:
         """Publish for ever. NOTIFY wakes it, polling is the net."""
@@ -115,7 +128,36 @@ class Relay:
         events = infos.get(EVENTS.name)
         if events is not None:
             await self._database.run("outbox reconcile", lambda connection: self._compare(connection, events, floor))
+            await self._audit(events)
         RECONCILED.set(time.time())
+
+    async def _audit(self, info: StreamInfo) -> None:
+        """After each time that the broker was away: let events be published again that it lists and cannot read."""
+        connection_number = self._bus.client.stats["reconnects"]
+        if self._audited == connection_number:
+            return
+        t = self._table.c
+        ours = (t.subject.like("events.%")) & (t.stream_seq >= info.state.first_seq)
+        ours &= t.stream_seq <= info.state.last_seq
+        query = sa.select(t.stream_seq, t.id).where(ours).order_by(t.stream_seq.desc()).limit(_AUDIT_MOST)
+
+        async def listed(connection: AsyncConnection) -> dict[int, str]:
+            return {row.stream_seq: row.id for row in await connection.execute(query)}
+
+        known = await self._database.run("outbox audit", listed)
+        if known:
+            try:
+                found = await readable(self._bus, EVENTS.name, "events.>", min(known), max(known))
+            except bus.FAULTS as fault:
+                raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"audit: {fault!r}") from fault
+            if lost := known.keys() - found:
+                # The broker may take their old ids for repeats of what it cannot read.
+                self._damaged |= {known[place] for place in lost}
+                damaged = t.stream_seq.in_(lost) & t.published_at.is_not(None)
+                await self._database.run(
+                    "outbox audit", lambda connection: self._refill(connection, "damaged", damaged)
+                )
+        self._audited = connection_number
 
     async def _info(self, stream: bus.Stream) -> StreamInfo:
         try:
@@ -222,7 +264,7 @@ class Relay:
             for row in rows:
                 if not self._bus.client.is_connected:
                     raise ConnectionError("not connected")
-                headers = {**row.headers, "Nats-Msg-Id": row.id}
+                headers = self._headers(row)
                 waiting.append((row, await self._bus.js.publish_async(row.subject, row.payload, headers=headers)))
             await asyncio.wait([future for _, future in waiting]) if waiting else None
         except bus.FAULTS as failure:
@@ -232,6 +274,7 @@ class Relay:
                 future.cancel()
                 if not future.cancelled() and future.exception() is None:
                     done[row.seq] = future.result().seq
+                    self._damaged.discard(row.id)
                 elif not future.cancelled():
                     fault = future.exception()
             unsent = [row for row in rows if row.seq not in done]
@@ -239,6 +282,11 @@ class Relay:
             if unsent:
                 self._reconcile_at = 0.0  # perhaps a stream is gone
                 log.warning("outbox rows wait", rows=len(unsent), subject=unsent[0].subject, fault=repr(fault))
+
+    def _headers(self, row: Any) -> dict[str, str]:
+        """Return what a row is sent with; by its id the broker drops a repeat, unless what it has is damaged."""
+        message_id = f"{row.id}/{ids.new_id()}" if row.id in self._damaged else row.id
+        return {**row.headers, "Nats-Msg-Id": message_id}
 
     async def _measure(self, connection: AsyncConnection) -> None:
         t = self._table.c

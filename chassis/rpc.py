@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -16,9 +16,11 @@ import orjson
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import Counter, Histogram
 
-from chassis import ids, telemetry
+from chassis import ids, telemetry, tracing
 from chassis.errors import AppError, Kind, Problem, kind_of_grpc
 from chassis.second_try import SecondTry
+from chassis.settings import ServiceSettings
+from chassis.tls import Tls
 
 log = telemetry.logger(__name__)
 
@@ -73,15 +75,26 @@ Res = TypeVar("Res")
 
 
 class Identity:
-    """Who this process is to its peers: signs short-lived tokens with the shared key and checks those of others."""
+    """Who this process is to its peers: signs short-lived tokens with the shared key and checks those of others.
 
-    def __init__(self, service: str, key: str, clock: Callable[[], float] = time.time) -> None:
+    With `tls` it has a certificate as well, and speaks to nobody that has none.
+    """
+
+    def __init__(
+        self, service: str, key: str, *, tls: Tls | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self._service = service
+        self.tls = tls
         self._key = key
         self._clock = clock
         self._token = ""
         self._token_until = 0.0
         self._checked: dict[str, tuple[float, str]] = {}
+
+    @classmethod
+    def of(cls, service: str, settings: ServiceSettings) -> Identity:
+        """Return who a service is by its settings."""
+        return cls(service, settings.service_auth_key.get_secret_value(), tls=Tls.of(settings))
 
     def token(self) -> str:
         """Return a token that is good for at least half of its life."""
@@ -119,6 +132,7 @@ class Identity:
         return (
             ("authorization", self.token()),
             ("x-request-id", telemetry.request_id() or ids.new_request_id()),
+            *tracing.carried().items(),
         )
 
 
@@ -127,7 +141,11 @@ class Peer:
 
     def __init__(self, target: str, identity: Identity) -> None:
         self.target = target
-        self.channel = grpc.aio.insecure_channel(target, options=_CHANNEL)
+        self.channel = (
+            grpc.aio.secure_channel(target, identity.tls.channel(), options=_CHANNEL)
+            if identity.tls
+            else grpc.aio.insecure_channel(target, options=_CHANNEL)
+        )
         self._identity = identity
         self._second_try = SecondTry()
 
@@ -163,13 +181,15 @@ class Peer:
     async def _attempt(self, method: Callable[..., Awaitable[Res]], request: Any, name: str, until: float) -> Res:
         started = time.monotonic()
         status = grpc.StatusCode.OK
-        try:
-            return await method(request, timeout=max(0.0, until - started), metadata=self.metadata())
-        except grpc.aio.AioRpcError as fault:
-            status = fault.code()
-            raise
-        finally:
-            CLIENT_CALLS.labels(name, status.name).observe(time.monotonic() - started)
+        with tracing.step(name, rpc=name) as span:
+            try:
+                return await method(request, timeout=max(0.0, until - started), metadata=self.metadata())
+            except grpc.aio.AioRpcError as fault:
+                status = fault.code()
+                raise
+            finally:
+                tracing.tell(span, rpc_status=status.name)
+                CLIENT_CALLS.labels(name, status.name).observe(time.monotonic() - started)
 
     async def stream(
         self, method: Callable[..., AsyncIterable[Res]], request: Any, *, timeout_s: float
@@ -178,6 +198,7 @@ class Peer:
 
         Leaving the iteration early cancels the call. Raises AppError as `call` does, also after some messages.
         """
+        # No span of its own: a generator may be left in another context than it was entered in. The peer has one.
         messages = method(request, timeout=_within_callers_deadline(timeout_s), metadata=self.metadata())
         try:
             async for message in messages:
@@ -229,6 +250,7 @@ class Server:
 
     def __init__(self, host: str, port: int, identity: Identity) -> None:
         self._server = grpc.aio.server(options=_SERVER, interceptors=[_Edge(identity)])
+        self._identity = identity
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._host = host
@@ -242,7 +264,11 @@ class Server:
     async def start(self) -> None:
         """Listen. Raises OSError if the port is taken."""
         try:
-            self.port = self._server.add_insecure_port(f"{self._host}:{self._asked_port}")
+            address = f"{self._host}:{self._asked_port}"
+            tls = self._identity.tls
+            self.port = (
+                self._server.add_secure_port(address, tls.server()) if tls else self._server.add_insecure_port(address)
+            )
         except RuntimeError as fault:
             raise OSError(f"cannot listen on {self._host}:{self._asked_port}") from fault
         await self._server.start()
@@ -272,13 +298,14 @@ class _Edge(grpc.aio.ServerInterceptor):
         request = ids.accept_request_id(cast(str, offered.get("x-request-id", "")))
         token = cast(str, offered.get("authorization", ""))
         method: str = details.method
+        carrier = {tracing.HEADER: cast(str, offered.get(tracing.HEADER, ""))}
 
         if not handler.request_streaming and not handler.response_streaming:
 
             async def unary(message: Any, context: Any) -> Any:
                 started = time.monotonic()
                 status = grpc.StatusCode.OK
-                with telemetry.bound(request):
+                with tracing.serve(method, carrier, rpc=method) as span, telemetry.bound(request):
                     await self._admit(token, context)
                     try:
                         _deadline.set(_until(context))
@@ -291,7 +318,9 @@ class _Edge(grpc.aio.ServerInterceptor):
                         log.exception("call failed", method=method)
                         await _abort(context, AppError(Kind.INTERNAL, "Something went wrong on our side."))
                     finally:
-                        SERVER_CALLS.labels(method, status.name).observe(time.monotonic() - started)
+                        tracing.tell(span, rpc_status=status.name)
+                        took_s = time.monotonic() - started
+                        SERVER_CALLS.labels(method, status.name).observe(took_s, tracing.exemplar(span))
 
             return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
 
@@ -302,7 +331,9 @@ class _Edge(grpc.aio.ServerInterceptor):
         # Not a generator: one that is cancelled while gRPC sends what it has yielded is left to the collector, which
         # ends it late and in another context. Cancelled here, everything inside is over at once.
         async def stream(messages: Any, context: Any) -> None:
-            with telemetry.bound(request):
+            # A stream both ways lasts as long as its processes do: what passes on it is traced, not the stream.
+            traced = nullcontext() if handler.request_streaming else tracing.serve(method, carrier, rpc=method)
+            with traced, telemetry.bound(request):
                 await self._admit(token, context)
                 try:
                     _deadline.set(_until(context))

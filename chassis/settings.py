@@ -27,8 +27,27 @@ class ServiceSettings(BaseSettings):
     service_auth_key: SecretStr = Field(
         min_length=32, description="Shared key that signs calls between services; at least 32 characters."
     )
+    grpc_tls_cert: str = Field(
+        "",
+        description="File with this service's certificate chain (PEM). With it, calls between services are mutual TLS.",
+    )
+    grpc_tls_key: str = Field("", description="File with the key of that certificate (PEM).")
+    grpc_tls_ca: str = Field("", description="File with the authority that signed every service's certificate (PEM).")
     nats_url: str = Field("nats://127.0.0.1:4222", description="Broker, comma-separated for a cluster.")
+    otel_exporter_otlp_endpoint: str = Field(
+        "", pattern=r"^(https?://\S+)?$", description="Base address of an OTLP/HTTP receiver of traces; empty: none."
+    )
+    otel_traces_sampler_arg: float = Field(
+        0.1, ge=0, le=1, description="Share of requests, sessions and jobs that are traced."
+    )
+    sentry_dsn: SecretStr = Field(SecretStr(""), description="Where failures are told; empty: nowhere.")
     nats_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream.")
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> ServiceSettings:
+        if len({bool(self.grpc_tls_cert), bool(self.grpc_tls_key), bool(self.grpc_tls_ca)}) > 1:
+            raise ValueError("GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA belong together")
+        return self
 
 
 class DatabaseSettings(ServiceSettings):

@@ -13,6 +13,8 @@ import orjson
 import structlog
 from prometheus_client import Gauge
 
+from chassis import faults, sentry, tracing
+
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 BUILD_INFO = Gauge("build_info", "1; labels tell service and version.", ["service", "version"])
@@ -47,6 +49,31 @@ def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     return event
 
 
+def _without_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Of what a library logs keep the constant part: what it fills in may be what was being worked on."""
+    record = event.get("_record")
+    if record is not None and record.args:
+        event["event"] = str(record.msg)
+    return event
+
+
+def _place_in_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if (ids := tracing.current_ids()) is not None:
+        event["trace_id"], event["span_id"] = ids
+    return event
+
+
+def _tell_fault(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write an exception without its message, which may quote anything."""
+    exc_info = event.pop("exc_info", None)
+    fault = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
+    if isinstance(exc_info, tuple):
+        fault = exc_info[1]
+    if exc_info and fault is not None:
+        event["exception"] = faults.told(fault)
+    return event
+
+
 def _dumps(event: Any, **_: Any) -> str:
     return orjson.dumps(event, default=str).decode()
 
@@ -63,8 +90,9 @@ def configure(service: str, *, replica: str, level: str, log_format: str) -> Non
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
+        _place_in_trace,
+        sentry.report,
+        _tell_fault,
         _redact,
     ]
 
@@ -87,7 +115,7 @@ def configure(service: str, *, replica: str, level: str, log_format: str) -> Non
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_without_values, *shared],
             processors=[name_process, structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -98,6 +126,9 @@ def configure(service: str, *, replica: str, level: str, log_format: str) -> Non
     # uvicorn.error also writes the query of each WebSocket, where a one-time ticket may be.
     for noisy in ("uvicorn.access", "uvicorn.error", "httpx2", "httpcore2", "openai", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A receiver of spans that is down is counted, and no reason for a line each second.
+    for mute in ("opentelemetry", "urllib3", "sentry_sdk.errors"):
+        logging.getLogger(mute).setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn.error").addFilter(_unless_refused_handshake)
     BUILD_INFO.labels(service=service, version=VERSION).set(1)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import traceback
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import bus, ids, telemetry
+from chassis import bus, ids, telemetry, tracing
 from chassis.dead_letters import LETTER_HEADER
 from chassis.errors import AppError
 from chassis.jobs import Busy, Job, Queue, Status, Superseded, told
@@ -148,7 +148,10 @@ class Worker:
     async def _take(self, message: Msg) -> None:
         job_id, headers = _job_id(message), message.headers or {}
         request = ids.accept_request_id(headers.get("x-request-id"))
-        with telemetry.bound(request, job_id=job_id, job_kind=self._kind):
+        traced = tracing.serve(
+            f"job {self._kind}", headers, kind=tracing.SpanKind.CONSUMER, job_id=job_id, destination="jobs"
+        )
+        with traced, telemetry.bound(request, job_id=job_id, job_kind=self._kind):
             try:
                 async with bus.kept_alive(message, self._policy.ack_wait_s / 3):
                     delay_s = await self._process(job_id, headers.get(LETTER_HEADER, ""))
@@ -176,8 +179,12 @@ class Worker:
             return None
         if job.crashes > self._policy.crashes_max:
             return await self._failed(job, "crash", "Its worker died each time.", True, 0.0)
-        with RUNNING.labels(self._kind).track_inprogress(), DURATION.labels(self._kind).time():
-            return await self._attempt(job)
+        began = time.monotonic()
+        try:
+            with RUNNING.labels(self._kind).track_inprogress():
+                return await self._attempt(job)
+        finally:
+            DURATION.labels(self._kind).observe(time.monotonic() - began, tracing.exemplar())
 
     async def _attempt(self, job: Job) -> float | None:
         async def report(progress: float) -> None:
@@ -220,12 +227,9 @@ class Worker:
         except TimeoutError:
             kind, error = "deadline", "It took too long."
             log.warning("attempt failed", attempt=job.attempts, fault="deadline")
-        except Exception as fault:  # noqa: BLE001 - the edge of the task: a bug in one job must not stop the others
+        except Exception as fault:
             kind, error = "bug", "Something went wrong on our side."
-            # Where, but not the exception's message: it may repeat what the job is about.
-            trace = "".join(traceback.format_tb(fault.__traceback__))
-            where = {"fault": type(fault).__name__, "trace": trace}
-            log.error("attempt failed", attempt=job.attempts, **where)  # noqa: TRY400
+            log.exception("attempt failed", attempt=job.attempts, fault=type(fault).__name__)
         return await self._failed(job, kind, error, permanent, hint_s)
 
     async def _failed(self, job: Job, kind: str, error: str, permanent: bool, hint_s: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,14 @@ from dev import probes
 from dev.ports import HOST
 from dev.runner import Program
 from dev.servers import Nats, Postgres
+from dev.settings import ROOT
 
 INITDB_WITHIN_S = 120
 CONNECT_WITHIN_S = 10
 MAX_CONNECTIONS = 300
 UNIX_SOCKET_PATH_MAX = 107
 SUPERUSER = "verbatim"
+NATS_PERMISSIONS = ROOT / "deploy" / "helm" / "verbatim" / "files" / "nats-permissions.conf"
 
 
 def make_cluster(postgres: Postgres, folder: Path, password: str) -> None:
@@ -123,9 +126,19 @@ async def make_databases(port: int, password: str, owners: Mapping[str, str]) ->
             await connection.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(owner))
 
 
-def nats_program(nats: Nats, folder: Path, port: int, http_port: int, env: Mapping[str, str]) -> Program:
-    """Run JetStream with its store in `folder`."""
+def nats_program(
+    nats: Nats, folder: Path, port: int, http_port: int, passwords: Mapping[str, str], env: Mapping[str, str]
+) -> Program:
+    """Run JetStream with its store in `folder`, each service with its `passwords` and the permissions of the chart.
+
+    Who names no user is the operator: here that is whoever sits at this machine.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "permissions.conf").write_text(NATS_PERMISSIONS.read_text())
+    users = [f"{{user: operator, password: {_quoted(secrets.token_hex(16))}}}"] + [
+        f"{{user: {service}, password: {_quoted(password)}, permissions: ${service.upper()}}}"
+        for service, password in passwords.items()
+    ]
     config = folder / "nats.conf"
     # Every publish reaches the disk before its PubAck. Servers before 2.10 do not know the setting and
     # reach it every two minutes: there an ack outlives any crash of a process, but not a power cut.
@@ -136,7 +149,11 @@ def nats_program(nats: Nats, folder: Path, port: int, http_port: int, env: Mappi
         f"http: {HOST}:{http_port}\n"
         f"pid_file: {_quoted(folder / 'nats.pid')}\n"
         f"jetstream {{\n  store_dir: {_quoted(folder)}\n  {sync}\n}}\n"
+        f"include permissions.conf\n"
+        f"no_auth_user: operator\n"
+        f"authorization {{users: [{', '.join(users)}]}}\n"
     )
+    config.chmod(0o600)
     return Program(
         name="nats",
         argv=[str(nats.binary), "--config", str(config)],
@@ -159,6 +176,6 @@ def redis_program(redis: Path, folder: Path, port: int, env: Mapping[str, str]) 
     )
 
 
-def _quoted(path: Path) -> str:
-    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+def _quoted(text: Path | str) -> str:
+    escaped = str(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -38,6 +38,11 @@ def database_url(plan: Plan, keys: Keys, service: str) -> str:
     return f"postgresql+psycopg://{service}:{password}@{HOST}:{plan.ports.of('postgres')}/{service}"
 
 
+def nats_url(plan: Plan, keys: Keys, user: str) -> str:
+    """Give the broker's URL for one of its users: a service, or `backup`."""
+    return f"nats://{user}:{keys.nats_passwords[user]}@{HOST}:{plan.ports.of('nats')}"
+
+
 def _common(plan: Plan, keys: Keys, name: str) -> dict[str, str]:
     return {
         "VERBATIM_ENV": "development",
@@ -46,7 +51,7 @@ def _common(plan: Plan, keys: Keys, name: str) -> dict[str, str]:
         "LOG_FORMAT": "json",
         "INTERNAL_HOST": HOST,
         "INTERNAL_PORT": str(plan.ports.of(f"{name} internal")),
-        "NATS_URL": plan.nats_url,
+        "NATS_URL": nats_url(plan, keys, service_of(name)),
         "SERVICE_AUTH_KEY": keys.service_auth_key,
         "PYTHONPATH": os.pathsep.join(str(plan.code / part) for part in (".", "build/gen", "sdk")),
         "PYTHONUNBUFFERED": "1",

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from dev.plan import BROKER_USERS
+
 
 @dataclass(frozen=True)
 class Keys:
-    """Passwords as text, the service key as 64 hex digits, the Ed25519 pair as PEM."""
+    """Passwords as text (the broker's by service), the service key as 64 hex digits, the Ed25519 pair as PEM."""
 
     postgres_password: str
     meetings_password: str
     insights_password: str
+    nats_passwords: Mapping[str, str]
     service_auth_key: str
     auth_private_key: str
     auth_public_key: str
@@ -32,6 +35,7 @@ class Keys:
             postgres_password=_kept(folder / "postgres_password", _new_password),
             meetings_password=_kept(folder / "meetings_password", _new_password),
             insights_password=_kept(folder / "insights_password", _new_password),
+            nats_passwords={name: _kept(folder / f"nats_{name}_password", _new_password) for name in BROKER_USERS},
             service_auth_key=_kept(folder / "service_auth_key", lambda: secrets.token_hex(32)),
             auth_private_key=private_pem,
             auth_public_key=_public_key(private_pem),

@@ -11,6 +11,7 @@ from dev.ports import HOST, Ports
 from dev.settings import ROOT
 
 SERVICES = ("gateway", "transcriber", "meetings", "insights", "janitor")
+BROKER_USERS = (*SERVICES, "backup")
 WITH_GRPC = ("transcriber", "meetings", "insights")
 WITH_DATABASE = ("meetings", "insights")
 
@@ -72,7 +73,7 @@ class Plan:
 
     @property
     def nats_url(self) -> str:
-        """Where NATS listens."""
+        """Where NATS listens. Without a user, as here, it takes the caller for the operator, who may do everything."""
         return f"nats://{HOST}:{self.ports.of('nats')}"
 
     @property

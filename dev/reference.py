@@ -99,6 +99,7 @@ def settings_page() -> str:
     for service in SERVICES:
         module = importlib.import_module(f"services.{service}.settings")
         lines += _settings_table(service, module.Settings, frozenset(common))
+    lines += _settings_table("recovery", importlib.import_module("recovery.settings").Settings, frozenset(common))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -137,7 +138,7 @@ def requirements_page() -> str:
 
 def _proofs() -> dict[str, set[str]]:
     proofs: dict[str, set[str]] = defaultdict(set)
-    for folder in ("chassis", "services", "dev", "sdk", "tests"):
+    for folder in ("chassis", "services", "recovery", "dev", "sdk", "tests"):
         for path in sorted((ROOT / folder).rglob("test_*.py")):
             where = path.relative_to(ROOT)
             tree = ast.parse(path.read_text())

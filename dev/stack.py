@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from dev import backing, probes
-from dev.environment import database_url, plain_environment, service_environment
+from dev.environment import database_url, nats_url, plain_environment, service_environment
 from dev.keys import Keys
 from dev.people import open_accounts
 from dev.plan import SERVICES, WITH_DATABASE, Plan
@@ -29,8 +29,8 @@ from dev.servers import find_or_install
 from dev.settings import ROOT, closed_to_others, needs_other_user
 
 KILLED_STACK_GONE_WITHIN_S = 5.0
-MIGRATE_WITHIN_S = 60.0
-SERVICE_READY_WITHIN_S = 60.0
+MIGRATE_WITHIN_S = 180.0
+SERVICE_READY_WITHIN_S = 120.0
 SERVICE_STOP_WITHIN_S = 30.0
 
 
@@ -102,6 +102,11 @@ class Stack:
         assert self._keys is not None, "start makes the secrets"
         return database_url(self.plan, self._keys, service)
 
+    def nats_url(self, user: str) -> str:
+        """Give the broker's URL for a service, or for `backup`. The stack must have been started."""
+        assert self._keys is not None, "start makes the secrets"
+        return nats_url(self.plan, self._keys, user)
+
     async def start(self) -> None:
         """Start everything and wait until it is ready.
 
@@ -172,7 +177,7 @@ class Stack:
         await asyncio.to_thread(backing.make_cluster, servers.postgres, cluster, password)
         await self.runner.start(
             backing.postgres_program(servers.postgres, cluster, of("postgres"), password, env),
-            backing.nats_program(servers.nats, data / "nats", of("nats"), of("nats http"), env),
+            backing.nats_program(servers.nats, data / "nats", of("nats"), of("nats http"), keys.nats_passwords, env),
             backing.redis_program(servers.redis, data / "redis", of("redis"), env),
         )
         owners = {"meetings": keys.meetings_password, "insights": keys.insights_password}

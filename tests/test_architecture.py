@@ -78,9 +78,14 @@ def test_chassis_knows_no_service_and_no_contract() -> None:
 
 
 def test_shipped_code_does_not_import_the_local_stack_or_the_tests() -> None:
-    for path in sources("chassis", "services", "sdk"):
+    for path in sources("chassis", "services", "recovery", "sdk"):
         if "tests" not in path.parts:
             assert not roots(path) & {"dev", "tests", "pytest"}, name(path)
+
+
+def test_recovery_knows_databases_and_streams_but_no_service_and_no_contract() -> None:
+    for path in sources("recovery"):
+        assert not roots(path) & {"services", "verbatim", "verbatim_client"}, name(path)
 
 
 def test_client_stands_alone() -> None:
@@ -95,7 +100,8 @@ def test_domain_does_no_input_or_output(module: str) -> None:
 
 
 def test_no_file_is_a_grab_bag() -> None:
-    bags = [name(path) for path in sources("chassis", "services", "sdk", "dev", "tests") if GRAB_BAGS.search(str(path))]
+    ours = sources("chassis", "services", "recovery", "sdk", "dev", "tests")
+    bags = [name(path) for path in ours if GRAB_BAGS.search(str(path))]
     assert bags == []
 
 
@@ -103,7 +109,7 @@ def test_environment_is_read_in_settings_only() -> None:
     reader = re.compile(r"os\.environ|os\.getenv|from os import environ")
     readers = [
         name(path)
-        for path in sources("chassis", "services")
+        for path in sources("chassis", "services", "recovery")
         if "tests" not in path.parts and path.name != "settings.py" and reader.search(path.read_text())
     ]
     assert readers == []

@@ -41,6 +41,19 @@ class NatsServer:
         self._process = _process([_program("nats-server"), *arguments], None)
         _until(lambda: _listens(self._port), self._process)
 
+    def damage(self, stream: str, where: float, bits: int = 3) -> int:
+        """Flip bits in the blocks of a stream, at a part of their length, while it does not run. Returns in how many.
+
+        The index goes too: the broker would believe it, and look into the block only when it is asked for a message.
+        """
+        blocks = sorted(self._folder.glob(f"jetstream/*/streams/{stream}/msgs/*.blk"))
+        for block in blocks:
+            data = bytearray(block.read_bytes())
+            for bit in range(bits):
+                data[min(int(len(data) * where) + bit, len(data) - 1)] ^= 1 << bit
+            block.write_bytes(data)
+        return len(blocks)
+
     def save(self) -> None:
         """Keep a copy of its data, while it does not run."""
         shutil.rmtree(self._saved, ignore_errors=True)
@@ -57,6 +70,16 @@ class NatsServer:
             self._process.kill()
             self._process.wait(timeout=10)
             self._process = None
+
+    def freeze(self) -> None:
+        """Let it neither answer nor hang up."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
 
 class RedisServer:
@@ -234,9 +257,9 @@ def own_postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def nats_server() -> Iterator[NatsServer]:
-    """Run a broker of its own for one test."""
+@contextmanager
+def nats_broker() -> Iterator[NatsServer]:
+    """Run a broker of one's own."""
     with _scratch() as folder:
         server = NatsServer(folder, _free_port())
         server.start()
@@ -244,6 +267,13 @@ def nats_server() -> Iterator[NatsServer]:
             yield server
         finally:
             server.kill()
+
+
+@pytest.fixture
+def nats_server() -> Iterator[NatsServer]:
+    """Run a broker of its own for one test."""
+    with nats_broker() as server:
+        yield server
 
 
 @pytest.fixture

@@ -220,6 +220,4 @@ def samples(metric: Counter | Gauge, label: str) -> dict[str, float]:
 
 
 TestBreakerMachine = BreakerMachine.TestCase
-TestBreakerMachine.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestBreakerMachine.settings = settings(stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))

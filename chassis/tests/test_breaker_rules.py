@@ -169,6 +169,40 @@ def test_calls_within_the_window_do(clock: Clock) -> None:
     assert state(breaker) is State.OPEN
 
 
+def test_a_call_is_remembered_for_the_window_less_the_rest_of_its_tenth(clock: Clock) -> None:
+    """Tenths of the window begin at multiples of three seconds."""
+    for later_s, opens in ((29.9, True), (30.0, False)):
+        breaker = new(clock, replace(SETTINGS, calls_min=4))
+        clock.pass_(3.0 - clock.now_s % 3.0)
+        alternate(breaker, 1)
+        clock.pass_(later_s)
+        alternate(breaker, 1)
+        assert (state(breaker) is State.OPEN) is opens
+
+
+def test_a_few_slow_calls_are_too_few(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, window_s=3_000.0))
+    slow(breaker, clock, 19)
+    assert state(breaker) is State.CLOSED
+
+
+def test_slow_calls_open_it_also_after_many_that_were_not(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, window_s=3_000.0))
+    succeed(breaker, 10)
+    slow(breaker, clock, 39)
+    assert state(breaker) is State.CLOSED
+    slow(breaker, clock)
+    assert state(breaker) is State.OPEN
+
+
+def test_it_is_half_open_from_the_very_moment_that_its_time_is_over(clock: Clock) -> None:
+    breaker = opened(clock, chance=0.0)
+    clock.pass_(59.875)
+    assert state(breaker) is State.OPEN
+    clock.pass_(0.125)
+    assert state(breaker) is State.HALF_OPEN
+
+
 def slow(breaker: Breaker, clock: Clock, times: int = 1) -> None:
     for _ in range(times):
         with breaker.acquire() as permit:

@@ -252,6 +252,22 @@ async def test_events_that_the_broker_forgot_although_it_had_acknowledged_them_c
     assert await place.arrive(3, within_s=60.0) == [("a", 1), ("a", 2), ("a", 3)]
 
 
+@pytest.mark.parametrize("where", [0.05, 0.5, 0.95])
+async def test_events_whose_stored_bytes_were_damaged_are_noticed_and_come_again(
+    place: Place, nats_server: NatsServer, where: float
+) -> None:
+    """Row 43 of the fault table: bits flipped in the broker's files, at their begin, in the middle, at their end."""
+    place.relay()
+    await place.send(*((f"a{number % 7}", number) for number in range(400)))
+    await place.all_published()
+    nats_server.kill()
+    assert nats_server.damage(EVENTS.name, where) > 0
+    nats_server.start()
+    place.consumer()
+    arrived = await place.arrive(400, within_s=60.0)
+    assert sorted(number for _, number in arrived) == list(range(400))
+
+
 async def test_a_consumer_deleted_by_hand_is_made_again_and_no_effect_is_doubled(place: Place) -> None:
     place.relay()
     place.consumer()

@@ -195,7 +195,7 @@ def test_every_command_tells_what_it_does() -> None:
     runner, app = CliRunner(), application()
     top = runner.invoke(app, ["--help"])
     assert "Exit codes: 0 ok, 1 failed" in " ".join(top.output.split())
-    commands = "login logout whoami stream watch list search show export tasks insights"
+    commands = "login logout whoami stream watch list search show export tasks insights analytics"
     for command in commands.split():
         told = runner.invoke(app, [command, "--help"])
         assert told.exit_code == 0 and command in top.output, command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import httpx2
@@ -81,3 +82,39 @@ async def test_changes_name_the_version_they_are_based_on() -> None:
     async with client(answer) as platform:
         assert (await platform.update_meeting("m1", 4, title="New"))["version"] == 5
         await platform.delete_meeting("m1", 4)
+
+
+JOB = {"id": "j1", "status": "running", "progress": 0.5}
+
+
+async def test_who_waits_for_a_job_has_the_patience_that_is_asked_for() -> None:
+    """Looked at twice a second, a job of a minute met the limit of 100 requests a minute: the wait ended with a 429."""
+    answers = [
+        httpx2.Response(429, json={"error": "rate_limit_exceeded"}, headers={"Retry-After": "1"}),
+        httpx2.Response(503, json={"error": "unavailable"}),
+        httpx2.Response(200, json=JOB),
+        httpx2.Response(200, json={**JOB, "status": "completed"}),
+    ]
+    seen: list[str] = []
+    began = time.monotonic()
+    async with client(lambda _: answers.pop(0)) as platform:
+        job = await platform.job_done("j1", progress=lambda now: seen.append(now["status"]))
+    assert (job["status"], seen) == ("completed", ["running", "completed"])
+    assert time.monotonic() - began >= 1.0 + 2 * 0.5
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(404, {}), (429, {"Retry-After": "3000"})], ids=["it is not there", "not within the hour"]
+)
+async def test_what_no_patience_mends_is_told_who_waits_for_a_job(status: int, headers: dict[str, str]) -> None:
+    asked = 0
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        nonlocal asked
+        asked += 1
+        return httpx2.Response(status, json={"error": "any"}, headers=headers)
+
+    async with client(answer) as platform:
+        with pytest.raises(ApiError):
+            await platform.job_done("j1")
+    assert asked == 1

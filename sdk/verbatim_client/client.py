@@ -28,7 +28,11 @@ Json = dict[str, Any]
 CALL_WITHIN_S = 15.0
 PAGE = 100
 JOB_OVER = frozenset({"completed", "failed", "dead"})
+# How often one looks at a job: at first often, then so that an hour of it stays below the limit of an hour.
 JOB_LOOK_S = 0.5
+JOB_LOOK_S_MAX = 5.0
+JOB_LOOKS_REFUSED_MAX = 5
+JOB_REFUSED_S_MAX = 60.0
 WITHOUT_TOKEN = frozenset({"/api/auth/login", "/api/auth/logout", "/api/auth/refresh", "/api/auth/register"})
 
 
@@ -144,6 +148,10 @@ class VerbatimClient:
         """Change the `role` of an account, or whether it is `disabled`."""
         return await self.call("PATCH", f"/api/admin/accounts/{account_id}", version=version, json=fields)
 
+    async def remove_account(self, account_id: str, version: int) -> None:
+        """Delete an account of somebody else with all that belongs to it."""
+        await self.call("DELETE", f"/api/admin/accounts/{account_id}", version=version)
+
     # Meetings.
 
     async def create_meeting(self, title: str, **fields: object) -> Json:
@@ -155,7 +163,7 @@ class VerbatimClient:
         return await self.call("GET", f"/api/meetings/{meeting_id}")
 
     def meetings(self, query: str | None = None) -> AsyncGenerator[Json, None]:
-        """Give all meetings, or those whose title or transcript has the words."""
+        """Give all meetings; with words those that hold them, best first, each with its `hits`."""
         return self.pages("/api/meetings", {"q": query})
 
     async def update_meeting(self, meeting_id: str, version: int, **fields: object) -> Json:
@@ -175,7 +183,7 @@ class VerbatimClient:
         answer = await self.answer("GET", f"/api/meetings/{meeting_id}/export", params={"format": format_})
         return answer.text
 
-    # Tasks, insights, analytics, jobs.
+    # Tasks, insights, analytics.
 
     def tasks(self, **filters: str) -> AsyncGenerator[Json, None]:
         """Give all tasks."""
@@ -197,13 +205,66 @@ class VerbatimClient:
         """Give a meeting's minutes as far as they are made."""
         return await self.call("GET", f"/api/insights/{meeting_id}")
 
+    async def update_insights(self, meeting_id: str, version: int, **fields: object) -> Json:
+        """Write `summary`, `key_points` or `decisions` oneself; None gives one back. The version must still be this."""
+        return await self.call("PATCH", f"/api/insights/{meeting_id}", version=version, json=fields)
+
     async def request_insights(self, meeting_id: str) -> Json:
         """Have the minutes made again; give the job."""
         return await self.call("POST", f"/api/insights/{meeting_id}")
 
-    async def analytics(self, from_: str, to: str) -> Json:
-        """Give the figures of a period (days, as 2026-11-23)."""
-        return await self.call("GET", "/api/analytics", params={"from": from_, "to": to})
+    async def analytics(self, from_: str | None = None, to: str | None = None, tz: str | None = None) -> Json:
+        """Give the figures of a period: days of the zone (2026-11-23) or times; the last thirty days unless given."""
+        asked = {"from": from_, "to": to, "tz": tz}
+        given = {name: value for name, value in asked.items() if value}
+        return await self.call("GET", "/api/analytics", params=given)
+
+    # Webhooks and usage.
+
+    async def create_webhook(
+        self, url: str, events: list[str] | None = None, *, idempotency_key: str | None = None, **fields: object
+    ) -> Json:
+        """Make a webhook that is told of events (without: of all); its `secret` is shown this once."""
+        wanted: Json = {"url": url} | fields | ({"events": events} if events else {})
+        return await self.call("POST", "/api/webhooks", json=wanted, idempotency_key=idempotency_key)
+
+    def webhooks(self) -> AsyncGenerator[Json, None]:
+        """Give all webhooks, without their secrets."""
+        return self.pages("/api/webhooks", {})
+
+    async def webhook(self, webhook_id: str) -> Json:
+        """Give one webhook."""
+        return await self.call("GET", f"/api/webhooks/{webhook_id}")
+
+    async def update_webhook(self, webhook_id: str, version: int, **fields: object) -> Json:
+        """Change the `url`, `events` or `description` of a webhook, or whether it is `enabled`."""
+        return await self.call("PATCH", f"/api/webhooks/{webhook_id}", version=version, json=fields)
+
+    async def rotate_webhook_secret(self, webhook_id: str, version: int) -> Json:
+        """Give a webhook another `secret`, shown this once; the one before signs too until `previous_until`."""
+        return await self.call("POST", f"/api/webhooks/{webhook_id}/rotate-secret", version=version)
+
+    async def delete_webhook(self, webhook_id: str, version: int) -> None:
+        """Delete a webhook."""
+        await self.call("DELETE", f"/api/webhooks/{webhook_id}", version=version)
+
+    async def test_webhook(self, webhook_id: str) -> Json:
+        """Send a webhook an event that tells of nothing; give the delivery."""
+        return await self.call("POST", f"/api/webhooks/{webhook_id}/test")
+
+    def deliveries(self, webhook_id: str, status: str | None = None) -> AsyncGenerator[Json, None]:
+        """Give what was sent to a webhook, newest first, or those in a state, as `dead`."""
+        return self.pages(f"/api/webhooks/{webhook_id}/deliveries", {"status": status})
+
+    async def redeliver(self, webhook_id: str, delivery_id: str) -> Json:
+        """Send what was delivered or given up once more, under the same id."""
+        return await self.call("POST", f"/api/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver")
+
+    async def usage(self) -> Json:
+        """Give what the account has used this month, and what it may."""
+        return await self.call("GET", "/api/usage")
+
+    # Jobs.
 
     async def job(self, job_id: str) -> Json:
         """Give one background job."""
@@ -230,14 +291,28 @@ class VerbatimClient:
         return await Upload(self, recording, fields, progress=progress, begun=begun).send(place)
 
     async def job_done(self, job_id: str, *, progress: Callable[[Json], None] | None = None) -> Json:
-        """Wait until a job is over and give it; `progress` is told of it again and again."""
+        """Wait until a job is over and give it; `progress` is told of it again and again.
+
+        A platform that asks for patience is given it, a few times in a row and a minute at most each time.
+        """
+        look_s, refused = JOB_LOOK_S, 0
         while True:
-            job = await self.job(job_id)
-            if progress is not None:
-                progress(job)
-            if job["status"] in JOB_OVER:
-                return job
-            await asyncio.sleep(JOB_LOOK_S)
+            pause_s = look_s
+            try:
+                job = await self.job(job_id)
+            except ApiError as fault:
+                refused += 1
+                pause_s = max(look_s, fault.retry_after_s or 0.0)
+                if not fault.retryable or refused > JOB_LOOKS_REFUSED_MAX or pause_s > JOB_REFUSED_S_MAX:
+                    raise
+            else:
+                refused = 0
+                if progress is not None:
+                    progress(job)
+                if job["status"] in JOB_OVER:
+                    return job
+            await asyncio.sleep(pause_s)
+            look_s = min(JOB_LOOK_S_MAX, look_s * 1.2)
 
     # For those who look after the platform.
 

@@ -22,6 +22,7 @@ from services.gateway.admission import Admission
 from services.gateway.api_key_checks import ApiKeyChecks
 from services.gateway.app import Doors, public_app
 from services.gateway.broker import Broker
+from services.gateway.budget import AudioBudget
 from services.gateway.callers import Callers
 from services.gateway.captcha import Captcha, NoCaptcha, SiteVerifyCaptcha
 from services.gateway.captions import NatsCaptions
@@ -31,6 +32,7 @@ from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
 from services.gateway.external_tokens import ExternalTokens, NoExternalTokens, OidcTokens
 from services.gateway.issuer_keys import IssuerKeys
+from services.gateway.last_known import LastKnown
 from services.gateway.limits import RateLimits
 from services.gateway.live import LiveEndpoint
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
@@ -49,13 +51,14 @@ async def start(
     life: Lifecycle,
     *,
     fleet_type: type[Fleet] = Fleet,
+    cache_type: type[Cache] = Cache,
     socket_protocol: type[CountedSocket] = CountedSocket,
 ) -> None:
     """Connect, serve, and on SIGTERM stop without cutting anybody off.
 
     The fault tests leave a defence out by a class of their own, to see that its absence is noticed.
     """
-    identity = Identity("gateway", settings.service_auth_key.get_secret_value())
+    identity = Identity.of("gateway", settings)
     meetings = await life.exits.enter_async_context(peer(settings.meetings_target, identity))
     insights = await life.exits.enter_async_context(peer(settings.insights_target, identity))
     # Services of the operator's choice, outside of this installation: an issuer of tokens, a CAPTCHA.
@@ -64,13 +67,13 @@ async def start(
     broker = Broker(settings.nats_url, life.replica, replicas=settings.nats_replicas)
     entrance = _entrance(settings, meetings, broker, outside, life)
 
-    cache = Cache(
+    cache = cache_type(
         settings.redis_url.get_secret_value(),
         service="gateway",
         replica=life.replica,
         replicas_min=settings.gateway_replicas,
     )
-    switches = Switches(settings.nats_url, life.replica, replicas=settings.nats_replicas)
+    switches = Switches(settings.nats_url, life.replica, replicas=settings.nats_replicas, orders=life.orders)
     life.spawn(switches.run(), "controls")
     limiter = Limiter(cache)
     rates = RateLimits(
@@ -79,7 +82,11 @@ async def start(
         aggressive_factor=settings.rate_limits_aggressive,
         is_aggressive=lambda: switches.value("rate_limits") == "aggressive",
     )
-    admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits)
+    budget = AudioBudget(
+        meetings, minutes_per_month=settings.audio_minutes_per_month, timeout_s=settings.budget_timeout_s
+    )
+    admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits, budget)
+    figures = LastKnown(cache, "analytics")
     life.spawn(cache.run(), "redis")
     life.spawn(admission.run(), "sessions")
 
@@ -95,13 +102,20 @@ async def start(
     # A connection of its own: captions need not wait behind files.
     storage = Broker(settings.nats_url, f"{life.replica}-uploads")
     life.spawn(storage.run(), "uploads")
-    desk = UploadDesk(meetings, Objects(storage.require, BUCKET), _upload_settings(settings))
+    desk = UploadDesk(
+        meetings,
+        Objects(storage.require, BUCKET),
+        _upload_settings(settings),
+        budget,
+        # The janitor sets it when a disk is nearly full, and it ends by itself.
+        is_full=lambda: switches.value("uploads") == "refuse",
+    )
 
     transcribers = Transcribers(
         fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=settings.transcription_timeout_s
     )
     letters = DeadLetters(broker.require)
-    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers)
+    doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers, budget, figures)
     app = public_app(settings, doors, rates=rates, readiness=life.readiness)
     crowd = Crowd(
         most=settings.connections_max,

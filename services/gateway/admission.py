@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
@@ -72,6 +73,13 @@ class Meter:
         return due
 
 
+class Budget(Protocol):
+    """Knows what an account may still begin."""
+
+    async def check(self, account_id: str) -> None:
+        """Raise AppError(RATE_LIMIT_EXCEEDED) if that is nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
     """Sessions at once on this replica, and of one account everywhere; audio of one account, None: any."""
@@ -84,11 +92,14 @@ class SessionLimits:
 class Admission:
     """Counts live sessions and their audio. `run` must be running."""
 
-    def __init__(self, rates: RateLimits, limiter: Limiter, seats: Seats, session_limits: SessionLimits) -> None:
+    def __init__(
+        self, rates: RateLimits, limiter: Limiter, seats: Seats, session_limits: SessionLimits, budget: Budget
+    ) -> None:
         self._rates = rates
         self._limiter = limiter
         self._seats = seats
         self._limits = session_limits
+        self._budget = budget
         self._meters: dict[Meter, str] = {}
         self._due: Counter[str] = Counter()
         self._here = 0
@@ -137,6 +148,7 @@ class Admission:
                     "The account has used up its audio for now.",
                     retry_after_s=verdict.retry_after_s,
                 )
+        await self._budget.check(account_id)
 
     async def run(self) -> None:
         """Renew the seats and charge for the audio every few seconds, for ever."""

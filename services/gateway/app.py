@@ -21,6 +21,7 @@ from services.gateway.addresses import Proxies
 from services.gateway.api import (
     accounts,
     admin_accounts,
+    analytics,
     api_keys,
     dead_letters,
     insights,
@@ -32,13 +33,17 @@ from services.gateway.api import (
     transcripts,
     tus,
     uploads,
+    usage,
+    webhooks,
 )
 from services.gateway.api import controls as controls_api
 from services.gateway.api import viewers as viewers_api
 from services.gateway.api.controls import ControlDesk
 from services.gateway.bodies import BodyLimits
+from services.gateway.budget import AudioBudget
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
+from services.gateway.last_known import LastKnown
 from services.gateway.limits import RateLimits
 from services.gateway.load import Load
 from services.gateway.settings import Settings
@@ -76,6 +81,8 @@ class Doors:
     controls: ControlDesk
     letters: DeadLetters
     transcribers: Transcribers
+    budget: AudioBudget
+    analytics: LastKnown
 
 
 def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness) -> Edge:
@@ -102,7 +109,10 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
     app.include_router(transcripts.routes(doors.meetings, timeout_s=call_s, export_timeout_s=export_s))
     app.include_router(viewers_api.routes(doors.viewers, doors.entrance))
     app.include_router(tasks.routes(doors.meetings, timeout_s=call_s))
+    app.include_router(webhooks.routes(doors.meetings, timeout_s=call_s))
+    app.include_router(usage.routes(doors.budget))
     app.include_router(insights.routes(doors.insights, timeout_s=call_s))
+    app.include_router(analytics.routes(doors.insights, doors.analytics, timeout_s=call_s))
     app.include_router(jobs.routes(doors.meetings, doors.insights, timeout_s=call_s))
     app.include_router(tus.routes(doors.uploads))
     app.include_router(uploads.routes(doors.uploads))

@@ -51,13 +51,14 @@ class Connection:
         self.request_id = request_id
         self.session_id = ""
         self.meter = Meter()
+        self.resuming = False
+        """Whether the client came to resume a session, and it is not said yet how that ended."""
         self._receive = receive
         self._send = send
         self._limits = limits
         self._link: Link | None = None
         self._channel = 0
         self._event = 0
-        self._resuming = False
         self._faults = 0
         self._controls = Bucket(limits.controls_per_s, limits.controls_at_once, asyncio.get_running_loop().time)
         self._sent_offset = 0
@@ -93,7 +94,6 @@ class Connection:
     async def join(self, link: Link, session_id: str, event: relay.ClientEvent) -> None:
         """Put the session on a transcriber's stream and wait for its greeting."""
         self.session_id = session_id
-        self._resuming = event.WhichOneof("kind") == "resume"
         self._link = link
         self._channel = link.join(self)
         event.channel = self._channel
@@ -178,6 +178,7 @@ class Connection:
             self._flow()
         elif kind in {"started", "restored"}:
             self._sent_offset = self._acked_offset = event.restored.offset
+            self.note_resume("restored")
             self._greeted.set()
         message = wire.render(event, self.session_id)
         self._event = message.get("event", self._event)
@@ -207,7 +208,8 @@ class Connection:
             message["retry_after"] = problem.retry_after_s
         if problem.HasField("expected_offset"):
             message["expected"] = problem.expected_offset
-        if self._resuming and problem.close_code == TABLE[Kind.NOT_FOUND].close:
+        if self.resuming and problem.close_code == TABLE[Kind.NOT_FOUND].close:
+            self.note_resume("not_found")
             message |= {"type": "session_not_found", "error": "Session expired"}
         self.tell(message)
         if problem.close_code:
@@ -242,6 +244,7 @@ class Connection:
             return
         code = error.codes.close if close_code is None else close_code
         if error.kind is Kind.NOT_FOUND and error.message == "Session expired":
+            self.note_resume("not_found")
             message = self._error(error, fatal=True) | {"type": "session_not_found", "error": "Session expired"}
         else:
             message = self._error(error, fatal=True)
@@ -266,6 +269,12 @@ class Connection:
     def finish_writing(self) -> None:
         """Let `write` return once everything queued is sent."""
         self.close(1000, "")
+
+    def note_resume(self, result: str) -> None:
+        """Count how the client's wish to resume ended, once."""
+        if self.resuming:
+            self.resuming = False
+            metrics.WS_RESUMES.labels(result).inc()
 
     def leave(self) -> None:
         """Give the channel back."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis import ids, rpc, telemetry
+from chassis import ids, rpc, sentry, telemetry, tracing
 from chassis.errors import AppError, Kind
 from chassis.limits import Verdict
 from services.gateway import errors, headers, limits
@@ -77,6 +77,7 @@ class Edge:
         fields = dict(scope["headers"])
         offered = fields.get(b"x-request-id", b"").decode("latin-1")
         with telemetry.bound(ids.accept_request_id(offered)):
+            # The endpoint has a span for what it does until the first greeting: the socket lasts for hours.
             endpoint = self._sockets.get(scope["path"])
             try:
                 if endpoint is None:
@@ -96,7 +97,9 @@ class Edge:
         request = _Request(scope, receive, send, self._guard.bodies.of(scope["path"]), self._origins, last=self.leaving)
         active = ACTIVE_REQUESTS.labels(method)
         active.inc()
-        with telemetry.bound(request.id):
+        # The trace begins here, whatever the client says of one: who may send anything does not decide what is kept.
+        probe = scope["path"] in _QUIET_ROUTES
+        with nullcontext(tracing.NONE) if probe else tracing.serve(method, None) as span, telemetry.bound(request.id):
             try:
                 await self._answer(request)
             finally:
@@ -105,7 +108,9 @@ class Edge:
                 took_s = (request.stream_began or time.perf_counter()) - started
                 route = getattr(scope.get("route"), "path", "unmatched")
                 # No status: the client left, or the process is ending, before there was an answer.
-                REQUESTS.labels(method, route, request.status or 499).observe(took_s)
+                status = request.status or 499
+                REQUESTS.labels(method, route, status).observe(took_s, tracing.exemplar(span))
+                _name(span, method, route, status)
                 if route not in _QUIET_ROUTES or request.status != 200:
                     log.info("answered", method=method, route=route, status=request.status, ms=round(took_s * 1000, 1))
 
@@ -158,6 +163,15 @@ class Edge:
         _, scheme_end, host = origin.partition(b"://")
         if not scheme_end or host.lower() != fields.get(b"host", b"").lower():
             raise AppError(Kind.FORBIDDEN, "Pages of this origin may not open a socket here.")
+
+
+def _name(span: tracing.Span, method: str, route: str, status: int) -> None:
+    """Say of a span what is known only when the route is found."""
+    span.update_name(f"{method} {route}")
+    tracing.tell(span, method=method, route=route, status=status, request_id=telemetry.request_id())
+    if status >= 500:
+        tracing.spoil(span)
+    sentry.rename(f"{method} {route}")
 
 
 class _Request:

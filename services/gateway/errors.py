@@ -65,7 +65,7 @@ class OpenAIError(BaseModel):
 
     message: str
     type: str = Field(examples=["invalid_request_error"])
-    param: str | None = Field(description="The field that does not hold.")
+    param: str | None = Field(None, description="The field that does not hold.")
     code: Kind
     request_id: str
 

@@ -7,12 +7,13 @@ transcriber's logs: when this process dies, clients resume through another.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
-from chassis import ids, telemetry
+from chassis import ids, telemetry, tracing
 from chassis.errors import AppError, Kind
 from services.gateway import metrics, wire
 from services.gateway.admission import Admission, Overloaded
@@ -74,6 +75,7 @@ class LiveEndpoint:
         finally:
             connection.leave()
             connection.finish_writing()
+            connection.note_resume("failed")
             await writer
 
     async def _converse(self, connection: Connection, scope: Message, headers: dict[str, str]) -> None:
@@ -82,8 +84,33 @@ class LiveEndpoint:
         start = await connection.read_start()
         if start is None:
             return
+        async with AsyncExitStack() as held:
+            # Ends with the greeting: what is said after that has traces of its own, one for each utterance.
+            traced = tracing.serve(
+                "WS /transcribe",
+                None,
+                route="/transcribe",
+                request_id=connection.request_id,
+                resumes=start.resume is not None,
+            )
+            with traced as span:
+                await self._join(connection, start, scope, headers, held, span)
+            await connection.read()
+
+    async def _join(
+        self,
+        connection: Connection,
+        start: wire.StartMessage,
+        scope: Message,
+        headers: dict[str, str],
+        held: AsyncExitStack,
+        span: tracing.Span,
+    ) -> None:
+        """Let a client in and put its session on a transcriber's stream; `held` ends with the socket."""
+        connection.resuming = start.resume is not None
         principal = await self._authenticate(start, scope, headers)
         session_id = start.resume.session_id if start.resume else ids.new_id()
+        tracing.tell(span, session_id=session_id)
         admitted = self._admission.session(
             principal.account_id,
             session_id,
@@ -91,18 +118,15 @@ class LiveEndpoint:
             address=scope["client"][0],
             resumed=start.resume is not None,
         )
-        async with admitted:
-            link = await self._fleet.choose(session_id, self._limits.transcriber_s)
-            if start.resume:
-                event = self._resume(start.resume, principal, connection.request_id)
-            else:
-                event = await self._open(session_id, start, principal, connection.request_id)
-            with (
-                connection.until(principal.expires_at + self._limits.token_grace_s),
-                self._entrance.revocations.watched(principal, connection.fail),
-            ):
-                await connection.join(link, session_id, event)
-                await connection.read()
+        await held.enter_async_context(admitted)
+        link = await self._fleet.choose(session_id, self._limits.transcriber_s)
+        if start.resume:
+            event = self._resume(start.resume, principal, connection.request_id)
+        else:
+            event = await self._open(session_id, start, principal, connection.request_id)
+        held.enter_context(connection.until(principal.expires_at + self._limits.token_grace_s))
+        held.enter_context(self._entrance.revocations.watched(principal, connection.fail))
+        await connection.join(link, session_id, event)
 
     async def _authenticate(self, start: wire.StartMessage, scope: Message, headers: dict[str, str]) -> Principal:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
@@ -120,7 +144,6 @@ class LiveEndpoint:
         return principal
 
     def _resume(self, resume: wire.ResumeRequest, principal: Principal, request_id: str) -> relay.ClientEvent:
-        metrics.WS_RESUMES.inc()
         if not ids.is_id(resume.session_id):
             raise AppError(Kind.NOT_FOUND, "Session expired")
         request = relay.Resume(
@@ -129,6 +152,7 @@ class LiveEndpoint:
             owner_id=principal.account_id,
             resume_token=resume.resume_token,
             last_event=resume.last_event,
+            traceparent=tracing.carried().get(tracing.HEADER, ""),
         )
         return relay.ClientEvent(resume=request)
 
@@ -148,7 +172,9 @@ class LiveEndpoint:
             speaker=start.speaker or "",
             interim=start.interim,
         )
-        return relay.ClientEvent(open=relay.Open(session_id=session_id, request_id=request_id, session=opened))
+        traceparent = tracing.carried().get(tracing.HEADER, "")
+        wanted = relay.Open(session_id=session_id, request_id=request_id, session=opened, traceparent=traceparent)
+        return relay.ClientEvent(open=wanted)
 
     async def _meeting(self, start: wire.StartMessage, principal: Principal) -> str:
         """Return the meeting's id: the one named, if it is the caller's, or a new one.

@@ -17,7 +17,13 @@ ACTIVE_REQUESTS = Gauge("http_server_active_requests", "Requests being answered.
 
 TRANSCRIBERS_CONNECTED = Gauge("transcribers_connected", "1 while the relay stream to a transcriber is up.", ["target"])
 WS_SESSIONS = Gauge("ws_sessions", "Open live sockets.")
-WS_RESUMES = Counter("ws_resumes_total", "Sockets opened to resume a session.")
+WS_RESUMES = Counter(
+    "ws_resumes_total",
+    "Sockets that resume: `restored`; `not_found` expired, or another's; `failed`: it comes again.",
+    ["result"],
+)
+for _result in ("restored", "not_found", "failed"):
+    WS_RESUMES.labels(_result)
 WS_PUSHED_BACK = Counter("ws_pushed_back_total", "Frames read late on purpose, because the client sends too fast.")
 VIEWERS = Gauge("viewers", "Open streams of viewers.")
 VIEWERS_CUT = Counter(
@@ -54,8 +60,11 @@ CONNECTIONS_REFUSED = Counter(
     "Connections that we ended: `crowd` too many of one address, `full` too many of all, `head`, `body`, `read`: slow.",
     ["reason"],
 )
+BUDGET_UNKNOWN = Counter(
+    "budget_unknown_total", "Times that something began though nobody could say what its account has used."
+)
 AUDIO_CHARGED = Counter("audio_charged_seconds_total", "Live audio that was charged to accounts.")
-for _scope in ("ip", "account", "starts", "route", "sessions", "audio"):
+for _scope in ("ip", "account", "starts", "route", "sessions", "audio", "budget"):
     RATE_LIMITED.labels(_scope)
 for _priority in ("running", "normal", "heavy"):
     LOAD_SHED.labels(_priority)

@@ -142,6 +142,15 @@ class Settings(ServiceSettings):
     sessions_max: int = Field(
         2000, ge=1, description="Live sessions on this replica; resumed ones may be a fifth more."
     )
+    audio_minutes_per_month: int = Field(
+        0,
+        ge=0,
+        description="Audio of one account in a calendar month (UTC), live and recorded, after which it can begin "
+        "neither sessions nor uploads; 0: no limit.",
+    )
+    budget_timeout_s: float = Field(
+        1.0, gt=0, le=10, description="How long a session waits to learn what its account has used; then it begins."
+    )
     sessions_per_account: int = Field(50, ge=1, description="Live sessions of one account on all replicas.")
     audio_minutes_per_day: int = Field(
         6000,

@@ -7,6 +7,7 @@ import asyncio
 from chassis import bus, telemetry
 from chassis.controls import Control, Controls
 from chassis.errors import AppError, Kind
+from chassis.orders import Orders
 
 log = telemetry.logger(__name__)
 
@@ -16,10 +17,11 @@ _AGAIN_S = 1.0
 class Switches:
     """A door to `chassis.controls` that is there before the broker is."""
 
-    def __init__(self, url: str, name: str, *, replicas: int) -> None:
+    def __init__(self, url: str, name: str, *, replicas: int, orders: Orders | None = None) -> None:
         self._url = url
         self._name = name
         self._replicas = replicas
+        self._orders = orders
         self._controls: Controls | None = None
 
     def value(self, name: str, default: str = "") -> str:
@@ -49,6 +51,8 @@ class Switches:
             try:
                 async with bus.connect(self._url, name=f"{self._name} controls", replicas=self._replicas) as broker:
                     self._controls = Controls(broker, replicas=self._replicas)
+                    if self._orders is not None:
+                        self._orders.obey(self._controls)
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self._controls.run())
                         group.create_task(broker.until_closed())

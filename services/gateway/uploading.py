@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from chassis.errors import AppError, Kind
 from chassis.objects import Held, Objects
 from chassis.rpc import Peer
 from services.gateway import metrics
+from services.gateway.budget import AudioBudget
 from services.gateway.incoming import IncomingFile, discard, too_long
 from services.gateway.media_types import HEAD_BYTES, MediaType, check_head
 
@@ -22,6 +23,7 @@ log = telemetry.logger(__name__)
 
 BUCKET = "UPLOADS"
 _CLEAN_UP_S = 5.0
+_FULL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +49,31 @@ class Order:
 class UploadDesk:
     """Takes files into the object store and hands them over to become meetings."""
 
-    def __init__(self, meetings: Peer, objects: Objects, settings: UploadSettings) -> None:
+    def __init__(
+        self,
+        meetings: Peer,
+        objects: Objects,
+        settings: UploadSettings,
+        budget: AudioBudget,
+        *,
+        is_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_full` tells whether somebody has said that there is no room for files."""
+        self._is_full = is_full
         self._meetings = meetings
         self._stub = UploadsServiceStub(meetings.channel)
         self._objects = objects
         self.settings = settings
+        self._budget = budget
         self._arriving = 0
 
     @contextmanager
     def arrival(self) -> Iterator[None]:
-        """Hold a place while a file arrives. Raises AppError(UNAVAILABLE) if there is none."""
+        """Hold a place while a file arrives.
+
+        Raises AppError: INSUFFICIENT_STORAGE if there is no room for it, UNAVAILABLE if too many arrive already.
+        """
+        self._check_room()
         if self._arriving >= self.settings.at_once_max:
             raise AppError(Kind.UNAVAILABLE, "Too many files arrive at the moment.", retry_after_s=5.0)
         self._arriving += 1
@@ -67,11 +84,17 @@ class UploadDesk:
             self._arriving -= 1
             metrics.UPLOADS_ARRIVING.set(self._arriving)
 
+    def _check_room(self) -> None:
+        if self._is_full():
+            raise AppError(Kind.INSUFFICIENT_STORAGE, "There is no room for files now.", retry_after_s=_FULL_S)
+
     async def begin(self, order: Order, name: str, kind: MediaType, size: int | None) -> pb.Upload:
-        """Reserve a place for a file of a size (None: not known). Raises AppError."""
+        """Reserve a place for a file of a size (None: not known). Raises AppError, also if no audio is left."""
+        self._check_room()
         bytes_max = self.settings.file_bytes_max
         if size is not None and size > bytes_max:
             raise too_long(bytes_max)
+        await self._budget.check(order.owner_id)
         request = pb.BeginUploadRequest(
             owner_id=order.owner_id,
             upload_id=ids.new_id(),

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from verbatim.insights.v1 import insights_pb2_grpc
+from verbatim.insights.v1 import analytics_pb2_grpc, insights_pb2_grpc
 
 from chassis import bus, lifecycle, outbox, postgres, rpc
 from chassis.breaker import Breaker, BreakerSettings
@@ -18,24 +18,28 @@ from chassis.controls import Controls
 from chassis.dead_letters import DLQ
 from chassis.jobs import JOBS, Queue
 from chassis.migrations import Schema, migrate
+from chassis.orders import Orders
 from chassis.pool import Limits
 from chassis.pruning import Pruner
 from chassis.relay import Relay
 from chassis.settings import load
 from chassis.worker import Policy, Worker
-from services.insights import store
+from services.insights import figures_store, store
 from services.insights.api import InsightsApi
 from services.insights.events import MeetingEvents
+from services.insights.figures import AnalyticsApi, FiguresConsumer
 from services.insights.language import (
     DEPENDENCY,
     GuardedLanguageModel,
     LanguageModel,
     NoLanguageModel,
     OpenAILanguageModel,
+    Reading,
 )
 from services.insights.settings import Settings
+from services.insights.spending import Prices
 from services.insights.transcripts import MeetingsTranscripts
-from services.insights.writing import HEAL, KIND, Writer
+from services.insights.writing import HEAL, KIND, Budget, Writer
 
 SERVICE = "insights"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -45,7 +49,7 @@ _STOP_S = 5.0
 async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     """Connect, work until told to stop, drain."""
     enter = life.exits.enter_async_context
-    identity = rpc.Identity(SERVICE, settings.service_auth_key.get_secret_value())
+    identity = rpc.Identity.of(SERVICE, settings)
     database = await enter(
         postgres.database(
             settings.database_url_insights.get_secret_value(),
@@ -67,6 +71,7 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
         insights_pb2_grpc.add_InsightsServiceServicer_to_server,
         InsightsApi(database, queue, transcripts, attempts_max=settings.job_attempts_max),
     )
+    server.add(analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server, AnalyticsApi(database))
     await server.start()
 
     life.require("database", schema.check)
@@ -75,8 +80,9 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
     writer = Writer(
         transcripts, model, NoLanguageModel(),
         database=database, queue=queue, heal_attempts_max=settings.heal_attempts_max,
+        budget=Budget(settings.llm_budget_tokens, Prices(settings.llm_input_price, settings.llm_output_price)),
     )  # fmt: skip
-    conversation = converse(settings, database.patient(), schema, queue, writer, workers, breaker)
+    conversation = converse(settings, database.patient(), schema, queue, writer, workers, breaker, life.orders)
     life.spawn(conversation, "events and jobs")
     life.ready()
 
@@ -95,6 +101,7 @@ async def converse(
     writer: Writer,
     workers: list[Worker],
     breaker: Breaker,
+    orders: Orders,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -104,7 +111,8 @@ async def converse(
         attempts_max = settings.job_attempts_max
         policy = Policy(
             delays_s=settings.job_retry_delays_s,
-            deadline_s=settings.llm_timeout_s + 120.0,
+            # Every piece may take its time, and one answer in each may have to be asked for twice.
+            deadline_s=settings.llm_timeout_s * 2 * settings.llm_pieces_max + 120.0,
             concurrency=settings.job_concurrency,
         )
         heal_policy = replace(policy, delays_s=settings.heal_retry_delays_s, concurrency=1)
@@ -117,12 +125,14 @@ async def converse(
         )
         controls = Controls(broker, replicas=settings.nats_replicas)
         controls.watch(breaker.obey)
+        orders.obey(controls)
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             group.create_task(database.reset_by(controls))
-            group.create_task(Pruner(database, store.PRUNED).run())
+            group.create_task(Pruner(database, [*store.PRUNED, *figures_store.PRUNED]).run())
             group.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker, (outbox.EVENTS, JOBS, DLQ)).run())
             group.create_task(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run())
+            group.create_task(FiguresConsumer(database, broker).run())
             group.create_task(controls.run())
             for worker in workers:
                 group.create_task(worker.run())
@@ -146,7 +156,7 @@ def _openai(settings: Settings) -> OpenAILanguageModel:
         base_url=settings.openai_base_url or None,
         model=settings.llm_model,
         timeout_s=settings.llm_timeout_s,
-        transcript_chars_max=settings.llm_transcript_chars_max,
+        reading=Reading(settings.llm_context_tokens, settings.llm_answer_tokens, settings.llm_pieces_max),
     )
 
 

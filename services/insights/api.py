@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
 
 from chassis import ids, jobs
-from chassis.errors import AppError, Kind
+from chassis.errors import AppError, Kind, Problem
 from chassis.idempotency import Claim, IdempotencyKeys
 from chassis.jobs import LIVE, Job, Queue
 from chassis.postgres import Database
-from services.insights import store
+from services.insights import metrics, store
 from services.insights.minutes import ActionItem, Point
 from services.insights.store import Stored
 from services.insights.transcripts import Request, Transcripts
@@ -69,6 +69,44 @@ class InsightsApi(insights_pb2_grpc.InsightsServiceServicer):
         kept.answer.replayed = kept.replayed
         return kept.answer
 
+    async def UpdateInsights(self, request: Any, _: Any) -> insights_pb2.UpdateInsightsResponse:  # noqa: N802
+        written = _written(request)
+
+        async def known(connection: AsyncConnection) -> Stored | None:
+            return await store.get(connection, request.meeting_id, request.owner_id)
+
+        stored = await self._database.run("insights get", known)
+        if stored is None:
+            raise AppError(Kind.NOT_FOUND, "There are no insights for this meeting.")
+        await self._check_cited(request, written, stored)
+
+        async def work(connection: AsyncConnection) -> tuple[Stored, Job | None]:
+            changed = await store.edit(
+                connection, request.meeting_id, request.owner_id, request.expected_version, written
+            )
+            return changed, await self._queue.latest(connection, KIND, request.meeting_id)
+
+        changed, job = await self._database.once("insights edit", work)
+        metrics.EDITED.inc()
+        return insights_pb2.UpdateInsightsResponse(insights=_insights(request.meeting_id, changed, job))
+
+    async def _check_cited(self, request: Any, written: dict[str, Any], stored: Stored) -> None:
+        """Raise AppError(VALIDATION_FAILED) for a point that rests on a segment that the meeting does not have."""
+        cited = {
+            (name, one) for name, words in written.items() if isinstance(words, tuple)
+            for point in words for one in point.segment_ids
+        }  # fmt: skip
+        made = [*stored.minutes.key_points, *stored.minutes.decisions, *stored.minutes.action_items]
+        beside = [point for points in stored.beside.values() if isinstance(points, tuple) for point in points]
+        strange = cited - {(name, one) for name, _ in cited for point in (*made, *beside) for one in point.segment_ids}
+        if strange:
+            transcript = await self._transcripts.read(Request(request.meeting_id, request.owner_id))
+            there = {segment.id for segment in transcript.segments}
+            names = sorted({name for name, one in strange if one not in there})
+            if names:
+                details = tuple(Problem(name, "Rests on a segment that the meeting does not have") for name in names)
+                raise AppError(Kind.VALIDATION_FAILED, "Some fields do not hold.", details=details)
+
     async def GetJob(self, request: Any, _: Any) -> insights_pb2.GetJobResponse:  # noqa: N802 - generated name
         async def work(connection: AsyncConnection) -> Job | None:
             return await self._queue.get(connection, request.job_id)
@@ -98,8 +136,31 @@ def _insights(meeting_id: str, stored: Stored | None, job: Job | None) -> insigh
     answer.decisions.extend(map(_point, minutes.decisions))
     answer.action_items.extend(map(_item, minutes.action_items))
     answer.version = stored.version
+    answer.reason = stored.reason
+    answer.edited.extend(stored.edited)
+    for name, made in stored.beside.items():
+        if isinstance(made, str):
+            answer.beside.summary = made
+        else:
+            getattr(answer.beside, name).points.extend(map(_point, made))
     answer.updated_at.CopyFrom(_moment(stored.updated_at))
     return answer
+
+
+def _written(request: Any) -> dict[str, Any]:
+    """Return what a person wrote, by field; None for a field that is given back. Raises AppError(VALIDATION_FAILED)."""
+    written: dict[str, Any] = {name: None for name in request.given_back if name in store.EDITABLE}
+    for name in store.EDITABLE:
+        if request.HasField(name):
+            value = getattr(request, name)
+            written[name] = (
+                value
+                if isinstance(value, str)
+                else tuple(Point(one.text, tuple(one.segment_ids)) for one in value.points)
+            )
+    if not written:
+        raise AppError(Kind.VALIDATION_FAILED, "Some fields do not hold.", details=(Problem("body", "Names no field"),))
+    return written
 
 
 def _point(point: Point) -> insights_pb2.Point:

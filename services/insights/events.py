@@ -11,11 +11,13 @@ from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 from verbatim.meetings.v1 import events_pb2
 
-from chassis import dead_letters, ids, telemetry
+from chassis import dead_letters, ids, telemetry, tracing
 from chassis.bus import Bus
+from chassis.erasing import erase
 from chassis.jobs import Queue
 from chassis.outbox import EVENTS, event_id, first_time
 from chassis.postgres import Database
+from chassis.relay import withdraw
 from services.insights import metrics, store
 from services.insights.transcripts import Request
 from services.insights.writing import HEAL, KIND, payload
@@ -31,6 +33,7 @@ COMPLETED = "events.meeting.completed"
 # Its transcript reads otherwise now: minutes and tasks are made again.
 HEALED = "events.meeting.healed"
 DELETED = "events.meeting.deleted"
+TOLD = "events.insights.>"
 
 
 class MeetingEvents:
@@ -47,10 +50,17 @@ class MeetingEvents:
         await self._bus.consume(stream=EVENTS.name, durable=CONSUMER, subject=SUBJECT, handle=self.handle)
 
     async def handle(self, messages: list[Msg]) -> None:
-        """Take events in. One that came before has no second effect; what makes no sense goes to the dead letters."""
+        """Take events in. One that came before has no second effect; what makes no sense goes to the dead letters.
+
+        Raises AppError(UNAVAILABLE) if database or broker cannot be had.
+        """
+        gone: set[str] = set()
         for message in messages:
             request = ids.accept_request_id((message.headers or {}).get("x-request-id"))
-            with telemetry.bound(request):
+            traced = tracing.serve(
+                message.subject, message.headers, kind=tracing.SpanKind.CONSUMER, destination="events"
+            )
+            with traced, telemetry.bound(request):
                 try:
                     effect = self._effect(message)
                 except (DecodeError, ValueError) as fault:
@@ -58,6 +68,11 @@ class MeetingEvents:
                 else:
                     if effect is not None:
                         await self._once(message, effect)
+                    if message.subject == DELETED:
+                        gone.add(events_pb2.MeetingDeleted.FromString(message.data).meeting_id)
+        if gone:
+            # What we told of them holds words too. Done each time that it comes, for it can be cut short.
+            await erase(self._bus, EVENTS.name, TOLD, gone)
 
     def _effect(self, message: Msg) -> Effect | None:
         """Return what follows from an event; None if nothing does. Raises DecodeError or ValueError."""
@@ -92,6 +107,7 @@ class MeetingEvents:
     async def _remove(self, connection: AsyncConnection, meeting_id: str) -> None:
         for kind in (KIND, HEAL):
             await self._queue.forget(connection, kind, meeting_id)
+        await withdraw(connection, store.OUTBOX, meeting_id)
         await store.remove(connection, meeting_id)
 
     async def _refuse(self, message: Msg, why: str) -> None:

@@ -1,7 +1,7 @@
 """The door to language models: what writes minutes, by which model, and what when there is none.
 
-A transcript is data. It reaches the model as one JSON value in a message of its own, the model has no tools, and of
-its answer only what fits the schema and cites segments that exist is taken.
+A transcript is data. It reaches the model as one JSON value in a message of its own, the model has no tools and sees
+nothing else, and of its answer only what fits the schema and cites segments that exist is taken (`answers`).
 """
 
 from __future__ import annotations
@@ -9,25 +9,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import date
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import openai
 import orjson
 from openai.types.chat import ChatCompletion
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from chassis import telemetry, tracing
 from chassis.breaker import Breaker, OpenError
 from chassis.errors import AppError, Kind
+from chassis.retry import RetryBudget
 from services.insights import metrics
-from services.insights.minutes import FINAL, ActionItem, Minutes, Point, Transcript, extract
+from services.insights.answers import SCHEMA, UnusableAnswer, minutes_of
+from services.insights.minutes import Minutes, Transcript, extract
+from services.insights.pieces import Line, pieces, together, tokens
+from services.insights.spending import Spend
+
+log = telemetry.logger(__name__)
 
 _CONNECT_S = 3.0
-_ANSWER_TOKENS_MAX = 4096
-_ITEMS_MAX = 100
-_TEXT_CHARS_MAX = 1000
-_SUMMARY_CHARS_MAX = 5000
 _RETRY_AFTER_MAX_S = 300.0
+# Instructions, schema, and what a server puts around them.
+_FRAME_TOKENS = 1500
 # What says something of the model's health; a request for patience and a refused transcript do not.
 _UNHEALTHY = frozenset({Kind.UNAVAILABLE, Kind.BAD_GATEWAY, Kind.TIMEOUT})
 
@@ -44,16 +48,18 @@ Write in the language of the transcript, from what was said only. Give:
 - action_items: who (assignee, empty if nobody was named) does what (text, beginning with a verb) until which day \
 (due, YYYY-MM-DD counted from the day of the meeting, empty if no day was said).
 Each entry has `segments`: the numbers of the segments that it rests on, at least one."""
-
-
-P = TypeVar("P")
+_PART = "\nThe transcript is long: this is part {part} of {parts}. Write of this part only."
+_REPAIR = "\nAn answer of yours could not be used ({why}). Answer with one JSON object of the schema and nothing else."
 
 
 class LanguageModel(Protocol):
     """What writes minutes."""
 
-    async def write_minutes(self, transcript: Transcript) -> Minutes:
-        """Return minutes. Raises AppError; its kind says whether another try can help."""
+    async def write_minutes(self, transcript: Transcript, spend: Spend) -> Minutes:
+        """Return minutes, and count in `spend` what they cost, also if none come of it.
+
+        Raises AppError; its kind says whether another try can help.
+        """
         ...
 
 
@@ -71,7 +77,7 @@ class GuardedLanguageModel:
         self.breaker = breaker
         self._model = model
 
-    async def write_minutes(self, transcript: Transcript) -> Minutes:
+    async def write_minutes(self, transcript: Transcript, spend: Spend) -> Minutes:
         """Return minutes. Raises ModelUnavailable while the breaker is open, AppError otherwise."""
         try:
             permit = self.breaker.acquire()
@@ -79,7 +85,7 @@ class GuardedLanguageModel:
             raise ModelUnavailable(fault.retry_after_s) from fault
         with permit:
             try:
-                minutes = await self._model.write_minutes(transcript)
+                minutes = await self._model.write_minutes(transcript, spend)
             except AppError as fault:
                 if fault.kind in _UNHEALTHY:
                     permit.failure()
@@ -93,16 +99,31 @@ class GuardedLanguageModel:
 class NoLanguageModel:
     """What writes minutes when no model can be asked: the extractive method, in a thread of its own."""
 
-    async def write_minutes(self, transcript: Transcript) -> Minutes:
+    async def write_minutes(self, transcript: Transcript, _: Spend) -> Minutes:
         return await asyncio.to_thread(extract, transcript)
 
 
-class OpenAILanguageModel:
-    """A model behind an OpenAI-compatible API. One request per call; trying again is the job's business."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How much a model reads and writes at once (tokens), and in how many pieces a transcript may come."""
 
-    def __init__(
-        self, *, api_key: str, base_url: str | None, model: str, timeout_s: float, transcript_chars_max: int
-    ) -> None:
+    context_tokens: int = 32_000
+    answer_tokens: int = 4096
+    pieces_max: int = 20
+
+    @property
+    def piece_tokens(self) -> int:
+        return max(1, self.context_tokens - self.answer_tokens - _FRAME_TOKENS)
+
+
+class OpenAILanguageModel:
+    """A model behind an OpenAI-compatible API. Trying again is the job's business.
+
+    One request for each piece of a transcript, one after the other; and one more for an answer that cannot be used, if
+    the budget for such repairs allows it.
+    """
+
+    def __init__(self, *, api_key: str, base_url: str | None, model: str, timeout_s: float, reading: Reading) -> None:
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
             base_url=base_url,
@@ -111,18 +132,47 @@ class OpenAILanguageModel:
         )
         self._model = model
         self._timeout_s = timeout_s
-        self._chars_max = transcript_chars_max
+        self._reading = reading
+        self._repairs = RetryBudget(f"{DEPENDENCY}_repairs", share=0.2, burst=5.0)
 
-    async def write_minutes(self, transcript: Transcript) -> Minutes:
-        question = _question(transcript)
-        if len(question) > self._chars_max:
+    async def write_minutes(self, transcript: Transcript, spend: Spend) -> Minutes:
+        head = _question(transcript, ())
+        cut = pieces(transcript, tokens_max=max(1, self._reading.piece_tokens - tokens(head.encode())))
+        if len(cut) > self._reading.pieces_max:
             raise AppError(Kind.PAYLOAD_TOO_LARGE, "The transcript is too long for the language model.")
+        parts = []
+        for part, lines in enumerate(cut, 1):
+            told = _INSTRUCTIONS + (_PART.format(part=part, parts=len(cut)) if len(cut) > 1 else "")
+            parts.append(await self._minutes(told, transcript, lines, spend))
+        places = {segment.id: place for place, segment in enumerate(transcript.segments)}
+        return together(parts, places.__getitem__)
+
+    async def _minutes(self, told: str, transcript: Transcript, lines: Sequence[Line], spend: Spend) -> Minutes:
+        question = _question(transcript, lines)
+        # What is not in the question cannot be cited.
+        numbers = {line.number: transcript.segments[line.number - 1].id for line in lines}
+        self._repairs.deposit()
+        try:
+            return minutes_of(await self._timed(told, question, spend), numbers, self._model)
+        except UnusableAnswer as fault:
+            if not self._repairs.withdraw():
+                raise _unusable(str(fault)) from None
+            # The answer itself is not sent back: it may repeat an instruction that was never ours.
+            log.info("answer cannot be used, asking once more", fault=str(fault))
+            told += _REPAIR.format(why=fault)
+        metrics.MODEL_REPAIRS.inc()
+        try:
+            return minutes_of(await self._timed(told, question, spend), numbers, self._model)
+        except UnusableAnswer as fault:
+            raise _unusable(str(fault)) from None
+
+    async def _timed(self, told: str, question: str, spend: Spend) -> str:
         began = time.monotonic()
         result = "failed"
         try:
-            minutes = _minutes(await self._ask(question), transcript, self._model)
+            content = await self._ask(told, question, spend)
             result = "answered"
-            return minutes
+            return content
         finally:
             metrics.MODEL_CALLS.labels(result).observe(time.monotonic() - began)
 
@@ -130,19 +180,21 @@ class OpenAILanguageModel:
         """Close the connections."""
         await self._client.close()
 
-    async def _ask(self, question: str) -> str:
+    async def _ask(self, told: str, question: str, spend: Spend) -> str:
         try:
             # The client's own timeout counts each read; this one counts all.
             async with asyncio.timeout(self._timeout_s):
-                answer: Any = await self._client.chat.completions.create(
-                    model=self._model,
-                    messages=[{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": question}],
-                    response_format={
-                        "type": "json_schema",
-                        "json_schema": {"name": "minutes", "strict": True, "schema": _Answer.model_json_schema()},
-                    },
-                    max_completion_tokens=_ANSWER_TOKENS_MAX,
-                )
+                with tracing.step("POST /chat/completions", model=self._model, model_operation="chat"):
+                    answer: Any = await self._client.chat.completions.create(
+                        model=self._model,
+                        messages=[{"role": "system", "content": told}, {"role": "user", "content": question}],
+                        response_format={
+                            "type": "json_schema",
+                            "json_schema": {"name": "minutes", "strict": True, "schema": SCHEMA},
+                        },
+                        max_completion_tokens=self._reading.answer_tokens,
+                        extra_headers=tracing.carried(),
+                    )
         except (openai.APITimeoutError, TimeoutError) as fault:
             raise AppError(Kind.TIMEOUT, "The language model took too long.") from fault
         except openai.APIConnectionError as fault:
@@ -154,98 +206,26 @@ class OpenAILanguageModel:
             raise _unusable(type(fault).__name__) from None
         if not isinstance(answer, ChatCompletion) or not answer.choices:
             raise _unusable("no completion")
-        if answer.usage is not None:
-            metrics.MODEL_TOKENS.labels("input").inc(answer.usage.prompt_tokens)
-            metrics.MODEL_TOKENS.labels("output").inc(answer.usage.completion_tokens)
         choice = answer.choices[0]
-        if choice.finish_reason == "length" or not choice.message.content:
-            raise _unusable(f"finish reason {choice.finish_reason}")
-        return choice.message.content
+        content = choice.message.content or ""
+        if answer.usage is not None:
+            spend.add(answer.usage.prompt_tokens, answer.usage.completion_tokens)
+        else:  # not every server counts: then we do, and rather too many
+            spend.add(tokens((told + question).encode()), tokens(content.encode()))
+        if choice.finish_reason == "length" or not content:
+            raise UnusableAnswer("it is empty or was cut off")
+        return content
 
 
-class _Point(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    text: str
-    segments: list[int]
-
-
-class _Item(_Point):
-    assignee: str
-    due: str
-
-
-class _Answer(BaseModel):
-    """The answer's shape. Lengths are checked apart: not every server knows them in a schema."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    summary: str
-    key_points: list[_Point]
-    decisions: list[_Point]
-    action_items: list[_Item]
-
-
-def _question(transcript: Transcript) -> str:
+def _question(transcript: Transcript, lines: Sequence[Line]) -> str:
     return orjson.dumps(
         {
             "day": transcript.day.isoformat() if transcript.day else "",
-            "language": transcript.language,
-            "participants": transcript.participants,
-            "segments": [
-                {"n": number, "speaker": segment.speaker, "text": segment.text}
-                for number, segment in enumerate(transcript.segments, 1)
-            ],
+            "language": transcript.language[:35],
+            "participants": [name[:200] for name in transcript.participants[:100]],
+            "segments": [{"n": line.number, "speaker": line.speaker, "text": line.text} for line in lines],
         }
     ).decode()
-
-
-def _minutes(content: str, transcript: Transcript, model: str) -> Minutes:
-    """Check the model's answer and return it as minutes. Raises AppError(BAD_GATEWAY)."""
-    try:
-        answer = _Answer.model_validate_json(content)
-        cite = [segment.id for segment in transcript.segments]
-        return Minutes(
-            summary=_text(answer.summary, _SUMMARY_CHARS_MAX),
-            key_points=_points(answer.key_points, cite),
-            decisions=_points(answer.decisions, cite),
-            action_items=tuple(
-                ActionItem(
-                    _text(item.text),
-                    _text(item.assignee) if item.assignee.strip() else "",
-                    date.fromisoformat(item.due) if item.due else None,
-                    _cited(item.segments, cite),
-                )
-                for item in _bounded(answer.action_items)
-            ),
-            quality=FINAL,
-            engine=model,
-        )
-    except ValidationError as fault:
-        raise _unusable(f"{fault.error_count()} faults in its shape") from None
-    except ValueError:
-        raise _unusable("a text, a day or a citation that cannot be") from None
-
-
-def _points(points: Sequence[_Point], cite: Sequence[str]) -> tuple[Point, ...]:
-    return tuple(Point(_text(point.text), _cited(point.segments, cite)) for point in _bounded(points))
-
-
-def _bounded(items: Sequence[P]) -> Sequence[P]:
-    if len(items) > _ITEMS_MAX:
-        raise ValueError("too many")
-    return items
-
-
-def _cited(numbers: Sequence[int], cite: Sequence[str]) -> tuple[str, ...]:
-    if not numbers or not all(1 <= number <= len(cite) for number in numbers):
-        raise ValueError("cites what does not exist")
-    return tuple(dict.fromkeys(cite[number - 1] for number in numbers))
-
-
-def _text(text: str, chars_max: int = _TEXT_CHARS_MAX) -> str:
-    text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    if not 0 < len(text) <= chars_max:
-        raise ValueError("empty or too long")
-    return text
 
 
 def _unusable(why: str) -> AppError:

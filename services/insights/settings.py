@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from chassis.settings import DatabaseSettings
 
@@ -24,8 +24,23 @@ class Settings(DatabaseSettings):
     openai_base_url: str = Field("", description="Address of an OpenAI-compatible server; empty: OpenAI itself.")
     llm_model: str = Field("gpt-4o-mini", description="Language model that writes minutes; empty: drafts only.")
     llm_timeout_s: float = Field(60.0, gt=0, le=600, description="Longest time of one call of the language model.")
-    llm_transcript_chars_max: int = Field(
-        120_000, ge=1000, description="Longest transcript sent to the language model; a longer one gets a draft."
+    llm_context_tokens: int = Field(
+        32_000,
+        ge=4000,
+        le=2_000_000,
+        description="What the language model reads at once; a longer transcript is read in pieces.",
+    )
+    llm_answer_tokens: int = Field(4096, ge=256, le=100_000, description="Longest answer of the language model.")
+    llm_pieces_max: int = Field(
+        20, ge=1, le=200, description="Most pieces of a transcript; one that would have more gets a draft."
+    )
+    llm_input_price: float = Field(0.15, ge=0, description="What a million tokens cost that are read, in dollars.")
+    llm_output_price: float = Field(0.60, ge=0, description="What a million tokens cost that are written, in dollars.")
+    llm_budget_tokens: int = Field(
+        0,
+        ge=0,
+        description="Tokens that one account may spend in a calendar month (UTC); then it gets drafts until the next "
+        "month begins, when they are made again. 0: as many as it likes.",
     )
     segments_max: int = Field(20_000, ge=1, description="Most segments of a meeting that minutes are made from.")
     job_attempts_max: int = Field(3, ge=1, le=20, description="Attempts until a job is given up.")
@@ -49,3 +64,9 @@ class Settings(DatabaseSettings):
     @property
     def language_model_configured(self) -> bool:
         return bool(self.openai_api_key.get_secret_value() and self.llm_model)
+
+    @model_validator(mode="after")
+    def _question_has_room(self) -> Settings:
+        if self.llm_answer_tokens + 2500 > self.llm_context_tokens:
+            raise ValueError("LLM_ANSWER_TOKENS leaves no room for a question in LLM_CONTEXT_TOKENS")
+        return self

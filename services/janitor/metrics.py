@@ -15,8 +15,14 @@ FILES_REMOVED = Counter("janitor_files_removed_total", "Temporary files removed.
 UPLOADS_REMOVED = Counter("janitor_uploads_removed_total", "Files in the object store that nobody needed.")
 BYTES_REMOVED = Counter("janitor_removed_bytes_total", "Bytes of temporary files removed.")
 
-DISK_FREE = Gauge("disk_free_bytes", "Bytes free for us on the file system of the data folder.")
-DISK_SIZE = Gauge("disk_size_bytes", "Size of the file system of the data folder.")
+DISK_FREE = Gauge("disk_free_bytes", "Bytes free for us on the fullest of the watched file systems.")
+DISK_SIZE = Gauge("disk_size_bytes", "Size of that file system.")
+DISK_TIER = Gauge("disk_tier", "0: fine, 1: cleaned more than usual, 2: uploads are refused.")
+FILES_IN_USE = Counter("janitor_files_in_use_total", "Old temporary files that were kept because somebody uses them.")
+MEMORY_FREED = Counter("janitor_memory_freed_bytes_total", "Memory that the janitor gave back to the system.")
+# By what it holds, so that there is no series before there is anything to tell.
+LAST_BACKUP = Gauge("backup_last_success_timestamp_seconds", "When the last good backup ended.", ["of"])
+LAST_BACKUP_BYTES = Gauge("backup_last_size_bytes", "Size of the last good backup.", ["of"])
 SESSIONS_FINISHED = Counter("janitor_sessions_finished_total", "Sessions without an owner that were finished.")
 LOGS_PURGED = Counter(
     "janitor_logs_purged_total", "Sessions whose logs were removed: stored and healed, or of a deleted meeting."
@@ -27,4 +33,5 @@ DRAFTS_OLDEST_S = Gauge(
 )
 AUDIO_SHARE = Gauge("audio_log_fill_ratio", "How full the audio log is, of its limit.")
 OPEN_SESSIONS = Gauge("session_logs_open", "Sessions whose log is not closed.")
-DEAD_LETTERS = Gauge("dead_letters", "Messages among the dead letters.")
+DEAD_LETTERS = Gauge("dead_letters", "Messages among the dead letters, but for those to webhooks.")
+WEBHOOK_LETTERS = Gauge("dead_letters_webhooks", "Deliveries to webhooks among the dead letters.")

@@ -18,7 +18,7 @@ _JITTER = 0.1
 class Round:
     """One task. `work` makes one round; it must be safe to repeat, and safe beside the same task of another replica."""
 
-    def __init__(self, task: str, work: Callable[[], Awaitable[None]], *, every_s: float, deadline_s: float) -> None:
+    def __init__(self, task: str, work: Callable[[], Awaitable[None]], every_s: float, *, deadline_s: float) -> None:
         self.task = task
         self._work = work
         self._every_s = every_s

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from services.janitor import open_files
 from services.janitor.sweep import Entry
 
 
@@ -35,12 +36,23 @@ class Scratch:
             return False
         return True
 
+    def in_use(self, entry: Entry, open_elsewhere: Collection[open_files.Place]) -> bool:
+        """Tell whether somebody has the file open or has locked it; if that cannot be told, it is in use."""
+        if (entry.device, entry.inode) in open_elsewhere:
+            return True
+        try:
+            return open_files.locked(entry.name, self._descriptor)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
     def _entry(self, name: str) -> Entry | None:
         try:
             found = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return Entry(name, found.st_ino, stat.S_ISREG(found.st_mode), found.st_mtime, found.st_size)
+        return Entry(name, found.st_ino, stat.S_ISREG(found.st_mode), found.st_mtime, found.st_size, found.st_dev)
 
 
 @contextmanager

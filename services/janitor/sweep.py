@@ -17,6 +17,7 @@ class Entry:
     regular: bool
     modified_s: float
     size_bytes: int
+    device: int = 0
 
 
 def left_over(entries: Iterable[Entry], *, now_s: float, age_s: float, most: int) -> list[Entry]:

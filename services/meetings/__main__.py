@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
+from verbatim.meetings.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
 
 from chassis import bus, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis import settings as environment
@@ -17,6 +20,7 @@ from chassis.dead_letters import DLQ
 from chassis.idempotency import IdempotencyKeys
 from chassis.migrations import Schema, migrate
 from chassis.objects import Objects
+from chassis.orders import Orders
 from chassis.pool import Limits
 from chassis.pruning import Pruner
 from chassis.relay import Relay
@@ -24,7 +28,10 @@ from chassis.worker import Policy, Worker
 from services.meetings import commands
 from services.meetings.account_servicers import account_servicers
 from services.meetings.api import MeetingsApi, TasksApi
+from services.meetings.deliveries_store import DeliveriesStore
 from services.meetings.departures import DepartureConsumer
+from services.meetings.digesting import Digesting
+from services.meetings.digests_store import DigestsStore
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
 from services.meetings.housekeeping import Housekeeping
@@ -33,6 +40,8 @@ from services.meetings.login import utc_now
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
+from services.meetings.posting import Resolver, SystemResolver
+from services.meetings.remains_store import RemainsStore
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
 from services.meetings.store import PRUNED, REVISION, idempotency_keys, outbox_rows, streams_seen
@@ -43,6 +52,10 @@ from services.meetings.upload_tables import job_rows
 from services.meetings.uploads import BUCKET, KIND, UploadLimits
 from services.meetings.uploads_api import UploadsApi
 from services.meetings.uploads_store import UploadsStore
+from services.meetings.usage_api import UsageApi
+from services.meetings.usage_store import UsageStore
+from services.meetings.webhook_events import WebhookConsumer
+from services.meetings.webhook_servicers import webhook_rules, webhook_servicer, webhook_worker
 
 SERVICE = "meetings"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -50,11 +63,28 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 log = telemetry.logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """To whom jobs speak outside of this service."""
+
+    files: TranscriberPeer
+    resolver: Resolver
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Of what kind those are that exchange facts with the broker."""
+
+    transcript_consumer: type[TranscriptConsumer]
+    relay: type[Relay]
+
+
 async def start(
     life: lifecycle.Lifecycle,
     settings: Settings,
     *,
     transcript_consumer: type[TranscriptConsumer] = TranscriptConsumer,
+    relay: type[Relay] = Relay,
     grpc_server: type[rpc.Server] = rpc.Server,
 ) -> None:
     """Live one life: start, ready, drain.
@@ -75,7 +105,7 @@ async def start(
     )
     cursors = Cursors(key)
 
-    identity = rpc.Identity(SERVICE, key)
+    identity = rpc.Identity.of(SERVICE, settings)
     transcribers = await life.exits.enter_async_context(rpc.peer(settings.transcriber_target, identity))
     queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
 
@@ -90,15 +120,23 @@ async def start(
     server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors), keys))
     limits = _upload_limits(settings)
     server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits)))
+    server.add(*webhook_servicer(settings, database, cursors, queue, keys))
+    server.add(add_UsageServiceServicer_to_server, UsageApi(UsageStore(database), utc_now))
     await server.start()
 
     life.require("database", schema.check)
     # Whether the broker is there makes no difference to reads: what concerns it waits for it in the background.
     workers: list[Worker] = []
     patient = database.patient()
-    files = TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s)
+    doors = Doors(
+        TranscriberPeer(transcribers, timeout_s=settings.upload_deadline_s),
+        life.exits.enter_context(closing(SystemResolver())),
+    )
     life.spawn(
-        converse(settings, patient, schema, cursors, queue, files, workers, transcript_consumer), "events and jobs"
+        converse(
+            settings, patient, schema, cursors, queue, doors, workers, Kinds(transcript_consumer, relay), life.orders
+        ),
+        "events and jobs",
     )
     life.spawn(Housekeeping(patient, utc_now).run(), "housekeeping")
     life.ready()
@@ -122,15 +160,16 @@ def _upload_limits(settings: Settings) -> UploadLimits:
     )
 
 
-async def converse(
+async def converse(  # noqa: PLR0913, PLR0917 - what start has made
     settings: Settings,
     database: postgres.Database,
     schema: Schema,
     cursors: Cursors,
     queue: jobs.Queue,
-    files: TranscriberPeer,
+    doors: Doors,
     workers: list[Worker],
-    transcript_consumer: type[TranscriptConsumer],
+    kinds: Kinds,
+    orders: Orders,
 ) -> None:
     """Exchange facts with the broker and work on jobs for the life of the process; tell which `workers` do."""
     await schema.wait()
@@ -145,21 +184,31 @@ async def converse(
         for stream in streams:
             await broker.declared(stream)
         objects = Objects(lambda: broker, BUCKET)
-        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), files, objects.remove)
+        uploads = UploadJobs(UploadsStore(database, queue, _upload_limits(settings)), doors.files, objects.remove)
         workers.append(Worker(KIND, uploads.handle, database=database, queue=queue, broker=broker, policy=policy))
-        transcripts = transcript_consumer(TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK))
+        workers.append(webhook_worker(settings, database, cursors, queue, broker, doors.resolver))
+        deliveries = DeliveriesStore(database, queue, cursors, webhook_rules(settings))
+        transcripts = kinds.transcript_consumer(
+            TranscriptStore(database), broker, Leadership(database, TRANSCRIPT_LOCK)
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             controls = Controls(broker, replicas=settings.nats_replicas)
+            orders.obey(controls)
             group.create_task(controls.run())
             group.create_task(database.reset_by(controls))
             group.create_task(Pruner(database, PRUNED).run())
-            group.create_task(Relay(database, outbox_rows, streams_seen, broker, streams).run())
+            group.create_task(kinds.relay(database, outbox_rows, streams_seen, broker, streams).run())
             group.create_task(transcripts.run())
+            digests = DigestsStore(database, live_every_s=settings.digest_live_every_s)
+            group.create_task(Digesting(digests, every_s=settings.digest_every_s).run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
             for worker in workers:
                 group.create_task(worker.run())
-            departures = DepartureConsumer(MeetingsStore(database, cursors), TasksStore(database, cursors), broker)
+            group.create_task(WebhookConsumer(deliveries, broker).run())
+            departures = DepartureConsumer(
+                MeetingsStore(database, cursors), TasksStore(database, cursors), RemainsStore(database), broker
+            )
             group.create_task(departures.run())
 
 
@@ -170,6 +219,8 @@ def main() -> None:
     if said.command == "migrate":
         direct = settings.database_direct_url_meetings.get_secret_value()
         migrate(direct or settings.database_url_meetings.get_secret_value(), MIGRATIONS)
+    elif said.command == "rebuild-digests":
+        commands.rebuild_digests(settings)
     elif said.command is not None:
         commands.change_account(settings, said)
     else:

@@ -64,7 +64,8 @@ class AccountsApi:
         return pb.ChangePasswordResponse()
 
     async def DeleteAccount(self, request: pb.DeleteAccountRequest, _: Any) -> pb.DeleteAccountResponse:  # noqa: N802
-        await self._login.delete_account(known_id(request.account_id, "account"))
+        account_id = known_id(request.account_id, "account")
+        await self._login.delete_account(account_id, given(request, "expected_version"))
         return pb.DeleteAccountResponse()
 
     async def ResolveIdentity(  # noqa: N802

@@ -120,11 +120,7 @@ class AccountsStore:
             values["disabled_at"] = now if change.disabled else None
 
         async def work(connection: AsyncConnection) -> Account:
-            before = await _locked(connection, account_id)
-            if expected_version is not None and expected_version != before.version:
-                raise AppError(
-                    Kind.PRECONDITION_FAILED, "Somebody else has changed it meanwhile.", version=before.version
-                )
+            before = await _locked(connection, account_id, expected_version)
             changed = accounts.update().where(accounts.c.id == account_id).values(values).returning(*ACCOUNT)
             after = account_of((await connection.execute(changed)).one())
             await _require_an_admin(connection, before, after)
@@ -156,14 +152,14 @@ class AccountsStore:
         same = accounts.update().where(accounts.c.id == account_id, accounts.c.password_hash == kept)
         await self._database.run("rehash", lambda connection: connection.execute(same.values(password_hash=better)))
 
-    async def delete(self, account_id: str, now: dt.datetime) -> Account:
-        """Delete an account with its logins and keys, and tell of it: what else belongs to it is deleted by that.
+    async def delete(self, account_id: str, now: dt.datetime, expected_version: int | None = None) -> Account:
+        """Delete an account with its logins, keys and webhooks, and tell of it: what else belongs to it goes by that.
 
-        Raises AppError: NOT_FOUND; CONFLICT if no admin would be left.
+        Raises AppError: NOT_FOUND; PRECONDITION_FAILED with the current version; CONFLICT if no admin would be left.
         """
 
         async def work(connection: AsyncConnection) -> Account:
-            account = await _locked(connection, account_id)
+            account = await _locked(connection, account_id, expected_version)
             await connection.execute(accounts.delete().where(accounts.c.id == account_id))
             await _require_an_admin(connection, account, None)
             await bury(connection, "account", [account_id])
@@ -201,13 +197,18 @@ async def _admit(connection: AsyncConnection, who: Identity, new_id: str) -> Acc
     raise AppError(Kind.CONFLICT, "The user name is taken.")
 
 
-async def _locked(connection: AsyncConnection, account_id: str) -> Account:
-    """Return an account that nobody else changes until the transaction ends. Raises AppError(NOT_FOUND)."""
+async def _locked(connection: AsyncConnection, account_id: str, expected_version: int | None) -> Account:
+    """Return an account that nobody else changes until the transaction ends.
+
+    Raises AppError: NOT_FOUND, PRECONDITION_FAILED if a version is expected and it has another.
+    """
     await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADMINS_LOCK)))
     query = sa.select(*ACCOUNT).where(accounts.c.id == account_id).with_for_update()
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise not_found("account")
+    if expected_version is not None and expected_version != row.version:
+        raise AppError(Kind.PRECONDITION_FAILED, "Somebody else has changed it meanwhile.", version=row.version)
     return account_of(row)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from verbatim.meetings.v1 import meetings_pb2 as meetings_pb
@@ -17,6 +17,7 @@ from services.meetings.meetings import Gap, Meeting, Segment, meeting_change, me
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.messages import given, id_of, stamp, time_of
 from services.meetings.paging import page_size
+from services.meetings.search_store import Hit
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.tasks import Task, new_task, status_filter, task_change
 from services.meetings.tasks_store import TasksStore
@@ -64,7 +65,11 @@ class MeetingsApi:
     ) -> meetings_pb.ListMeetingsResponse:
         wanted = meeting_filter(request.query, time_of(request, "from"), time_of(request, "to"))
         page = await self._store.list(id_of(request, "owner_id"), wanted, page_size(request.limit), request.cursor)
-        return meetings_pb.ListMeetingsResponse(meetings=map(_meeting, page.items), next_cursor=page.next_cursor)
+        answer = meetings_pb.ListMeetingsResponse(meetings=map(_meeting, page.items), next_cursor=page.next_cursor)
+        if wanted.query:
+            found = await self._store.hits(wanted.query, [meeting.id for meeting in page.items])
+            answer.hits.extend(_hits(found.get(meeting.id, [])) for meeting in page.items)
+        return answer
 
     async def UpdateMeeting(  # noqa: N802
         self, request: meetings_pb.UpdateMeetingRequest, _: Any
@@ -131,6 +136,24 @@ class MeetingsApi:
                 yield meetings_pb.ExportMeetingResponse(piece=piece)
         for piece in (*pieces.add(export.tail()), *pieces.rest()):
             yield meetings_pb.ExportMeetingResponse(piece=piece)
+
+
+def _hits(hits: Sequence[Hit]) -> meetings_pb.MeetingHits:
+    return meetings_pb.MeetingHits(
+        hits=[
+            meetings_pb.Hit(
+                kind=hit.kind,
+                snippet=[meetings_pb.SnippetPart(text=text, match=match) for text, match in hit.snippet],
+                segment_id=hit.segment_id,
+                session_id=hit.session_id,
+                index=hit.index,
+                speaker=hit.speaker,
+                start_s=hit.start_s,
+                end_s=hit.end_s,
+            )
+            for hit in hits
+        ]
+    )
 
 
 class TasksApi:

@@ -14,6 +14,7 @@ from chassis import ids, postgres
 from chassis.errors import AppError, Kind
 from services.meetings.accounts import Account, AccountChange, Role, new_password, normal_email, registration
 from services.meetings.accounts_store import AccountsStore
+from services.meetings.digests_store import DigestsStore
 from services.meetings.login import utc_now
 from services.meetings.paging import Cursors
 from services.meetings.settings import Settings
@@ -24,6 +25,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m services.meetings", description="Starts the service, or:")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("migrate", help="bring the database to the newest schema")
+    commands.add_parser("rebuild-digests", help="have search pages and figures of everything made again, by and by")
     add = commands.add_parser("add-account", help="open an account; the password is asked for, or read from stdin")
     add.add_argument("email")
     add.add_argument("username")
@@ -47,6 +49,21 @@ def change_account(settings: Settings, said: argparse.Namespace) -> None:
     except AppError as error:
         problems = [f"{detail.field} {detail.problem}" for detail in error.details]
         raise SystemExit(f"error: {'; '.join([error.message, *problems])}") from None
+
+
+def rebuild_digests(settings: Settings) -> None:
+    """Let the running service digest everything again. Exits with status 1 and a line that says why if it cannot."""
+
+    async def rebuild() -> None:
+        url = settings.database_url_meetings.get_secret_value()
+        direct_url = settings.database_direct_url_meetings.get_secret_value()
+        async with postgres.database(url, direct_url=direct_url) as database:
+            await DigestsStore(database).rebuild()
+
+    try:
+        asyncio.run(rebuild())
+    except AppError as error:
+        raise SystemExit(f"error: {error.message}") from None
 
 
 async def _change(settings: Settings, said: argparse.Namespace, password: str) -> str:

@@ -12,6 +12,7 @@ from chassis import bus, dead_letters, ids, outbox, telemetry
 from services.meetings import metrics
 from services.meetings.accounts_store import DELETED
 from services.meetings.meetings_store import MeetingsStore
+from services.meetings.remains_store import RemainsStore
 from services.meetings.tasks_store import TasksStore
 
 log = telemetry.logger(__name__)
@@ -21,15 +22,17 @@ _BATCH = 20
 
 
 class DepartureConsumer:
-    """Deletes the meetings and tasks of accounts that are no more, some at a time.
+    """Deletes what belonged to accounts that are no more, meetings some at a time.
 
     Each meeting's own deletion tells who else keeps something of it. Nothing new can come behind us: what is made for
     an account that is buried is refused.
     """
 
-    def __init__(self, meetings: MeetingsStore, tasks: TasksStore, broker: bus.Bus) -> None:
+    def __init__(self, meetings: MeetingsStore, tasks: TasksStore, rest: RemainsStore, broker: bus.Bus) -> None:
         self._meetings = meetings
         self._tasks = tasks
+        self._rest = rest
+        self._letters = dead_letters.DeadLetters(lambda: broker)
         self._bus = broker
 
     async def run(self) -> None:
@@ -63,4 +66,15 @@ class DepartureConsumer:
                 metrics.MEETINGS_OF_DEPARTED.inc(deleted)
                 await bus.quietly(message.in_progress())
             await self._tasks.delete_all(fact.account_id)
+            await self._rest.delete_all(fact.account_id)
+            await self._discard_letters(fact.account_id)
             log.info("account's meetings deleted", account=fact.account_id)
+
+    async def _discard_letters(self, account_id: str) -> None:
+        """Discard what was given up of an account: nobody will ask for it again."""
+        after: int | None = 0
+        while after is not None:
+            page, after = await self._letters.list(after=after, most=200)
+            for one in page:
+                if one.about.get("owner_id") == account_id:
+                    await self._letters.discard(one, who=CONSUMER)

@@ -12,7 +12,7 @@ from verbatim.captions.v1.captions_pb2 import Caption, EntriesStored
 from verbatim.insights.v1.insights_pb2 import InsightsReady
 from verbatim.meetings.v1.events_pb2 import SegmentsStored
 
-from chassis import bus, dead_letters, ids, outbox, telemetry
+from chassis import bus, dead_letters, ids, outbox, telemetry, tracing
 from services.meetings import metrics
 from services.meetings.leadership import Leadership
 from services.meetings.sessions_store import Stored
@@ -64,7 +64,17 @@ class TranscriptConsumer:
 
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Apply messages; commit, then tell. Raises AppError if the database cannot be had: then nothing happened."""
-        read = [delivered(m.metadata.sequence.stream, m.subject, m.data) for m in messages]
+        read = [
+            delivered(m.metadata.sequence.stream, m.subject, m.data, (m.headers or {}).get(tracing.HEADER, ""))
+            for m in messages
+        ]
+        with tracing.many("store transcript", [m.headers for m in messages], destination="transcript"):
+            await self._apply(read)
+        newest = max((recorded_at(m.entry) for m in read if m.entry is not None), default=None)
+        if newest:
+            metrics.STORED_LAG_S.set(max(0.0, time.time() - newest.timestamp()))
+
+    async def _apply(self, read: Sequence[Delivered]) -> None:
         try:
             await self._done(await self._store.apply(read))
         except (sa.exc.DataError, sa.exc.IntegrityError) as fault:
@@ -73,9 +83,6 @@ class TranscriptConsumer:
             log.warning("batch refused by the database, applying one by one", state=state)
             for message in read:
                 await self._done(await self._apply_one(message))
-        newest = max((recorded_at(m.entry) for m in read if m.entry is not None), default=None)
-        if newest:
-            metrics.STORED_LAG_S.set(max(0.0, time.time() - newest.timestamp()))
 
     async def _apply_one(self, message: Delivered) -> Applied:
         """Apply one message; one that the tables refuse in spite of all checks goes to the dead letters."""
@@ -90,7 +97,12 @@ class TranscriptConsumer:
         for quality, count in applied.segments.items():
             metrics.SEGMENTS_STORED.labels(quality).inc(count)
         metrics.REPEATS.inc(applied.repeats)
+        metrics.CLOSED_AUDIO_S.inc(applied.closed_audio_s)
+        metrics.UNACCOUNTED_S.inc(applied.unaccounted_s)
         metrics.MEETINGS_COMPLETED.inc(applied.completed)
+        for session_id, count in applied.lost.items():
+            metrics.SEGMENTS_LOST.inc(count)
+            log.error("segments lost: the session's log had more than was stored", session=session_id, segments=count)
         for reason, message in applied.letters:
             metrics.DEAD_LETTERS.labels(reason).inc()
             log.error(
@@ -125,30 +137,35 @@ class InsightsConsumer:
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Store the tasks of each message once. Raises AppError if database or broker cannot be had."""
         for message in messages:
-            message_id = outbox.event_id(message)
-            fact = InsightsReady()
-            try:
-                fact.ParseFromString(message.data)
-            except DecodeError:
-                fact.Clear()
-            if not ids.is_id(fact.meeting_id) or not ids.is_id(fact.owner_id):
-                log.error("insights cannot be read", event_id=message_id)
-                letter = dead_letters.letter(
-                    f"letter-{message_id}",
-                    kind="insights-ready",
-                    subject=message.subject,
-                    payload=message.data,
-                    headers=message.headers,
-                    error="It cannot be read.",
-                )
-                await dead_letters.publish(self._bus, letter)
-                continue
-            found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
-            stored = await self._store.store_found(
-                message_id, fact.owner_id, fact.meeting_id, found, version=fact.version
+            kind = tracing.SpanKind.CONSUMER
+            with tracing.serve(message.subject, message.headers, kind=kind, destination="events"):
+                await self._take(message)
+
+    async def _take(self, message: Msg) -> None:
+        message_id = outbox.event_id(message)
+        fact = InsightsReady()
+        try:
+            fact.ParseFromString(message.data)
+        except DecodeError:
+            fact.Clear()
+        if not ids.is_id(fact.meeting_id) or not ids.is_id(fact.owner_id):
+            log.error("insights cannot be read", event_id=message_id)
+            letter = dead_letters.letter(
+                f"letter-{message_id}",
+                kind="insights-ready",
+                subject=message.subject,
+                payload=message.data,
+                headers=message.headers,
+                error="It cannot be read.",
             )
-            metrics.TASKS_FOUND.inc(stored)
-            await wake_viewers(self._bus, [fact.meeting_id])
+            await dead_letters.publish(self._bus, letter)
+            return
+        found = found_tasks(fact.meeting_id, fact.owner_id, fact.action_items)
+        stored = await self._store.store_found(
+            message_id, fact.owner_id, fact.meeting_id, found, version=fact.version, minutes=fact.text
+        )
+        metrics.TASKS_FOUND.inc(stored)
+        await wake_viewers(self._bus, [fact.meeting_id])
 
 
 async def wake_viewers(broker: bus.Bus, meeting_ids: Iterable[str]) -> None:

@@ -146,9 +146,13 @@ class Login:
         await self._accounts.set_password(account.id, password_hash, self._clock(), keep_login=login_id or None)
         log.info("password changed", account=account.id)
 
-    async def delete_account(self, account_id: str) -> None:
-        """Delete an account and all that belongs to it. Raises AppError: NOT_FOUND, CONFLICT for the last admin."""
-        account = await self._accounts.delete(account_id, self._clock())
+    async def delete_account(self, account_id: str, expected_version: int | None = None) -> None:
+        """Delete an account and all that belongs to it.
+
+        Raises AppError: NOT_FOUND, CONFLICT for the last admin, PRECONDITION_FAILED if a version is expected and it has
+        another.
+        """
+        account = await self._accounts.delete(account_id, self._clock(), expected_version)
         await self._guards.forget(account.email)
         log.info("account deleted", account=account_id)
 

@@ -13,14 +13,18 @@ from verbatim.meetings.v1.events_pb2 import MeetingDeleted
 
 from chassis import outbox
 from chassis.errors import AppError, Kind
+from chassis.idempotency import forget_answers
 from chassis.postgres import Database, Work
+from services.meetings import search_store
 from services.meetings.checks import not_found
 from services.meetings.healing_store import draft, healing
 from services.meetings.meetings import Meeting, MeetingChange, MeetingFilter, NewMeeting
 from services.meetings.paging import Cursors, Page
+from services.meetings.search_store import Hit
 from services.meetings.store import (
     SOURCE,
     bury,
+    idempotency_keys,
     is_deleted,
     meetings,
     outbox_rows,
@@ -29,6 +33,7 @@ from services.meetings.store import (
     version_conflict,
 )
 from services.meetings.uploads_store import forget_uploads
+from services.meetings.webhooks_store import forget_deliveries
 
 _MEETING = (
     meetings.c.id, meetings.c.owner_id, meetings.c.title, meetings.c.language, meetings.c.participants,
@@ -59,10 +64,21 @@ class MeetingsStore:
 
         return await self._database.run("get meeting", work)
 
+    async def hits(self, query: str, meeting_ids: Sequence[str]) -> dict[str, list[Hit]]:
+        """Return where the words stand in meetings that were found by them."""
+        return await self._database.run(
+            "search hits", lambda connection: search_store.hits_of(connection, query, meeting_ids)
+        )
+
     async def list(self, owner_id: str, wanted: MeetingFilter, size: int, cursor: str) -> Page[Meeting]:
-        """Return meetings, newest first. Raises AppError(VALIDATION_FAILED) for a cursor of another list."""
+        """Return meetings, newest first; with words to look for, best first.
+
+        Raises AppError(VALIDATION_FAILED) for a cursor of another list.
+        """
         scope = ("meetings", owner_id, wanted.query, str(wanted.created_from), str(wanted.created_to))
         after = self._cursors.open(scope, cursor)
+        if wanted.query:
+            return await self._search(owner_id, wanted, size, scope, after)
 
         async def work(connection: AsyncConnection) -> list[Meeting]:
             query = (
@@ -82,6 +98,21 @@ class MeetingsStore:
         items = found[:size]
         more = len(found) > size
         return Page(items, self._cursors.seal(scope, [items[-1].created_at.isoformat(), items[-1].id]) if more else "")
+
+    async def _search(
+        self, owner_id: str, wanted: MeetingFilter, size: int, scope: tuple[str, ...], after: Sequence[Any] | None
+    ) -> Page[Meeting]:
+        async def work(connection: AsyncConnection) -> tuple[list[search_store.Match], list[Meeting]]:
+            matches = await search_store.find(connection, owner_id, wanted, size + 1, after)
+            query = sa.select(*_MEETING).where(meetings.c.id.in_([match.meeting_id for match in matches[:size]]))
+            rows = {row.id: row for row in await connection.execute(query)}
+            return matches, await _with_accounts(
+                connection, [rows[m.meeting_id] for m in matches if m.meeting_id in rows]
+            )
+
+        matches, items = await self._database.run("search meetings", work)
+        more = len(matches) > size
+        return Page(items, self._cursors.seal(scope, matches[size - 1].position) if more else "")
 
     async def update(self, owner_id: str, meeting_id: str, expected_version: int, change: MeetingChange) -> Meeting:
         """Change a meeting. Raises AppError: NOT_FOUND, PRECONDITION_FAILED with the current version."""
@@ -154,7 +185,10 @@ async def _delete(connection: AsyncConnection, owner_id: str, meeting_id: str) -
     session_ids = list((await connection.execute(query)).scalars())
     await bury(connection, "meeting", [meeting_id])
     await bury(connection, "session", session_ids)
-    await forget_uploads(connection, meeting_id)
+    # An upload has the id of its session, which may not have begun.
+    session_ids = sorted({*session_ids, *await forget_uploads(connection, meeting_id)})
+    await forget_answers(connection, idempotency_keys, owner_id, meeting_id)
+    await forget_deliveries(connection, meeting_id)
     await connection.execute(meetings.delete().where(meetings.c.id == meeting_id))
     fact = MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id, session_ids=session_ids)
     event = outbox.event("events.meeting.deleted", fact.SerializeToString(), meeting_id)
@@ -167,10 +201,6 @@ def _conditions(owner_id: str, wanted: MeetingFilter) -> list[sa.ColumnElement[b
         conditions.append(meetings.c.created_at >= wanted.created_from)
     if wanted.created_to:
         conditions.append(meetings.c.created_at < wanted.created_to)
-    if wanted.query:
-        words = sa.func.websearch_to_tsquery(sa.text("'simple'::regconfig"), wanted.query)
-        spoken = sa.select(segments.c.meeting_id).where(segments.c.search.bool_op("@@")(words))
-        conditions.append(meetings.c.search.bool_op("@@")(words) | meetings.c.id.in_(spoken))
     return conditions
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 SEGMENTS_STORED = Counter(
     "transcript_segments_stored_total", "Segments committed, each revision once, by quality.", ["quality"]
+)
+SEGMENTS_LOST = Counter(
+    "transcript_segments_lost_total",
+    "Segments that a session's accounts tell of when it is closed and that were never stored.",
 )
 REPEATS = Counter("transcript_segments_duplicate_dropped_total", "Segments delivered again, dropped.")
 DEAD_LETTERS = Counter(
@@ -14,6 +18,11 @@ DEAD_LETTERS = Counter(
     ["reason"],
 )
 STORED_LAG_S = Gauge("transcript_stored_lag_seconds", "Age of the newest entry of a batch when it was committed.")
+UNACCOUNTED_S = Counter(
+    "transcript_unaccounted_seconds_total",
+    "Audio of closed sessions that was acknowledged and is neither text, nor silence, nor a gap: lost.",
+)
+CLOSED_AUDIO_S = Counter("transcript_closed_audio_seconds_total", "Audio of closed sessions.")
 MEETINGS_COMPLETED = Counter("meetings_completed_total", "Meetings of which every session is closed and stored.")
 CONSUMING = Gauge("transcript_consuming", "1 while this replica is the one that stores transcripts.")
 EXPORTS = Counter("meeting_exports_total", "Exports begun.", ["format"])
@@ -34,3 +43,22 @@ TRIES_REFUSED = Counter(
 )
 MEETINGS_OF_DEPARTED = Counter("meetings_of_deleted_accounts_total", "Meetings deleted with their owner's account.")
 EXPIRED_ROWS = Counter("auth_expired_rows_total", "Rows of credentials and tries deleted after their time.", ["table"])
+WEBHOOK_DELIVERIES = Counter(
+    "webhook_deliveries_total",
+    "Attempts to deliver by how they ended: delivered, failed (another comes) or dead (given up).",
+    ["result"],
+)
+for _result in ("delivered", "failed", "dead"):
+    WEBHOOK_DELIVERIES.labels(_result)
+WEBHOOK_SECONDS = Histogram(
+    "webhook_post_duration_seconds", "Time of one request to a webhook.", buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+)
+WEBHOOKS_DISABLED = Counter("webhooks_disabled_total", "Webhooks disabled because their deliveries were given up.")
+DIGESTS = Counter(
+    "digests_total", "Digests renewed: of meetings (search pages, figures), of tasks, of what was deleted.", ["of"]
+)
+DIGEST_WAITED = Histogram(
+    "digest_wait_seconds",
+    "Time from a change to the digest that has it, of the change of each round that waited longest.",
+    buckets=(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
+)

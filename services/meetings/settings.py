@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr
 
 from chassis.settings import DatabaseSettings
 
@@ -71,3 +71,33 @@ class Settings(DatabaseSettings):
     upload_life_s: float = Field(86_400.0, ge=60, description="How long a file may take to arrive, pauses included.")
     uploads_per_account: int = Field(20, ge=1, description="Uploads of one account under way.")
     upload_bytes_per_account: int = Field(1024**3, ge=1, description="Bytes of the uploads of one account under way.")
+    webhooks_per_account: int = Field(20, ge=1, le=1000, description="Webhooks of one account.")
+    webhook_attempts_max: int = Field(3, ge=1, le=20, description="Attempts until a delivery to a webhook is given up.")
+    webhook_retry_delays_s: tuple[float, ...] = Field(
+        (5.0, 10.0), min_length=1, description="Pauses between attempts at a delivery, as a JSON list."
+    )
+    webhook_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest time of one request to a webhook.")
+    webhook_concurrency: int = Field(16, ge=1, le=256, description="Deliveries that one replica makes at one time.")
+    webhook_failures_max: int = Field(
+        10, ge=1, le=1000, description="Deliveries given up in a row after which a webhook is disabled."
+    )
+    webhook_secret_overlap_s: float = Field(
+        86_400.0, ge=0, le=30 * 86400, description="How long the secret before signs too after a rotation."
+    )
+    webhook_signing_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key from which the secrets of webhooks follow, at least 32 characters; empty: SERVICE_AUTH_KEY. "
+        "Whoever changes it changes the secrets of all webhooks.",
+    )
+    webhook_allow_http: bool = Field(False, description="Whether webhooks may be called without TLS.")
+    webhook_allowed_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Networks that webhooks may lead to though they are private or reserved, as a JSON list; "
+        'for development: ["127.0.0.0/8"].',
+    )
+    digest_every_s: float = Field(
+        2.0, gt=0, le=600, description="Pause between looks for what changed, for search and analytics."
+    )
+    digest_live_every_s: float = Field(
+        60.0, ge=0, le=3600, description="How often a meeting that goes on is digested for search and analytics."
+    )

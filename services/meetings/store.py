@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import idempotency, outbox, pruning, relay
 from chassis.errors import AppError, Kind
-from services.meetings import account_tables, upload_tables  # noqa: F401 - their tables are part of METADATA
+from services.meetings import account_tables, digest_tables, upload_tables, webhook_tables  # noqa: F401 - parts of METADATA
 from services.meetings.checks import not_found
 from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0008"
+REVISION = "0010"
 SOURCE = "meetings"
 
 
@@ -188,6 +188,9 @@ PRUNED = [
     *pruning.inbox_rules(inbox_rows),
     *pruning.jobs_rules(upload_tables.job_rows),
     pruning.Rule(tombstones, pruning.older(tombstones.c.deleted_at, 90)),
+    pruning.Rule(idempotency_keys, idempotency_keys.c.expires_at < sa.func.now()),
+    pruning.Rule(webhook_tables.deliveries, pruning.older(webhook_tables.deliveries.c.created_at, 30)),
+    pruning.Rule(webhook_tables.audio_usage, pruning.older(webhook_tables.audio_usage.c.month, 400)),
 ]
 
 

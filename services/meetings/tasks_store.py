@@ -13,6 +13,7 @@ from chassis import outbox
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database, Work
 from services.meetings.checks import not_found
+from services.meetings.digest_tables import minutes_texts
 from services.meetings.entries_store import number_insights
 from services.meetings.paging import Cursors, Page
 from services.meetings.store import bury, inbox_rows, is_deleted, meetings, tasks, tombstones, version_conflict
@@ -123,12 +124,19 @@ class TasksStore:
         await self._database.run("delete tasks of owner", work)
 
     async def store_found(
-        self, message_id: str, owner_id: str, meeting_id: str, found: Sequence[NewTask], *, version: int = 0
+        self,
+        message_id: str,
+        owner_id: str,
+        meeting_id: str,
+        found: Sequence[NewTask],
+        *,
+        version: int = 0,
+        minutes: str = "",
     ) -> int:
         """Store that insights were made and the tasks that they found, once per message.
 
         Returns how many tasks were new or changed. `version` is that of the minutes: older ones than those that are
-        stored already have no effect (0: not told).
+        stored already have no effect (0: not told). `minutes` is their text, in which meetings are found.
 
         A task that a person changed or deleted stays as it is; the others become what was found now. A meeting that is
         not there any more has no tasks.
@@ -139,6 +147,7 @@ class TasksStore:
                 return 0
             if not await number_insights(connection, owner_id, meeting_id, version):
                 return 0
+            await _keep_minutes(connection, meeting_id, version, minutes)
             outcome = reconcile(await _standing(connection, meeting_id), found)
             if outcome.gone:
                 await connection.execute(tasks.delete().where(tasks.c.id.in_(outcome.gone)))
@@ -187,6 +196,12 @@ async def _standing(connection: AsyncConnection, meeting_id: str) -> list[Standi
     there = [Standing(*row) for row in await connection.execute(query)]
     buried = sa.select(tombstones.c.id, tombstones.c.source_segment_id).where(tombstones.c.meeting_id == meeting_id)
     return there + [Standing(row[0], row[1], kept=True) for row in await connection.execute(buried)]
+
+
+async def _keep_minutes(connection: AsyncConnection, meeting_id: str, version: int, text: str) -> None:
+    new = insert(minutes_texts).values(meeting_id=meeting_id, version=version, text=text.replace("\0", ""))
+    said = {"version": new.excluded.version, "text": new.excluded.text}
+    await connection.execute(new.on_conflict_do_update(index_elements=["meeting_id"], set_=said))
 
 
 async def _change(connection: AsyncConnection, task_id: str, task: NewTask) -> int:

@@ -15,6 +15,7 @@ from verbatim.transcript.v1.transcript_pb2 import (
     GAP_REASON_UNDECODABLE,
     QUALITY_DRAFT,
     QUALITY_FINAL,
+    Closed,
     Suppressed,
     TranscriptEntry,
 )
@@ -24,6 +25,7 @@ from chassis import ids
 # What Postgres holds in a bigint and an integer.
 _BIGINT_MAX = 2**63 - 1
 _INTEGER_MAX = 2**31 - 1
+_ROUNDING_S = 0.05
 
 QUALITIES = {QUALITY_FINAL: "final", QUALITY_DRAFT: "draft"}
 GAP_REASONS = {GAP_REASON_CLIENT_MISSING: "client_missing", GAP_REASON_UNDECODABLE: "undecodable"}
@@ -58,6 +60,7 @@ class Delivered:
     entry: TranscriptEntry | None = None
     reason: str = ""
     problem: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class Batch:
     watermarks: dict[str, Watermark] = field(default_factory=dict)
     ranks: dict[tuple[str, int], int] = field(default_factory=dict)
     """Where in the batch an entry stands, by session and position."""
+    closed_in: dict[str, str] = field(default_factory=dict)
+    """The trace in which a session was closed: what follows from that belongs to it."""
 
     def sessions(self) -> list[str]:
         """Return every session that the batch tells of."""
@@ -100,10 +105,10 @@ class Batch:
         return {*self.opened, *self.closed, *(entry.session_id for entry in self.shown())}
 
 
-def delivered(sequence: int, subject: str, payload: bytes) -> Delivered:
+def delivered(sequence: int, subject: str, payload: bytes, traceparent: str = "") -> Delivered:
     """Read one message; what cannot be read is not an exception here but a fact about the message."""
     try:
-        return Delivered(sequence, subject, payload, entry=read(payload))
+        return Delivered(sequence, subject, payload, entry=read(payload), traceparent=traceparent)
     except Unreadable as fault:
         return Delivered(sequence, subject, payload, None, "unreadable", str(fault))
 
@@ -181,6 +186,12 @@ def _heard(span: Any, heard: Suppressed) -> Heard:
 def recorded_at(entry: TranscriptEntry) -> dt.datetime:
     """Return when the entry was written."""
     return entry.recorded_at.ToDatetime(tzinfo=dt.UTC)
+
+
+def unaccounted_s(accounts: Closed) -> float:
+    """Return how much of a session's audio is neither text, nor silence, nor a gap; what rounding leaves is none."""
+    missing_s = accounts.audio_s - accounts.transcribed_s - accounts.silence_s - accounts.gap_s
+    return missing_s if missing_s > _ROUNDING_S else 0.0
 
 
 def storable(text: str) -> str:

@@ -21,10 +21,11 @@ from services.meetings.sessions_store import (
     close_sessions,
     ignored_sessions,
     known_sessions,
+    lost_segments,
     open_sessions,
 )
 from services.meetings.store import SOURCE, gaps, inbox_rows, outbox_rows, progress, segments, sessions, suppressed
-from services.meetings.transcript import GAP_REASONS, QUALITIES, Batch, Delivered, fold, storable
+from services.meetings.transcript import GAP_REASONS, QUALITIES, Batch, Delivered, fold, storable, unaccounted_s
 
 CONSUMER = "meetings"
 DEAD_KIND = "transcript"
@@ -39,6 +40,10 @@ class Applied:
     segments: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
     completed: int = 0
+    closed_audio_s: float = 0.0
+    unaccounted_s: float = 0.0
+    lost: dict[str, int] = field(default_factory=dict)
+    """By session that is closed: the segments that it had and that never came."""
     noticed: set[str] = field(default_factory=set)
     """Meetings of which viewers should look for what is new."""
     letters: list[tuple[str, Delivered]] = field(default_factory=list)
@@ -84,6 +89,9 @@ async def _apply(connection: AsyncConnection, messages: Sequence[Delivered]) -> 
     # First of all: the row also lets replicas that both believe to be the one come one after the other.
     await _advance(connection, max(m.sequence for m in messages))
     batch = fold(m.entry for m in messages if m.entry is not None)
+    batch.closed_in = {
+        m.entry.session_id: m.traceparent for m in messages if m.entry is not None and m.entry.HasField("closed")
+    }
     known = await known_sessions(connection, batch.sessions())
     ignored = await ignored_sessions(connection, batch)
     fresh = {s: e for s, e in batch.opened.items() if s not in known and s not in ignored}
@@ -96,6 +104,11 @@ async def _apply(connection: AsyncConnection, messages: Sequence[Delivered]) -> 
     await _write_gaps(connection, batch, known, numbers)
     await _write_suppressed(connection, batch, known)
     await give_up_drafts(connection, batch, known)
+    for session_id, entry in batch.closed.items():
+        if session_id in known and not known[session_id].closed:
+            applied.closed_audio_s += entry.closed.audio_s
+            applied.unaccounted_s += unaccounted_s(entry.closed)
+    applied.lost = await lost_segments(connection, batch, known)
     completed = await close_sessions(connection, batch, known)
     applied.completed = len(completed)
     await tell_healed(connection, settled_meetings(batch, known) - completed)

@@ -224,13 +224,14 @@ class UploadsStore:
         return await self._database.run("upload stored", work)
 
 
-async def forget_uploads(connection: AsyncConnection, meeting_id: str) -> None:
-    """Remove the uploads of a meeting with their jobs; one that is under way will have no effect."""
+async def forget_uploads(connection: AsyncConnection, meeting_id: str) -> list[str]:
+    """Remove the uploads of a meeting with their jobs and return their ids; one under way will have no effect."""
     query = sa.select(uploads.c.id).where(uploads.c.meeting_id == meeting_id)
     upload_ids = list((await connection.execute(query)).scalars())
     if upload_ids:
         await connection.execute(job_rows.delete().where(job_rows.c.kind == KIND, job_rows.c.key.in_(upload_ids)))
         await connection.execute(uploads.delete().where(uploads.c.id.in_(upload_ids)))
+    return upload_ids
 
 
 async def _find(

@@ -19,6 +19,7 @@ from chassis.lifecycle import Lifecycle
 from chassis.objects import Objects
 from chassis.retry import RetrySettings
 from chassis.settings import load
+from services.transcriber import metrics
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
 from services.transcriber.captions import Captions
@@ -33,6 +34,7 @@ from services.transcriber.recordings_api import RecordingsService
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.settings import Settings
+from services.transcriber.slow_start import SlowStartSettings
 from services.transcriber.speech import OpenAISpeech
 from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
@@ -60,9 +62,9 @@ async def start(
     )
     logs = (*streams(settings.audio_log_bytes, settings.transcript_log_bytes, settings.log_age_s), JOBS)
     for stream in logs:
-        await broker.declare(stream)
+        await broker.declared(stream)
     objects = Objects(lambda: broker, BUCKET)
-    await broker.declare(objects.stream(settings.uploads_bytes_max))
+    await broker.declared(objects.stream(settings.uploads_bytes_max))
     audio = audio_log(broker, coalesce_s=settings.audio_coalesce_s)
     captions = Captions(broker.client.publish)
     ears = Ears()
@@ -84,9 +86,12 @@ async def start(
         ports, _session_settings(settings), sessions_max=settings.sessions_max,
         tight=lambda: life.resources.tight, live_session=live_session,
     )  # fmt: skip
+    metrics.AUDIO_PENDING.labels("durable").set_function(lambda: audio.pending_bytes)
+    metrics.AUDIO_PENDING.labels("transcribed").set_function(lambda: sessions.pending_bytes)
     await broker.client.subscribe("stored.*", cb=_on_message(sessions.note_stored))
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)
+    life.orders.obey(controls)
     if vendor is not None:
         controls.watch(vendor.breaker.obey)
     life.spawn(controls.run(), "controls")
@@ -100,7 +105,7 @@ async def start(
 
     server = rpc.Server(
         settings.grpc_host, settings.grpc_port,
-        rpc.Identity("transcriber", settings.service_auth_key.get_secret_value()),
+        rpc.Identity.of("transcriber", settings),
     )  # fmt: skip
     service = TranscriberService(sessions, aftercare, heal_jobs)
     server.add(transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server, service)
@@ -165,6 +170,12 @@ def _vendor_settings(settings: Settings) -> VendorSettings:
             probes=settings.breaker_probes,
             probes_needed=settings.breaker_probes_needed,
             ramp_s=settings.breaker_ramp_s,
+        ),
+        slow_start=SlowStartSettings(
+            hold_s=settings.heal_hold_s,
+            share=settings.heal_share,
+            least_per_s=settings.heal_per_s_min,
+            double_s=max(1e-3, settings.heal_hold_s / 6),
         ),
     )
 

@@ -9,8 +9,9 @@ from typing import Any
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
-from chassis import telemetry
+from chassis import telemetry, tracing
 from chassis.errors import AppError, Kind
+from services.transcriber import metrics
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.heal_jobs import HealJobs
 from services.transcriber.session import LiveSession
@@ -163,9 +164,17 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
             greeting.add_done_callback(line.greetings.discard)
             return
         known = line.channels.get(event.channel)
+        session = known.session if known is not None else None
+        if kind == "audio":
+            size = len(event.audio.data)
+            metrics.AUDIO_RECEIVED.inc(size)
+            if session is None or session.over:
+                metrics.AUDIO_REFUSED.inc(size)
+            else:
+                session.receive(event.audio.offset, event.audio.data)
+            return
         if known is None:
             return
-        session = known.session
         if kind == "detach":
             del line.channels[event.channel]
             known.gone = True
@@ -173,8 +182,6 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
                 session.detach(known)
         elif session is not None and not session.over:
             match kind:
-                case "audio":
-                    session.receive(event.audio.offset, event.audio.data)
                 case "finalize":
                     session.finalize()
                 case "pause":
@@ -186,7 +193,11 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
 
     async def _greet(self, event: relay.ClientEvent, channel: _Channel) -> None:
         request_id = event.open.request_id or event.resume.request_id
-        with telemetry.bound(request_id):
+        kind = str(event.WhichOneof("kind"))
+        asked = getattr(event, kind)
+        # Whatever the session does from here on belongs to this trace, or is linked to it.
+        carrier = {tracing.HEADER: asked.traceparent}
+        with tracing.serve(f"{kind} session", carrier, session_id=asked.session_id), telemetry.bound(request_id):
             try:
                 if event.WhichOneof("kind") == "open":
                     session = await self._sessions.open(event.open.session_id, event.open.session, channel)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chassis import ids, telemetry
+from chassis import ids, telemetry, tracing
 from services.transcriber import filters
 from services.transcriber.cutting import Utterance
 from services.transcriber.decoding import Missing
@@ -29,6 +29,7 @@ class Work:
     segment_id: str
     cut_at: float
     position_byte: int
+    trace: tracing.Work
     task: asyncio.Task[Recognition | None] | None = None
     started_at: float = 0.0
 
@@ -90,9 +91,16 @@ class Backlog:
         self._news = news
         self._work: deque[Work | Hole] = deque()
         self._shrunk = asyncio.Event()
+        self._beside = tracing.carried()  # that of whoever opened the session, or came back to it here
 
     def __len__(self) -> int:
         return len(self._work)
+
+    @property
+    def uncommitted_bytes(self) -> int:
+        """The PCM of the utterances that wait, without the context that is sent along."""
+        utterances = (work.utterance for work in self._work if isinstance(work, Work))
+        return sum(one.end_byte - one.start_byte for one in utterances)
 
     @property
     def head(self) -> Work | Hole | None:
@@ -101,7 +109,15 @@ class Backlog:
     def add(self, utterance: Utterance, pcm: bytes, position_byte: int) -> None:
         """Queue an utterance with its audio, context included."""
         segment_id = ids.derived_id(self._ledger.session_id, "segment", utterance.start_byte)
-        self._work.append(Work(utterance, pcm, segment_id, self._clock(), position_byte))
+        trace = tracing.begin(
+            "utterance",
+            self._beside,
+            session_id=self._ledger.session_id,
+            segment_id=segment_id,
+            start_s=seconds(utterance.start_byte),
+            end_s=seconds(utterance.end_byte),
+        )
+        self._work.append(Work(utterance, pcm, segment_id, self._clock(), position_byte, trace))
         self.queued_bytes += len(pcm)
         if seconds(self.queued_bytes) > self._settings.backlog_hold_s:
             self._line.hold("backlog")
@@ -137,14 +153,17 @@ class Backlog:
         for work in list(self._work)[: self._settings.parallel_utterances]:
             if isinstance(work, Work) and work.task is None:
                 work.started_at = self._clock()
-                work.task = tasks.create_task(self._recognise(work.utterance, work.pcm))
+                with work.trace.inside():  # the task takes the context of where it is made
+                    work.task = tasks.create_task(self._recognise(work.utterance, work.pcm))
                 work.task.add_done_callback(lambda _: self._news.set())
 
     def cancel(self) -> None:
         """Stop the recognitions under way."""
         for work in self._work:
-            if isinstance(work, Work) and work.task is not None:
-                work.task.cancel()
+            if isinstance(work, Work):
+                work.trace.end(abandoned=True)
+                if work.task is not None:
+                    work.task.cancel()
 
     async def _recognise(self, utterance: Utterance, pcm: bytes) -> Recognition | None:
         """Have an utterance recognised; None when the audio cannot be."""

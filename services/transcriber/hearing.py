@@ -47,6 +47,8 @@ class Hearing:
         self.fault: Exception | None = None
         self._ears = ears
         self._waiting = False
+        self._closed = False
+        self._known_byte = ledger.accounted_offset
         self._ledger = ledger
         self._backlog = backlog
         self._line = line
@@ -65,6 +67,24 @@ class Hearing:
     def buffered_bytes(self) -> int:
         """PCM that waits to be cut or recognised; what waits to be decoded is bounded by the client's window."""
         return self._window.size + self._backlog.queued_bytes
+
+    @property
+    def pending_bytes(self) -> int:
+        """PCM that was heard, of which is not known that it is silence and which is not in the transcript."""
+        if self._closed:
+            return 0
+        return self.cutter.position_byte - self._known_byte + self._backlog.uncommitted_bytes
+
+    def note_silence(self, until_byte: int) -> None:
+        """Nothing was said between the last utterance and `until_byte`."""
+        if until_byte > self._known_byte:
+            metrics.AUDIO_SILENCE.inc(until_byte - self._known_byte)
+            self._known_byte = until_byte
+
+    def close(self) -> None:
+        """Hear nothing any more. What is not in the transcript is for whoever takes the session from the logs."""
+        metrics.AUDIO_HANDED_OVER.inc(self.pending_bytes)
+        self._closed = True
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
@@ -119,6 +139,8 @@ class Hearing:
 
     def _hear(self) -> None:
         self._waiting = False
+        if self._closed:
+            return
         try:
             self._take(self.decoder.decode())
             self._flush_when_due()
@@ -157,7 +179,9 @@ class Hearing:
     def _pass_over(self, missing: Missing) -> None:
         """Go on behind audio that is not there."""
         self._enqueue(self.cutter.flush())
+        self.note_silence(self.cutter.position_byte)
         hole = Hole(self.cutter.position_byte, missing)
+        self._known_byte = hole.end_byte
         self._backlog.add_hole(hole)
         self._window = Window(hole.end_byte)
         self.cutter = Cutter(self._settings.cutting, hole.end_byte)
@@ -174,6 +198,8 @@ class Hearing:
     def _enqueue(self, cut: list[Utterance]) -> None:
         for utterance in cut:
             pcm = self._window.slice(utterance.context_start_byte, utterance.end_byte)
+            self.note_silence(utterance.start_byte)
+            self._known_byte = utterance.end_byte
             self._backlog.add(utterance, pcm, self.cutter.position_byte)
         self._forget()
         self._backlog.nudge()

@@ -65,8 +65,14 @@ class Intake:
         elif offset > held:
             message = "Audio is missing before this frame."
             self._line.complain(Kind.CONFLICT, message, code="offset_gap", expected=held)
-        elif offset + len(data) > held:
-            return self._accept(data[held - offset :] if offset < held else data)
+        elif offset + len(data) <= held:
+            metrics.AUDIO_REPEATED.inc(len(data))
+            return False
+        elif self._accept(data[held - offset :] if offset < held else data):
+            if offset < held:
+                metrics.AUDIO_REPEATED.inc(held - offset)
+            return True
+        metrics.AUDIO_REFUSED.inc(len(data))
         return False
 
     def _accept(self, data: bytes) -> bool:
@@ -75,7 +81,6 @@ class Intake:
         if behind > 2 * self.window_bytes or self._hearing.buffered_bytes > self._settings.buffer_bytes_max:
             self._line.complain(Kind.RATE_LIMIT_EXCEEDED, "Audio comes faster than it can be taken.", fatal=True)
             return False
-        metrics.AUDIO_RECEIVED.inc(len(data))
         self._audio.append(self._writer, data)
         self._hearing.feed(data)
         if behind > self.window_bytes:

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, PubAck
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
-from chassis import bus, telemetry
+from chassis import bus, telemetry, tracing
 from chassis.errors import AppError, Kind
 from services.transcriber import audio, metrics
 
@@ -61,11 +61,13 @@ class TranscriptLog:
         headers = {
             "Nats-Expected-Last-Subject-Sequence": str(last_sequence),
             "x-request-id": telemetry.request_id(),
+            **tracing.carried(),
         }
         if not self._bus.client.is_connected:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log="not connected")
         try:
-            ack = await self._bus.js.publish(subject, payload, timeout=_PUBLISH_S, headers=headers)
+            with tracing.step("append", kind=tracing.SpanKind.PRODUCER, destination="transcript"):
+                ack = await self._bus.js.publish(subject, payload, timeout=_PUBLISH_S, headers=headers)
         except nats.js.errors.APIError as fault:
             if fault.err_code != _WRONG_LAST_SEQUENCE:
                 raise AppError(Kind.UNAVAILABLE, "The broker refuses.", log=repr(fault)) from fault
@@ -187,6 +189,12 @@ class AudioWriter:
     def settled(self) -> bool:
         return self.durable_offset == self.held_offset
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that came and are not known to be durable; what the client dropped never came."""
+        under_way = sum(flight.end_offset - flight.offset for flight in self._flights if flight.payload)
+        return self._gathered_bytes + under_way
+
     def mark(self, offset: int, sequence: int) -> None:
         """Note that the durable message `sequence` starts at `offset`."""
         self._marks.append((offset, sequence))
@@ -241,6 +249,11 @@ class AudioLog:
             if not flight.payload and flight.end_offset == end_offset:
                 flight.bridged = True
         self._advance(writer)
+
+    @property
+    def pending_bytes(self) -> int:
+        """See `AudioWriter`; of all sessions."""
+        return sum(writer.pending_bytes for writer in self._busy)
 
     async def run(self) -> None:
         """Publish what is due, for ever."""
@@ -349,12 +362,14 @@ class AudioLog:
 
     def _drop(self, writer: AudioWriter) -> None:
         self._busy.discard(writer)
+        metrics.AUDIO_DROPPED.inc(writer.pending_bytes)
         for flight in writer._flights:
             if flight.acknowledged is not None:
                 flight.acknowledged.cancel()
         writer._flights.clear()
         writer._unsent.clear()
         writer._gathered.clear()
+        writer._gathered_bytes = 0
 
     async def read(self, session_id: str, start_offset: int, sequence: int) -> tuple[bytes, int]:
         """Return the unbroken bytes from `start_offset`, and the sequence from which they were read (0: no audio).

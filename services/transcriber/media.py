@@ -163,6 +163,7 @@ def _recording(sound: IO[bytes], code: int, answer: bytes, complaint: bytes) -> 
         kind = complaint.decode(errors="replace").strip().rpartition("\n")[2].partition(":")[0]
         raise AppError(Kind.INTERNAL, "Something went wrong on our side.", log=f"decoder ended with {code}: {kind}")
     told: dict[str, Any] = orjson.loads(answer)
+    metrics.DECODE_PEAK.observe(told["peak_bytes"])
     if "no_space" in told:
         raise _no_space()
     if "reason" in told:

@@ -19,6 +19,7 @@ import sys
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from services.transcriber import sandbox
@@ -57,6 +58,7 @@ def main() -> None:
 
     av.logging.set_level(None)
     settings = CuttingSettings(**options.cutting)
+    status = Path("/proc/self/status").open("rb", buffering=0)  # noqa: SIM115 - read when no file can be opened any more
     _warm_up()
     source = os.fdopen(options.source, "rb")
     sound = os.fdopen(options.sound, "wb", buffering=_WRITE_BYTES)
@@ -75,15 +77,16 @@ def main() -> None:
         utterances += cutter.flush()
         sound.flush()
         rows = [[u.start_byte, u.end_byte, u.context_start_byte, u.forced] for u in utterances]
-        _tell({"pcm_bytes": size, "utterances": rows, "sandbox": layers})
+        told: dict[str, Any] = {"pcm_bytes": size, "utterances": rows}
     except UnreadableError as fault:
-        _tell({"reason": fault.reason, "message": str(fault), "sandbox": layers})
+        told = {"reason": fault.reason, "message": str(fault)}
     except MemoryError:
-        _tell({"reason": too_costly().reason, "message": str(too_costly()), "sandbox": layers})
+        told = {"reason": too_costly().reason, "message": str(too_costly())}
     except OSError as fault:
         if fault.errno != errno.ENOSPC:
             raise
-        _tell({"no_space": True, "sandbox": layers})
+        told = {"no_space": True}
+    _tell({**told, "sandbox": layers, "peak_bytes": _peak_bytes(status)})
 
 
 def _warm_up() -> None:
@@ -101,6 +104,13 @@ def _warm_up() -> None:
     beep.seek(0)
     for _ in _decoded(beep, "wav", 1):
         pass
+
+
+def _peak_bytes(status: BinaryIO) -> int:
+    """Return the most memory that this process has held. `getrusage` would begin with what its parent holds."""
+    status.seek(0)
+    [line] = [line for line in status.read().splitlines() if line.startswith(b"VmHWM:")]
+    return int(line.split()[1]) * 1024
 
 
 def _tell(result: dict[str, Any]) -> None:

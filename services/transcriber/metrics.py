@@ -6,11 +6,20 @@ from prometheus_client import Counter, Gauge, Histogram
 
 AUDIO_BYTES = Counter(
     "audio_bytes_total",
-    "Bytes by stage: of the client's stream received and durable in the log, of PCM heard in it, transcribed, and gap.",
+    "Bytes by stage, which add up. Of what clients send: received = durable + repeated + refused + dropped + pending. "
+    "Of PCM in it: heard = transcribed + silence + unrecognised + handed_over + pending. Besides: gap, never came.",
     ["stage"],
 )
 # Looked up once: they are counted for every frame.
 AUDIO_RECEIVED, AUDIO_HEARD, AUDIO_DURABLE = (AUDIO_BYTES.labels(stage) for stage in ("received", "heard", "durable"))
+AUDIO_REPEATED, AUDIO_REFUSED, AUDIO_DROPPED = (
+    AUDIO_BYTES.labels(stage) for stage in ("repeated", "refused", "dropped")
+)
+AUDIO_SILENCE, AUDIO_HANDED_OVER = (AUDIO_BYTES.labels(stage) for stage in ("silence", "handed_over"))
+AUDIO_PENDING = Gauge(
+    "audio_pending_bytes", "Bytes on their way now: received and not yet durable, heard and not yet transcribed.",
+    ["until"],
+)  # fmt: skip
 AUDIO_APPEND_FAILURES = Counter(
     "audio_append_failures_total", "Appends to the audio log that failed and were repeated."
 )
@@ -40,6 +49,11 @@ SEGMENT_LATENCY = Histogram(
     "From the end of speech (as audio received) to the segment sent, endpoint silence included.",
     buckets=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0),
 )
+RESUMED_AFTER = Histogram(
+    "session_resume_seconds",
+    "From the loss of a session's client to its return; of one that never came back, to the end of the session.",
+    buckets=(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0),
+)
 SEGMENT_OVERHEAD = Histogram(
     "segment_overhead_seconds",
     "What the platform adds between the cut of an utterance and its segment, engine time and queue taken out.",
@@ -66,6 +80,10 @@ DECODE_KILLED = Counter(
     "Decoders that did not end by themselves: `means` took too much, `clock` took too long, `crash` died.",
     ["reason"],
 )
+DECODE_PEAK = Histogram(
+    "media_decode_peak_bytes", "Most memory that the decoder of one file held; of those that ended by themselves.",
+    buckets=tuple(mib * 1024**2 for mib in (64, 100, 150, 200, 300, 400, 600, 800)),
+)  # fmt: skip
 UNREADABLE = Counter("media_unreadable_total", "Files that cannot be transcribed, by what is wrong.", ["reason"])
 RECORDINGS = Gauge("transcriber_recordings", "Recordings being transcribed.", ["purpose"])
 
@@ -73,7 +91,7 @@ for _session in ("live", "closed"):
     HEALED.labels(_session)
 for _reason in ("age", "space", "no_audio", "refused", "no_engine"):
     DRAFTS_GIVEN_UP.labels(_reason)
-for _stage in ("received", "durable", "heard", "transcribed", "silence", "gap"):
+for _stage in ("transcribed", "unrecognised", "gap"):
     AUDIO_BYTES.labels(_stage)
 for _reason in ("rate_limited", "quota", "unauthorized", "rejected", "timeout", "connection", "server", "malformed"):
     SPEECH_FAILURES.labels(_reason)

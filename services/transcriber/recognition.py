@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from chassis import telemetry
+from chassis import telemetry, tracing
 from chassis.breaker import State
 from services.transcriber import metrics
 from services.transcriber.speech import SpeechEngine, SpeechError
@@ -285,9 +285,11 @@ class Recogniser:
         async with self._workers.passage(lane, session_id):
             began = self._clock()
             try:
-                heard = await self._embedded.transcribe(
-                    pcm, language=None, prompt="", deadline_s=self._settings.embedded_s_max
-                )
+                kind, name = tracing.SpanKind.INTERNAL, f"transcribe {self._embedded.name}"
+                with tracing.step(name, kind=kind, model_operation="transcribe", purpose=purpose):
+                    heard = await self._embedded.transcribe(
+                        pcm, language=None, prompt="", deadline_s=self._settings.embedded_s_max
+                    )
                 result = "ok"
             finally:
                 took = self._clock() - began

@@ -101,14 +101,17 @@ class LiveSession:
         self._finish_reason: pb.CloseReason.ValueType | None = None
         self._paused = False
         self._leaving = False
+        self._left_at: float | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
     # -- what the client says ------------------------------------------------------------------------------------
 
     def receive(self, offset: int, data: bytes) -> None:
         """Take audio at a byte offset. Trims what is held, refuses a hole, never waits."""
-        # While leaving nothing is acknowledged: the client sends it again where it resumes.
-        if not self._leaving and self._intake.receive(offset, data):
+        if self._leaving:
+            # Nothing of it is acknowledged: the client sends it again where it resumes.
+            metrics.AUDIO_REFUSED.inc(len(data))
+        elif self._intake.receive(offset, data):
             self.last_activity_at = self._ports.clock()
 
     def declare_gap(self, start: int, end: int) -> None:
@@ -133,6 +136,7 @@ class LiveSession:
 
     def abandon(self) -> None:
         """Close the session as idle: its client will not come back."""
+        self._note_return()
         self._begin_finish(pb.CLOSE_REASON_IDLE)
 
     def _begin_finish(self, reason: pb.CloseReason.ValueType) -> None:
@@ -144,12 +148,20 @@ class LiveSession:
         """Give the session to a client that came back. The one before, if any, is told that it was taken over."""
         self._attaches.append(guest)
         self.last_activity_at = self._ports.clock()
+        self._note_return()
         self._wake.set()
 
     def detach(self, channel: Channel) -> None:
         """The client's socket is gone; the session goes on."""
         if self._line.channel is channel:
             self._line.channel = None
+            if not self.over and self._finish_reason is None:
+                self._left_at = self._ports.clock()
+
+    def _note_return(self) -> None:
+        if self._left_at is not None:
+            metrics.RESUMED_AFTER.observe(self._ports.clock() - self._left_at)
+            self._left_at = None
 
     def strand(self) -> list[Attach]:
         """Return the clients that came back but could not be welcomed before the session was over here."""
@@ -161,6 +173,15 @@ class LiveSession:
     def buffered_bytes(self) -> int:
         """See `Hearing`."""
         return self._hearing.buffered_bytes
+
+    @property
+    def pending_bytes(self) -> int:
+        """See `Hearing`."""
+        return self._hearing.pending_bytes
+
+    def discard(self) -> None:
+        """Forget a session that was read from the logs and will not run here."""
+        self._hearing.close()
 
     @property
     def attached(self) -> bool:
@@ -246,6 +267,7 @@ class LiveSession:
                 raise
             finally:
                 self._end()
+                self._hearing.close()
 
     async def _step(self, tasks: asyncio.TaskGroup) -> None:
         if self._hearing.fault is not None:
@@ -282,6 +304,7 @@ class LiveSession:
             self._intake.bridge(work.missing.source_end)
             return
         recognition = work.recognition
+        stage = "unrecognised" if recognition is None else "transcribed"
         kind = entry_kind(
             self.ledger,
             work.utterance,
@@ -292,23 +315,26 @@ class LiveSession:
             settings=self._settings.filters,
             heals=self._ports.recogniser.heals,
         )
-        entry = await self._journal.append(**kind)
+        with work.trace.inside():
+            entry = await self._journal.append(**kind)
+        metrics.AUDIO_BYTES.labels(stage).inc(work.utterance.end_byte - work.utterance.start_byte)
         self._backlog.last_suppressed = not entry.segment.text
         if recognition is not None:
             self._observe(work, recognition, entry)
             if recognition.late is not None and entry.segment.index in self.ledger.drafts:
                 self._healing.expect(entry.segment.index, work.pcm, recognition.late, tasks)
+        engine, quality = (recognition.engine, recognition.quality) if recognition is not None else ("", "")
+        work.trace.end(index=entry.segment.index, engine=engine, quality=quality)
 
     def _observe(self, work: Work, recognition: Recognition, entry: pb.TranscriptEntry) -> None:
         now = self._ports.clock()
-        metrics.AUDIO_BYTES.labels("transcribed").inc(work.utterance.end_byte - work.utterance.start_byte)
         if not entry.segment.text:
             suppressed = entry.suppressed if entry.HasField("suppressed") else entry.segment.suppressed
             metrics.SUPPRESSED.labels(suppressed.reason).inc()
             return
         metrics.SEGMENTS.labels(recognition.engine, recognition.quality).inc()
         endpoint_s = seconds(work.position_byte - work.utterance.end_byte)
-        metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s)
+        metrics.SEGMENT_LATENCY.observe(now - work.cut_at + endpoint_s, work.trace.exemplar)
         waited_s = work.started_at - work.cut_at
         metrics.SEGMENT_OVERHEAD.observe(max(0.0, now - work.cut_at - recognition.engine_s - waited_s))
 
@@ -331,6 +357,7 @@ class LiveSession:
         ):
             resumption = self._intake.resumption(silent_until)
             await self._journal.append(checkpoint=pb.Checkpoint(end_offset=silent_until, **resumption))
+            self._hearing.note_silence(silent_until)
 
     async def _close(self, reason: pb.CloseReason.ValueType) -> None:
         """Write the accounts when every byte is durable, and tell them when they are stored."""
@@ -341,6 +368,7 @@ class LiveSession:
             heals = self._ports.recogniser.heals
             accounts = self.ledger.accounts(reason, self._intake.held_offset, heard, heals=heals)
             await self._journal.append(closed=accounts)
+            self._hearing.note_silence(heard)
             await self._leave_drafts()
         try:
             async with asyncio.timeout(self._settings.stored_wait_s):

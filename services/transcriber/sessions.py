@@ -103,12 +103,18 @@ class Sessions:
         session = await self._from_logs(session_id)
         # An upload has a job, which goes on with it.
         if session.ledger.closed is not None or session.ledger.opened.upload:
+            session.discard()
             return False
         session.abandon()
         metrics.ADOPTIONS.labels("orphan").inc()
         self._start(session)
         await self._announce(session_id)
         return True
+
+    @property
+    def pending_bytes(self) -> int:
+        """PCM that was heard here and is neither in a transcript nor known to be silence."""
+        return sum(session.pending_bytes for session in self._sessions.values())
 
     def _admit(self) -> None:
         if self._draining:

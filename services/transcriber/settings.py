@@ -38,6 +38,16 @@ class Settings(ServiceSettings):
     breaker_probes: int = Field(2, ge=1, description="Probes at one time when it is half-open.")
     breaker_probes_needed: int = Field(3, ge=1, description="Probes that must succeed for it to close.")
     breaker_ramp_s: float = Field(30.0, ge=0, description="Time in which concurrency grows again after it closed.")
+    heal_hold_s: float = Field(
+        90.0, ge=0, le=3600,
+        description="Time after an outage in which healing is held back; then it doubles each sixth of it. 0: none.",
+    )  # fmt: skip
+    heal_share: float = Field(
+        0.1, ge=0, le=10, description="Calls for healing in that time, as a share of those for live speech."
+    )
+    heal_per_s_min: float = Field(
+        0.2, gt=0, le=100, description="Calls for healing per second of one replica in that time, at least."
+    )
     draft_within_s: float = Field(3.0, ge=0.5, le=60, description="When a live draft is due, from the end of speech.")
     embedded_workers: int = Field(
         default_factory=lambda: max(1, (os.cpu_count() or 2)), ge=1, le=64,

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import httpx2
 import openai
 
+from chassis import tracing
 from services.transcriber.cutting import SAMPLE_BYTES, SAMPLE_RATE_HZ
 from services.transcriber.openai_answer import MalformedAnswerError, ReportedError, read_answer
 from services.transcriber.transcription import Transcription
@@ -172,12 +173,17 @@ class OpenAISpeech:
     async def _ask(self, client: openai.AsyncOpenAI, request: dict[str, Any]) -> Transcription:
         body = bytearray()
         try:
-            call = client.audio.transcriptions.with_streaming_response.create(**request)
-            async with call as response:
-                async for part in response.iter_bytes():
-                    body += part
-                    if len(body) > ANSWER_BYTES_MAX:
-                        raise SpeechError("the answer is too long", retryable=True, reason="malformed")
+            # One span for each request over the wire; its id goes along, for servers of one's own.
+            with tracing.step("POST /audio/transcriptions", model=self._model) as span:
+                call = client.audio.transcriptions.with_streaming_response.create(
+                    **request, extra_headers=tracing.carried()
+                )
+                async with call as response:
+                    tracing.tell(span, status=response.status_code)
+                    async for part in response.iter_bytes():
+                        body += part
+                        if len(body) > ANSWER_BYTES_MAX:
+                            raise SpeechError("the answer is too long", retryable=True, reason="malformed")
         except openai.APIStatusError as error:
             raise self._status_error(error) from error
         except (openai.APITimeoutError, httpx2.TimeoutException) as error:

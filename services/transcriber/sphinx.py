@@ -40,7 +40,7 @@ class PocketSphinxSpeech:
         memory_limit_bytes: int = 768 * 1024 * 1024,
         waiting_max: int = 64,
         audio_s_max: float = 60.0,
-        start_timeout_s: float = 30.0,
+        start_timeout_s: float = 60.0,
         niceness: int = 10,
         name: str = "pocketsphinx",
     ) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from enum import IntEnum
 
 from services.transcriber import metrics
+from services.transcriber.slow_start import SlowStart, SlowStartSettings
 
 
 class Lane(IntEnum):
@@ -61,16 +62,23 @@ class Turnstile:
 
     Calls that are not live leave room for one that is: they never take the last quarter of the limit, so a live
     utterance does not wait for the end of a long one of an upload. `share` is the part of the limit that may be used
-    (a breaker's ramp).
+    (a breaker's ramp), `healing` says when healing may make its next call.
     """
 
     def __init__(
-        self, engine: str, limit: AdaptiveLimit, *, share: Callable[[], float], clock: Callable[[], float]
+        self,
+        engine: str,
+        limit: AdaptiveLimit,
+        *,
+        share: Callable[[], float],
+        clock: Callable[[], float],
+        healing: SlowStart | None = None,
     ) -> None:
         self._waiting_gauges = {lane: metrics.SPEECH_WAITING.labels(engine, lane.name.lower()) for lane in Lane}
         self._limit = limit
         self._share = share
         self._clock = clock
+        self._healing = healing or SlowStart(SlowStartSettings(), clock=clock)
         self._running = dict.fromkeys(Lane, 0)
         self._waiting: dict[Lane, OrderedDict[str, deque[asyncio.Future[None]]]] = {
             lane: OrderedDict() for lane in Lane
@@ -95,7 +103,9 @@ class Turnstile:
     @property
     def has_spare(self) -> bool:
         """Whether something that nobody waits for may be called without delaying what somebody does."""
-        return not any(self._waiting.values()) and self.running < max(1, int(0.8 * self.allowed)) and self._is_open()
+        # Healing that is held back is delayed by its pace, not by what else is called.
+        waits = any(self._waiting[lane] for lane in Lane if lane is not Lane.HEAL or self._healing.admits)
+        return not waits and self.running < max(1, int(0.8 * self.allowed)) and self._is_open()
 
     def pause(self, for_s: float) -> None:
         """Let nobody through for some time: the API asked for it."""
@@ -105,8 +115,13 @@ class Turnstile:
     @asynccontextmanager
     async def passage(self, lane: Lane, session_id: str) -> AsyncIterator[None]:
         """Wait for this session's turn in its lane, and count as running inside."""
-        if self._may_pass(lane) and not any(self._waiting[other] for other in Lane if other <= lane):
-            self._running[lane] += 1
+        if lane is Lane.LIVE:
+            self._healing.heard_live()
+        first = not any(
+            self._waiting[other] for other in Lane if other == lane or (other < lane and self._may_pass(other))
+        )
+        if first and self._may_pass(lane):
+            self._begin(lane)
         else:
             await self._wait(lane, session_id)
         try:
@@ -114,6 +129,11 @@ class Turnstile:
         finally:
             self._running[lane] -= 1
             self._let_pass()
+
+    def _begin(self, lane: Lane) -> None:
+        self._running[lane] += 1
+        if lane is Lane.HEAL:
+            self._healing.take()
 
     async def _wait(self, lane: Lane, session_id: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -149,6 +169,8 @@ class Turnstile:
         allowed = self.allowed
         if lane is Lane.LIVE:
             return self.running < allowed
+        if lane is Lane.HEAL and not self._healing.admits:
+            return False
         others = self.running - self._running[Lane.LIVE]
         return self.running < allowed and others < max(1, int(0.75 * allowed))
 
@@ -162,7 +184,7 @@ class Turnstile:
                 if queue:
                     sessions[session_id] = queue
                 if not turn.done():  # else it was cancelled, and has not run since
-                    self._running[lane] += 1
+                    self._begin(lane)
                     turn.set_result(None)
         if any(self._waiting.values()):
             self._open_later()

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from chassis import tracing
 from chassis.breaker import Breaker, BreakerSettings, OpenError, Permit, State
 from chassis.retry import Deadline, Retrier, RetrySettings
 from services.transcriber import metrics
+from services.transcriber.slow_start import SlowStart, SlowStartSettings
 from services.transcriber.speech import SpeechEngine, SpeechError
 from services.transcriber.transcription import Transcription
 from services.transcriber.turnstile import AdaptiveLimit, Lane, Turnstile
@@ -34,12 +36,16 @@ class VendorSettings:
     deadline_per_audio_s: float = 2.0
     attempt_share: float = 0.6  # of a call's time, for its first attempt: the rest is for another
     attempt_s_min: float = 2.0
+    ramp_turn_s: float = (
+        0.5  # how long live speech waits for its turn while concurrency grows: what waits comes at once
+    )
     partial_s_max: float = 5.0  # a text of speech that goes on is of no use later
     paced_s_min: float = 1.0  # how long nobody calls after the API asked for patience without saying how much
     paced_s_max: float = 60.0
     paced_jitter: float = 0.1
     retry: RetrySettings = field(default_factory=RetrySettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    slow_start: SlowStartSettings = field(default_factory=SlowStartSettings)
 
     def deadline_s(self, pcm_bytes: int) -> float:
         """Return the time for a call about so much audio."""
@@ -64,7 +70,10 @@ class Vendor:
         self._chance = chance
         self.breaker = Breaker(DEPENDENCY, settings.breaker, clock=clock, chance=chance)
         self._limit = AdaptiveLimit(engine.name, settings.concurrency_max, clock=clock)
-        self.turnstile = Turnstile(engine.name, self._limit, share=lambda: self.breaker.share, clock=clock)
+        self._healing = SlowStart(settings.slow_start, clock=clock)
+        self.turnstile = Turnstile(
+            engine.name, self._limit, share=lambda: self.breaker.share, clock=clock, healing=self._healing
+        )
         self._retrier = Retrier(
             DEPENDENCY,
             settings.retry,
@@ -74,7 +83,8 @@ class Vendor:
             clock=clock,
         )
         self._changed = asyncio.Event()
-        self.breaker.watch(lambda _: self._changed.set())
+        self._was = self.breaker.state
+        self.breaker.watch(self._moved)
 
     async def transcribe(
         self, pcm: bytes, *, session_id: str, language: str | None, prompt: str, lane: Lane
@@ -109,12 +119,19 @@ class Vendor:
                 async with asyncio.timeout(self.breaker.retry_after_s() or _LOOK_AGAIN_S):
                     await self._changed.wait()
 
+    def _moved(self, state: State) -> None:
+        if state is State.CLOSED and self._was is not State.CLOSED:
+            self._healing.begin()
+        self._was = state
+        self._changed.set()
+
     async def _attempt(self, call: _Call, deadline: Deadline, attempt_s: float) -> Transcription:
         live = call.lane is Lane.LIVE
         came = self._clock()
+        turn_s = min(attempt_s, deadline.left_s, attempt_s if self.breaker.share >= 1.0 else self._settings.ramp_turn_s)
         try:
             async with (
-                asyncio.timeout(min(attempt_s, deadline.left_s) if live else None) as patience,
+                asyncio.timeout(turn_s if live else None) as patience,
                 self.turnstile.passage(call.lane, call.session_id),
             ):
                 patience.reschedule(None)  # from here on the engine keeps the time, and its failure to do so counts
@@ -134,9 +151,10 @@ class Vendor:
         began, result = self._clock(), "failed"
         with permit:
             try:
-                heard = await self.engine.transcribe(
-                    call.pcm, language=call.language, prompt=call.prompt, deadline_s=for_s
-                )
+                with tracing.step(f"transcribe {self.engine.name}", model_operation="transcribe", purpose=call.purpose):
+                    heard = await self.engine.transcribe(
+                        call.pcm, language=call.language, prompt=call.prompt, deadline_s=for_s
+                    )
                 result = "ok"
             except SpeechError as fault:
                 self._failed(fault, permit)

@@ -54,10 +54,23 @@ def _latency(fast: float, all_: float, n: int = 4000) -> Series:
     }
 
 
+def _webhooks(delivered: float, failed: float, n: int = 4000) -> Series:
+    name = 'webhook_deliveries_total{service="meetings",result='
+    return {f'{name}"delivered"}}': f"0+{delivered}x{n}", f'{name}"failed"}}': f"0+{failed}x{n}"}
+
+
 def _segments(in_time: float, all_: float, n: int = 4000) -> Series:
     return {
         'segment_latency_seconds_bucket{service="transcriber",le="3.0"}': f"0+{in_time}x{n}",
         'segment_latency_seconds_count{service="transcriber"}': f"0+{all_}x{n}",
+    }
+
+
+def _jobs(good: float, dead: float, n: int = 300) -> Series:
+    name, labels = "jobs_attempts_total", 'service="insights",kind="insights"'
+    return {
+        f'{name}{{{labels},result="completed"}}': f"0+{good}x{n}",
+        f'{name}{{{labels},result="dead"}}': f"0+{dead}x{n}",
     }
 
 
@@ -82,6 +95,21 @@ def _counter(series: str, fires_per_s: float, quiet_per_s: float, **times: str) 
     )
 
 
+def _books(received: str, durable: str, pending: str, heard: str = "0+3200x300", handed_over: str = "0x300") -> Series:
+    """The accounts of a transcriber; what it hears it transcribes at once."""
+    of = 'service="transcriber",instance="t"'
+    return {
+        f'audio_bytes_total{{{of},stage="received"}}': received,
+        f'audio_bytes_total{{{of},stage="durable"}}': durable,
+        f'audio_bytes_total{{{of},stage="dropped"}}': "640x300",
+        f'audio_pending_bytes{{{of},until="durable"}}': pending,
+        f'audio_bytes_total{{{of},stage="heard"}}': heard,
+        f'audio_bytes_total{{{of},stage="transcribed"}}': "0+3200x300",
+        f'audio_bytes_total{{{of},stage="handed_over"}}': handed_over,
+        f'audio_pending_bytes{{{of},until="transcribed"}}': "0x300",
+    }
+
+
 _HEALTHY = {
     f'up{{service="{service}",instance="{service}-1"}}': "1x300" for service in ("gateway", "transcriber", "meetings")
 }
@@ -101,6 +129,9 @@ CASES: dict[str, Case] = {
     "FreshnessFastBurn": Case(
         _segments(20, 100), _segments(96, 100), "70m", "150m", _ending(_segments(20, 100), 70, 150), 60
     ),
+    "ErrorBudgetFastBurn": Case(_jobs(90, 10), _jobs(996, 4), "70m", "150m", _ending(_jobs(90, 10), 70, 150), 60),
+    "ErrorBudgetSlowBurn": Case(_jobs(996, 4), _jobs(10000, 5), "70m", step_s=60),
+    "SessionAudioMissing": _counter('transcript_unaccounted_seconds_total{service="meetings"}', 0.01, 0),
     "HighErrorRate": Case(_requests(98, 2), _requests(991, 9), recovers=_ending(_requests(98, 2))),
     "HighLatencyP95": Case(_latency(90, 100), _latency(96, 100), "12m", recovers=_ending(_latency(90, 100), 60)),
     "LoginBruteForce": _counter('auth_login_failures_total{service="meetings",reason="wrong_password"}', 1.2, 0.9),
@@ -132,6 +163,21 @@ CASES: dict[str, Case] = {
             'circuit_breaker_state{dependency="openai",state="closed"}': "1x400",
         },
     ),
+    "AudioUnaccounted": Case(
+        _books("3840+3200x300", "0+3200x300", "0x300"),
+        # All but what is on its way: more than ever, and accounted for.
+        _books("640+3200x300", "0x300", "0+3200x300", heard="6400+3200x300", handed_over="6400x300"),
+        at="2m",
+        # The process is gone, and its books with it.
+        recovers=_books("3840+3200x20 640+3200x300", "0+3200x20 0+3200x300", "0x400"),
+    ),
+    "SegmentsLost": Case(
+        {'transcript_segments_lost_total{service="meetings",instance="m"}': "0x20 1x300"},
+        {'transcript_segments_lost_total{service="meetings",instance="m"}': "0x300"},
+        at="6m",
+        over="30m",
+        recovers={'transcript_segments_lost_total{service="meetings",instance="m"}': "0x20 1x300"},
+    ),
     "AudioLogFilling": _gauge('audio_log_fill_ratio{service="janitor"}', 0.81, 0.79),
     "DBPoolSaturated": Case(
         {f'{_POOL},db_client_connection_state="used"}}': "14x300", _POOL_MAX: "15x300"},
@@ -161,6 +207,12 @@ CASES: dict[str, Case] = {
     ),
     "NobodyStoresTranscripts": _gauge('transcript_consuming{service="meetings",instance="m"}', 0, 1),
     "DLQNotEmpty": _gauge('dead_letters{service="janitor"}', 1, 0),
+    "WebhooksFailing": Case(
+        _webhooks(delivered=1.0, failed=1.2),
+        _webhooks(delivered=1.2, failed=1.0),
+        recovers=_ending(_webhooks(delivered=1.0, failed=1.2)),
+        over="80m",
+    ),
     "BrokerDisconnected": _gauge('nats_connected{service="meetings",instance="m"}', 0, 1),
     "TargetMissing": Case(
         {**_HEALTHY, 'up{service="gateway",instance="gateway-1"}': "0x300"},
@@ -223,13 +275,14 @@ CASES: dict[str, Case] = {
     ),
     "JanitorStale": _gauge('janitor_last_run_success{service="janitor",task="sessions"}', 0, 1, at="18m", over="50m"),
     "BackupTooOld": Case(
-        {'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "0x470"},
-        {'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "3600x470"},
+        {'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "1x470"},
+        {'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "3600x470"},
         at="2180m",
-        recovers={'kube_cronjob_status_last_successful_time{cronjob="v-verbatim-backup"}': "0x435 130500x50"},
+        recovers={'backup_last_success_timestamp_seconds{service="janitor",instance="j",of="all"}': "1x435 130500x50"},
         over="2200m",
         step_s=300,
     ),
+    "UploadsRefused": _gauge('disk_tier{service="janitor",instance="j"}', 2, 1),
     "CertificateExpires": _gauge(
         'certmanager_certificate_expiration_timestamp_seconds{namespace="n",name="edge"}',
         13.5 * 86400,

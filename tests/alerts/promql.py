@@ -12,7 +12,9 @@ import promql_parser
 
 ROOT = Path(__file__).parents[2]
 # Of exporters that are not ours, and what our own rules record.
-FOREIGN = re.compile(r"^(up|ALERTS|(process|python|container|kube|certmanager|probe)_\w+|service:[\w:]+)$")
+FOREIGN = re.compile(
+    r"^(up|ALERTS|scrape_samples_scraped|(process|python|container|kube|certmanager|probe)_\w+|(service|slo):[\w:]+)$"
+)
 _PARTS = ("lhs", "rhs", "expr", "args", "vector_selector", "param")
 
 

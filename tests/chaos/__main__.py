@@ -1,6 +1,7 @@
 """Play the rows of the fault matrix against whole processes and write what came of it.
 
-python -m tests.chaos [--seed 1] [--rows 8,24a] [--out docs/faults.md] [--without-controls]
+python -m tests.chaos [--seed 1] [--rows 8,24a] [--nemesis-s 600] [--out docs/faults.md] [--without-controls]
+    [--patience 1]
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import asyncio
 import os
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvloop
@@ -21,13 +23,15 @@ from tests.chaos.controls import WHOLE, Control
 from tests.chaos.platform import Platform
 from tests.chaos.record import Entry, Figures, Record, broken, entry_of, figures
 from tests.chaos.rest import Baseline, Logs, holdings
-from tests.chaos.rows import ROWS, Row
+from tests.chaos.rows import NEMESIS_S, ROWS, Row, nemesis_row
 from tests.chaos.scene import Scene, Stage, play
 from tests.chaos.table import page, summary
 
 # A control is known to go wrong: what it waits for in vain need not be waited for long.
 CONTROL_PATIENCE = 0.3
 WARM_UP_S = 6.0
+# Nothing of a control is timed, so they may share the processor.
+CONTROLS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,22 @@ class Run:
     out: Path | None
     nats_server: str | None
     with_controls: bool
+    patience: float = 1.0
 
     async def __call__(self) -> list[Entry]:
-        """Play each row, then its control, and write after each. Rows share a platform; a control has its own."""
+        """Play each row, then all controls, and write after each. Rows share a platform; a control has its own."""
+        began = time.monotonic()
         record = Record(self.out.with_suffix(".json") if self.out else None)
-        shared = await self._play_shared([row for row in self.rows if not row.own_platform], record)
+        found = await self._play_shared([row for row in self.rows if not row.own_platform], record)
         played = []
         for row in self.rows:
-            entry = await self._finish(row, shared.get(row.key))
-            played.append(entry)
-            self._put(record, entry)
+            played.append(await self._alone(row, found.get(row.key)))
+            self._put(record, played[-1])
+        turns = asyncio.Semaphore(CONTROLS_AT_ONCE)
+        played = await asyncio.gather(
+            *(self._with_control(row, entry, turns, record) for row, entry in zip(self.rows, played, strict=True))
+        )
+        print(f"took {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
         return played
 
     async def _play_shared(self, rows: Sequence[Row], record: Record) -> dict[str, Figures]:
@@ -64,18 +74,22 @@ class Run:
                     self._put(record, entry_of(row, self.seed, figures=found[row.key]))
         return found
 
-    async def _finish(self, row: Row, figures: Figures | None) -> Entry:
-        """Play what is left of a row: itself, if it has a platform of its own, and its control."""
+    async def _alone(self, row: Row, figures: Figures | None) -> Entry:
+        """Play a row that has a platform of its own, if it was not played on the shared one."""
         if reason := row.impossible():
             print(f"{row.key:>4} {row.fault}: not played: {reason}", flush=True)
             return entry_of(row, self.seed, skipped=reason)
-        if figures is None:
-            figures = await self._play_alone(row)
-        if row.control is None or not self.with_controls:
-            return entry_of(row, self.seed, figures=figures)
-        # A session that one row has broken must not trouble the next one: each control has a platform of its own.
-        control = await self._play_alone(row, row.control)
-        return entry_of(row, self.seed, figures=figures, lacks=row.control.lacks, control=control)
+        return entry_of(row, self.seed, figures=figures or await self._play_alone(row))
+
+    async def _with_control(self, row: Row, entry: Entry, turns: asyncio.Semaphore, record: Record) -> Entry:
+        if row.control is None or entry.figures is None or not self.with_controls:
+            return entry
+        async with turns:
+            # A session that one row has broken must not trouble the next one: each control has a platform of its own.
+            control = await self._play_alone(row, row.control)
+        entry = replace(entry, lacks=row.control.lacks, control=control)
+        self._put(record, entry)
+        return entry
 
     async def _play_alone(self, row: Row, control: Control | None = None) -> Figures:
         try:
@@ -104,7 +118,7 @@ class Run:
         script = (row.control_script or row.script) if control else row.script
         failures: list[str] = []
         try:
-            async with asyncio.timeout(row.limit_s):
+            async with asyncio.timeout(row.limit_s * self.patience):
                 result = await play(
                     stage,
                     script,
@@ -114,7 +128,7 @@ class Run:
                     workload_type=(control and control.workload) or row.workload,
                     session_s=row.session_s,
                     rest_hz=row.rest_hz,
-                    patience=CONTROL_PATIENCE if control else 1.0,
+                    patience=self.patience * (CONTROL_PATIENCE if control else 1.0),
                     healed=row.heals,
                 )
         except Exception as fault:  # noqa: BLE001 - whatever ends a row is its result: the others are still played
@@ -141,11 +155,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", default="", help="keys or numbers, comma-separated; default: all")
+    parser.add_argument("--nemesis-s", type=float, default=NEMESIS_S, help="how long the nemesis of row 45 rages")
     parser.add_argument("--out", type=Path, help="the page that is written; its figures are kept beside it as JSON")
     parser.add_argument("--without-controls", action="store_true", help="play the rows only")
+    parser.add_argument("--patience", type=float, default=1.0, help="on a slow machine: how much longer all may take")
     chosen = parser.parse_args()
     wanted = {key.strip() for key in chosen.rows.split(",") if key.strip()}
-    rows = [row for row in ROWS if not wanted or row.key in wanted or row.key.rstrip("abcd") in wanted]
+    rows = [row for row in ROWS if not wanted or row.key in wanted or row.key.rstrip("abcdek") in wanted]
+    rows = [row if row.key != "45" else nemesis_row(chosen.nemesis_s) for row in rows]
     if not rows:
         parser.error(f"there are the rows {', '.join(row.key for row in ROWS)}")
     with tempfile.TemporaryDirectory(prefix="verbatim-chaos-", ignore_cleanup_errors=True) as name:
@@ -157,6 +174,7 @@ def main() -> int:
             chosen.out,
             os.environ.get("VERBATIM_NATS_SERVER") or None,
             with_controls=not chosen.without_controls,
+            patience=chosen.patience,
         )
         entries = uvloop.run(run())
     print(page(entries))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from nats.js import JetStreamContext
 from tests.chaos.scene import Scene
 
 FULL_S = 8.0
+UNHEARD_S = 13.0
 ALONE_S = 10.0
 HEALS_WITHIN_S = 60.0
 LEFT_BYTES = 256 * 1024
@@ -34,6 +36,38 @@ async def broker_and_transcriber_killed(scene: Scene) -> None:
         scene.platform.stack.kill(name)
         await scene.restart("nats", name)
         await scene.flowing()
+
+
+async def answers_lost(scene: Scene) -> None:
+    """Let meetings reach the broker, but not hear it: what it publishes arrives, and it cannot know.
+
+    What it has to tell (that a meeting is over) it tells again and again; the stream must have it once.
+    """
+    ways = [scene.platform.broker[name] for name in scene.platform.plan.names("meetings")]
+    for _ in range(2):
+        scene.mark()
+        for way in ways:
+            way.down.stall()
+        await scene.wait(UNHEARD_S)
+        for way in ways:
+            way.heal()
+            way.reset()
+        await scene.wait(2.0)
+    await scene.workload.finish()
+    async with _broker(scene) as js:
+        told = await _event_ids(js, len(scene.workload.ledgers))
+    scene.notes.append(f"{len(told)} events told, {len(told) - len(set(told))} of them again")
+    if len(set(told)) < len(told):
+        scene.breaches.append(f"{len(told) - len(set(told))} events are in the stream twice")
+
+
+async def _event_ids(js: JetStreamContext, at_least: int) -> list[str]:
+    """Return the ids of all events in the stream, when there are as many as meetings are over. Raises TimeoutError."""
+    async with asyncio.timeout(HEALS_WITHIN_S):
+        while (state := (await js.stream_info("EVENTS")).state).messages < at_least:
+            await asyncio.sleep(0.2)
+    messages = [await js.get_msg("EVENTS", sequence) for sequence in range(state.first_seq, state.last_seq + 1)]
+    return [(message.headers or {})["ce-id"] for message in messages]
 
 
 async def broker_disk_full(scene: Scene) -> None:

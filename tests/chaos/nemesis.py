@@ -7,7 +7,10 @@ import time
 
 from tests.chaos.scene import Scene, Script
 
-VICTIMS = ("gateway", "gateway-2", "transcriber", "transcriber-2", "meetings", "nats", "postgres", "redis")
+VICTIMS = (
+    "gateway", "gateway-2", "transcriber", "transcriber-2", "meetings", "meetings-2", "insights", "janitor",
+    "nats", "postgres", "redis",
+)  # fmt: skip
 
 
 def nemesis(seconds: float) -> Script:

@@ -92,11 +92,13 @@ async def until_sockets(platform: Platform, wanted: int, within_s: float) -> Non
 
 
 async def bad_network(scene: Scene) -> None:
-    """Slow, jittery, narrow, sliced; and connections that end after so many bytes, anywhere in a frame."""
+    """Slow, jittery, lossy, narrow, sliced; and connections that end after so many bytes, anywhere in a frame."""
     clients = scene.platform.clients
     for change in (
         {"latency_s": 0.05, "jitter_s": 0.05},
+        {"latency_s": 0.02, "lost_share": 0.05},
         {"bytes_per_s": 150_000.0},
+        {"bytes_per_s": 64_000 / 8},
         {"slice_bytes": 100},
         {"close_after_bytes": 300_001},
     ):

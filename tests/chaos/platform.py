@@ -18,9 +18,9 @@ import psutil
 from verbatim_client import VerbatimClient
 
 from dev import probes
-from dev.environment import database_url, plain_environment
+from dev.environment import database_url, nats_url, plain_environment
 from dev.keys import Keys
-from dev.plan import Plan
+from dev.plan import Plan, service_of
 from dev.ports import HOST, Ports
 from dev.runner import Program, Runner
 from dev.settings import ROOT
@@ -31,7 +31,7 @@ from tests.chaos.proxy import Proxy
 from tests.limits import OPEN_TO_MANY, RAISED
 
 PASSWORD = "a password for the fault tests"
-REPLICAS = {"gateway": 2, "transcriber": 2, "meetings": 2, "janitor": 0}
+REPLICAS = {"gateway": 2, "transcriber": 2, "meetings": 2}
 # Heartbeats are quicker than they ship (20 s), so that rows with half-open clients take seconds; one account speaks for
 # many people.
 HEARTBEAT_S = 2.0
@@ -52,8 +52,8 @@ class Platform:
     """Starts everything as real processes; a context manager.
 
     Proxies: `clients` (a load balancer before all gateways, which asks them whether they are ready), `broker[name]`
-    (each transcriber's way to NATS), `relays[name]` (the gateways' way to each transcriber), `database` (meetings' way
-    to Postgres).
+    (the way of each transcriber and meetings service to NATS), `relays[name]` (the gateways' way to each transcriber),
+    `database` (meetings' way to Postgres).
     """
 
     def __init__(
@@ -136,12 +136,16 @@ class Platform:
         """The processes that are ours."""
         return self.plan.names()
 
-    async def figure(self, name: str, metric: str) -> float:
-        """Read one sample (`name` or `name{label="value"}`) of a process's metrics; 0 if there is none."""
+    async def samples(self, name: str) -> dict[str, float]:
+        """Read a process's metrics, all at one moment: `name` or `name{label="value"}`, and its value."""
         async with httpx2.AsyncClient(timeout=5.0) as http:
             text = (await http.get(f"{self.plan.internal_url(name)}/metrics")).text
-        values = (line.rpartition(" ") for line in text.splitlines())
-        return next((float(value) for sample, _, value in values if sample == metric), 0.0)
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {sample: float(value) for sample, _, value in lines}
+
+    async def figure(self, name: str, metric: str) -> float:
+        """Read one sample of a process's metrics; 0 if there is none."""
+        return (await self.samples(name)).get(metric, 0.0)
 
     async def _balance(self) -> None:
         """Send nobody new to a gateway that says that it is not ready, as a load balancer does."""
@@ -202,14 +206,18 @@ class Platform:
 
     async def _rewire(self) -> None:
         of = self.plan.ports.of
+        self.plan.data_folder.mkdir(parents=True, exist_ok=True)
+        keys = Keys.kept_in(self.plan.key_folder)
         for name in self.plan.names("transcriber"):
-            self.broker[name] = await self._proxy((HOST, of("nats")))
             self.relays[name] = await self._proxy((HOST, of(f"{name} grpc")))
-            self._env.setdefault(name, {})["NATS_URL"] = f"nats://{HOST}:{self.broker[name].port}"
+        for name in self.plan.names("transcriber", "meetings"):
+            self.broker[name] = await self._proxy((HOST, of("nats")))
+            url = nats_url(self.plan, keys, service_of(name))
+            proxied = url.replace(f":{of('nats')}", f":{self.broker[name].port}")
+            self._env.setdefault(name, {})["NATS_URL"] = proxied
         targets = ",".join(f"{HOST}:{proxy.port}" for proxy in self.relays.values())
         self._env["gateway"]["TRANSCRIBER_TARGETS"] = targets
-        self.plan.data_folder.mkdir(parents=True, exist_ok=True)
-        url = database_url(self.plan, Keys.kept_in(self.plan.key_folder), "meetings")
+        url = database_url(self.plan, keys, "meetings")
         proxied = url.replace(f":{of('postgres')}/", f":{self.database.port}/")
         self._env["meetings"]["DATABASE_URL_MEETINGS"] = proxied
 

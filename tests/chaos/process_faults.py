@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import time
+
+import httpx2
+from verbatim_client.errors import ApiError
 
 from tests.chaos.scene import Scene, Script
 
@@ -24,6 +29,35 @@ def killed(*groups: tuple[str, ...]) -> Script:
     return script
 
 
+async def keepers_killed(scene: Scene) -> None:
+    """Kill those who store, summarise and tidy up, each in turn: who speaks notices nothing, and in the end every
+    meeting has its minutes."""
+    for name in scene.platform.plan.names("meetings", "insights", "janitor"):
+        scene.kill(name)
+        await scene.wait(scene.draw.uniform(0.3, 1.5))
+        await scene.restart(name)
+        await scene.flowing()
+    await scene.workload.finish()
+    scene.kill("insights")  # now there is something to summarise
+    await scene.restart("insights")
+    await minutes_of_all(scene)
+
+
+async def minutes_of_all(scene: Scene, within_s: float = 60.0) -> None:
+    """Wait until every meeting has its minutes; say whose are missing."""
+    waiting = {ledger.meeting_id for ledger in scene.workload.ledgers if ledger.meeting_id}
+    deadline = time.monotonic() + within_s
+    while waiting and time.monotonic() < deadline:
+        for meeting_id in sorted(waiting):
+            for client in scene.clients:
+                with contextlib.suppress(ApiError, httpx2.TransportError):
+                    if (await client.insights(meeting_id))["status"] == "ready":
+                        waiting.discard(meeting_id)
+        await scene.wait(0.5)
+    if waiting:
+        scene.breaches.append(f"{len(waiting)} of {len(scene.workload.ledgers)} meetings have no minutes")
+
+
 async def rolling_restart(scene: Scene) -> None:
     """SIGTERM one process after the other, each back before the next goes."""
     for name in scene.platform.plan.names("gateway", "transcriber", "meetings"):
@@ -39,6 +73,18 @@ async def database_crashes(scene: Scene) -> None:
         await scene.wait(scene.draw.uniform(0.2, 1.0))
         await scene.restart("postgres")
         await scene.wait(2.0)
+
+
+async def cache_flaps(scene: Scene) -> None:
+    """Freeze Redis, then let it come and go."""
+    scene.kill("redis", signal.SIGSTOP)
+    await scene.wait(4.0)
+    scene.platform.stack.kill("redis", signal.SIGCONT)
+    for _ in range(4):
+        scene.kill("redis")
+        await scene.wait(scene.draw.uniform(0.1, 0.5))
+        await scene.restart("redis")
+        await scene.wait(scene.draw.uniform(0.2, 1.0))
 
 
 async def cache_killed(scene: Scene) -> None:
@@ -58,6 +104,19 @@ def frozen(name: str, seconds: float) -> Script:
         await scene.wait(seconds)
         scene.platform.stack.kill(name, signal.SIGCONT)
         await scene.flowing()
+
+    return script
+
+
+def frozen_in_turn(*names: str, seconds: float) -> Script:
+    """Make a script that freezes one process after the other, none of which a speaker waits for."""
+
+    async def script(scene: Scene) -> None:
+        for name in names:
+            scene.kill(name, signal.SIGSTOP)
+            await scene.wait(seconds)
+            scene.platform.stack.kill(name, signal.SIGCONT)
+            await scene.flowing()
 
     return script
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 HOST = "127.0.0.1"
 READ_BYTES = 64 * 1024
 CONNECT_S = 2.0
+RESENT_S = 0.25
 
 Direction = Literal["up", "down"]
 Address = tuple[str, int]
@@ -29,10 +30,12 @@ class Toxics:
 
     `close_after_bytes` counts each connection's bytes of this direction; what is above is not delivered, and the
     connection is reset. `slice_bytes` splits what is read into parts of at most so many bytes, each sent on its own.
+    Of `lost_share` of all parts TCP has to send again what a network lost: they come later.
     """
 
     latency_s: float = 0.0
     jitter_s: float = 0.0
+    lost_share: float = 0.0
     bytes_per_s: float | None = None
     slice_bytes: int | None = None
     close_after_bytes: int | None = None
@@ -56,7 +59,7 @@ class Toxics:
 
     def clear(self) -> None:
         """Be an honest wire again."""
-        self.latency_s = self.jitter_s = 0.0
+        self.latency_s = self.jitter_s = self.lost_share = 0.0
         self.bytes_per_s = self.slice_bytes = self.close_after_bytes = None
         self.hole = False
         self.flow()
@@ -207,6 +210,8 @@ class _Pair:
                 if toxics.hole or direction in self.deaf:
                     continue
                 await toxics.unstalled()
+                if draw.random() < toxics.lost_share:
+                    await asyncio.sleep(RESENT_S)
                 if toxics.latency_s or toxics.jitter_s:
                     # Delays add up in the reader's order: a slow wire, not one that reorders.
                     await asyncio.sleep(toxics.latency_s + draw.uniform(0.0, toxics.jitter_s))

@@ -33,7 +33,9 @@ class Figures:
     disordered: int
     drafted: int
     failed: int
+    interrupted: int
     pause_p50_s: float
+    pause_p95_s: float
     pause_max_s: float
     calls: int
     calls_failed: int
@@ -62,7 +64,7 @@ class Figures:
 def broken(fault: Exception) -> Figures:
     """Return the figures of a row that could not be played to its end."""
     told = f"the row could not be played to its end: {type(fault).__name__}: {fault}"
-    return Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0.0, 0.0, breaches=[told])
+    return Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, breaches=[told])
 
 
 def figures(row: Row, result: Result) -> Figures:
@@ -71,6 +73,8 @@ def figures(row: Row, result: Result) -> Figures:
     breaches = list(result.breaches)
     if row.pause_s_max is not None and result.pause_max > row.pause_s_max:
         breaches.append(f"a pause of {result.pause_max:.1f} s, more than {row.pause_s_max:g} s")
+    if row.pause_s_p95 is not None and result.pause_p95 > row.pause_s_p95:
+        breaches.append(f"pauses of {result.pause_p95:.1f} s (p95), more than {row.pause_s_p95:g} s")
     if row.rest_perfect and result.callers.failed:
         breaches.append(f"{result.callers.failed} of {result.callers.calls} REST calls failed")
     if row.unnoticed and (result.reconnects or result.pause_max > UNNOTICED_S):
@@ -88,7 +92,9 @@ def figures(row: Row, result: Result) -> Figures:
         disordered=verdict.disordered,
         drafted=verdict.drafted,
         failed=verdict.failed,
+        interrupted=len(result.pauses),
         pause_p50_s=round(result.pause_p50, 2),
+        pause_p95_s=round(result.pause_p95, 2),
         pause_max_s=round(result.pause_max, 2),
         calls=result.callers.calls,
         calls_failed=result.callers.failed,

@@ -13,6 +13,7 @@ import httpx2
 import psutil
 
 from dev.plan import service_of
+from tests.chaos.books import unbalanced
 from tests.chaos.platform import PASSWORD, Platform
 from tests.chaos.workload import TITLE
 
@@ -92,10 +93,10 @@ async def settled(platform: Platform, baseline: Baseline) -> tuple[list[str], in
     while True:
         try:
             found = await holdings(platform)
+            excess, growth = baseline.excess(found), baseline.memory_growth_bytes(found)
+            excess += await unbalanced(platform)
         except httpx2.TransportError as fault:
             excess, growth = [f"a process does not answer at rest: {fault!r}"], 0
-        else:
-            excess, growth = baseline.excess(found), baseline.memory_growth_bytes(found)
         if not excess or time.monotonic() > deadline:
             return excess, growth
         await asyncio.sleep(0.5)

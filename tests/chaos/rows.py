@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tests.chaos import controls
 from tests.chaos.bad_clients import bad_frames, hostile_frames
 from tests.chaos.broker_faults import (
+    answers_lost,
     broker_and_transcriber_killed,
     broker_disk_full,
     broker_killed,
@@ -26,11 +27,14 @@ from tests.chaos.network_faults import (
     partitions,
 )
 from tests.chaos.process_faults import (
+    cache_flaps,
     cache_killed,
     database_crashes,
     deposed_owner_returns,
     ended_while_recognising,
     frozen,
+    frozen_in_turn,
+    keepers_killed,
     killed,
     rolling_restart,
 )
@@ -50,6 +54,7 @@ class Row:
     """One row of the table.
 
     Besides the invariants of all rows: `pause_s_max` is the longest that a session may go without an acknowledgement,
+    `pause_s_p95` the longest that all but a twentieth of those that a fault has interrupted may,
     `rest_perfect` says that no call may fail, `unnoticed` that no client may see anything at all, `heals` that no draft
     may be left. `control` is the defence whose absence must be noticed; its script is `control_script` where that can
     be shorter. `own_platform` rows share theirs with nobody, so that it may have settings (`env`, by service) and a
@@ -66,6 +71,7 @@ class Row:
     session_s: float | None = None
     rest_hz: float = REST_HZ
     pause_s_max: float | None = None
+    pause_s_p95: float | None = None
     rest_perfect: bool = False
     unnoticed: bool = False
     heals: bool = False
@@ -75,6 +81,17 @@ class Row:
     control_script: Script | None = None
     limit_s: float = 300.0
     impossible: Callable[[], str] = str
+
+
+NEMESIS_S = 600.0
+
+
+def nemesis_row(seconds: float) -> Row:
+    """Return row 45 of a length."""
+    return Row(
+        "45", f"seeded nemesis, {seconds / 60:g} min", nemesis(seconds), controls.PUBACK,
+        session_s=60.0, control_script=nemesis(min(seconds, 60.0)), limit_s=seconds + 300.0,
+    )  # fmt: skip
 
 
 _TRANSCRIBERS = (("transcriber",), ("transcriber-2",))
@@ -99,28 +116,45 @@ ROWS = (
         "6k", "transcribers SIGKILL while drafts heal, of live and of closed sessions", healers_killed,
         sessions=3, speed=1.5, heals=True, own_platform=True, env=QUICK_BREAKER,
     ),
-    Row("8", "clients' connections reset, 12 times half of them", client_resets, controls.BUFFER),
+    Row("8", "clients' connections reset, 12 times half of them", client_resets, controls.BUFFER, pause_s_p95=1.0),
     Row("8b", "clients' network gone for 0.7 s, 6 times", client_flaps, controls.BUFFER),
     Row("9", "frames repeated, overlapping, reordered, with holes", bad_frames, controls.TRIM, FuzzedWorkload),
     Row(
         "18", "broker's disk full, a transcriber SIGKILL meanwhile", broker_disk_full, controls.PUBACK,
         own_platform=True, broker_disk=True, impossible=may_mount,
     ),
-    Row("19", "Redis killed twice, away 3 s", cache_killed, unnoticed=True, rest_perfect=True),
+    Row(
+        "19", "Redis killed twice, away 3 s", cache_killed, controls.FALLBACK, unnoticed=True, rest_perfect=True,
+    ),
+    Row(
+        "19b", "Redis frozen 4 s, then coming and going, 4 times", cache_flaps, controls.FALLBACK,
+        unnoticed=True, rest_perfect=True,
+    ),
     Row(
         "21", "partitions: gateway–transcriber, transcriber–NATS; one way and both", partitions, controls.REHOMING,
         pause_s_max=15.0,
     ),
-    Row("24a", "transcriber SIGKILL mid-sentence", killed(*_TRANSCRIBERS, *_TRANSCRIBERS), controls.PUBACK),
-    Row("24b", "gateway SIGKILL mid-sentence", killed(*_GATEWAYS, *_GATEWAYS), controls.BUFFER),
-    Row("24c", "gateway and transcriber SIGKILL at once", killed(*_BOTH, *_BOTH), controls.PUBACK),
+    Row(
+        "24a", "transcriber SIGKILL mid-sentence", killed(*_TRANSCRIBERS, *_TRANSCRIBERS), controls.PUBACK,
+        pause_s_p95=5.0,
+    ),
+    Row("24b", "gateway SIGKILL mid-sentence", killed(*_GATEWAYS, *_GATEWAYS), controls.BUFFER, pause_s_p95=5.0),
+    Row("24c", "gateway and transcriber SIGKILL at once", killed(*_BOTH, *_BOTH), controls.PUBACK, pause_s_p95=5.0),
     Row("24d", "all transcribers SIGKILL at once", killed(("transcriber", "transcriber-2")), controls.PUBACK),
+    Row(
+        "24e", "meetings, insights, janitor SIGKILL in turn; then the minutes of all", keepers_killed, unnoticed=True,
+    ),
     Row("25a", "transcriber frozen 20 s", frozen("transcriber", 20.0), controls.REHOMING, pause_s_max=15.0),
     Row("25b", "NATS frozen 6 s", frozen("nats", 6.0), controls.APPEND),
     Row("25c", "frozen transcriber returns after its sessions moved", deposed_owner_returns, controls.FENCE),
+    Row("25d", "gateway frozen 20 s", frozen("gateway", 20.0), controls.BUFFER, pause_s_max=15.0),
+    Row(
+        "25e", "meetings, Postgres, Redis, insights, janitor frozen 6 s each",
+        frozen_in_turn("meetings", "postgres", "redis", "insights", "janitor", seconds=6.0), unnoticed=True,
+    ),
     Row(
         "26", "rolling restart: gateways, transcribers, meetings (SIGTERM)", rolling_restart, controls.DRAIN,
-        rest_hz=50.0, rest_perfect=True,
+        rest_hz=50.0, rest_perfect=True, pause_s_p95=2.0,
     ),
     Row(
         "27", "SIGTERM while the speech API has the transcriber's calls", ended_while_recognising, controls.CHECKPOINT,
@@ -128,6 +162,10 @@ ROWS = (
     ),
     Row("28", "NATS SIGKILL, away 0 to 8 s", broker_killed, controls.APPEND),
     Row("28b", "NATS, then a transcriber SIGKILL", broker_and_transcriber_killed, controls.PUBACK),
+    Row(
+        "28c", "meetings cannot hear the broker's acknowledgements, 13 s twice", answers_lost, controls.MESSAGE_ID,
+        session_s=2.5, own_platform=True,
+    ),
     Row(
         "29", "consumer, audio log, transcript log, events deleted by hand", streams_deleted, controls.MENDING,
         own_platform=True,
@@ -139,8 +177,5 @@ ROWS = (
     ),
     Row("35", "half-open clients, one way and the other", half_open_clients, controls.HEARTBEAT, pause_s_max=15.0),
     Row("44", "slow, narrow, sliced, cut-off network", bad_network, controls.BUFFER),
-    Row(
-        "45", "seeded nemesis, 10 min", nemesis(600.0), controls.PUBACK,
-        session_s=60.0, control_script=nemesis(60.0), limit_s=900.0,
-    ),
+    nemesis_row(NEMESIS_S),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import signal
 import statistics
@@ -110,6 +111,10 @@ class Result:
     @property
     def pause_p50(self) -> float:
         return statistics.median(self.pauses) if self.pauses else 0.0
+
+    @property
+    def pause_p95(self) -> float:
+        return sorted(self.pauses)[math.ceil(0.95 * len(self.pauses)) - 1] if self.pauses else 0.0
 
     @property
     def pause_max(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.chaos.scene import Scene
 
 # Seconds instead of a minute: the outage is shorter than one that people have, too.
-QUICK_BREAKER = {"transcriber": {"BREAKER_OPEN_S": "3", "BREAKER_RAMP_S": "2"}}
+QUICK_BREAKER = {"transcriber": {"BREAKER_OPEN_S": "3", "BREAKER_RAMP_S": "2", "HEAL_HOLD_S": "3"}}
 
 
 async def speech_outage(scene: Scene) -> None:

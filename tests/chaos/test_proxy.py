@@ -47,7 +47,9 @@ async def test_honest_wire_carries_everything() -> None:
         assert await say(streams, data) == data
 
 
-@pytest.mark.parametrize("change", [{"slice_bytes": 3}, {"bytes_per_s": 20_000.0}, {"latency_s": 0.05}])
+@pytest.mark.parametrize(
+    "change", [{"slice_bytes": 3}, {"bytes_per_s": 20_000.0}, {"latency_s": 0.05}, {"lost_share": 1.0}]
+)
 async def test_slow_wire_carries_everything_later(change: dict[str, float]) -> None:
     async with proxied() as (proxy, streams):
         for name, value in change.items():
@@ -55,7 +57,7 @@ async def test_slow_wire_carries_everything_later(change: dict[str, float]) -> N
         loop = asyncio.get_running_loop()
         began = loop.time()
         assert await say(streams, b"x" * 4000) == b"x" * 4000
-        slow = {"slice_bytes": 0.0, "bytes_per_s": 0.15, "latency_s": 0.05}
+        slow = {"slice_bytes": 0.0, "bytes_per_s": 0.15, "latency_s": 0.05, "lost_share": 0.25}
         assert loop.time() - began >= slow[next(iter(change))]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.bad_clients import bad_frames
+from tests.chaos.books import closed
 from tests.chaos.controls import PUBACK
 from tests.chaos.fuzz import FuzzedWorkload
 from tests.chaos.platform import Platform
@@ -25,6 +26,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled(new_folder: NewFolder, na
         stage = Stage(platform, Logs(platform.plan.log_folder))
         crashed = await play(stage, BOTH_KILLED, sessions=8, speed=5.0, seed=1)
         garbled = await play(stage, bad_frames, sessions=4, speed=5.0, seed=2, workload_type=FuzzedWorkload)
+        assert await closed(platform) == []
     for result in (crashed, garbled):
         assert result.verdict.clean, (result.verdict, result.failures)
         assert result.verdict.drafted == 0

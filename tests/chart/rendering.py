@@ -50,6 +50,8 @@ CASES: Mapping[str, Object] = {
     "autoscaling": {"defaults": {"autoscaling": {"enabled": True}}},
     "keda": {"defaults": {"autoscaling": {"enabled": True}}, "keda": {"enabled": True}},
     "monitoring": {"metrics": {"podMonitor": True, "rules": True, "labels": {"release": "kps"}}},
+    "tls-issuer": {"tls": {"enabled": True, "issuerRef": {"name": "inside"}}},
+    "tls-secrets": {"tls": {"enabled": True, "existingSecretPrefix": "mine"}},
     "no-policies": {"networkPolicy": {"enabled": False}},
     "backup": {"backup": {"enabled": True, "existingClaim": "backups"}},
     "pinned": {

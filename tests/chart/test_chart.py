@@ -14,7 +14,7 @@ from tests.chart.rendering import CASES, CHART, NEWEST, OLDEST, SERVICES, Object
 
 pytestmark = [pytest.mark.req("R-RUN-2"), pytest.mark.timeout(600)]
 
-CUSTOM = {"PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
+CUSTOM = {"Certificate", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
 
 
 def test_lint_has_nothing_to_say() -> None:
@@ -47,6 +47,8 @@ def test_validation_sees_a_wrong_field() -> None:
         ({"secrets": {"generate": False}}, "secrets.existingSecret"),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
         ({"gateway": {"httpRoute": {"enabled": True}}}, "gateway.httpRoute.parentRefs"),
+        ({"tls": {"enabled": True}}, "tls.issuerRef.name"),
+        ({"tls": {"enabled": True, "issuerRef": {"name": "a"}, "existingSecretPrefix": "b"}}, "existingSecretPrefix"),
         ({"backup": {"enabled": True}}, "backup.existingClaim"),
         ({"services": {"gateway": {"autoscaling": {"min": 5, "max": 2}}}}, "services.gateway.autoscaling.min"),
         ({"defaults": {"drainSeconds": 20000}}, "drainSeconds"),

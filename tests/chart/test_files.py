@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from sqlalchemy.engine import make_url
 
 from chassis.tests.servers import PostgresServer
+from deploy import nats_permissions
 from dev.servers import find_or_install
 from tests.chart.rendering import CHART, ROOT, SERVICES
 
@@ -118,7 +119,7 @@ def test_secrets_are_made_once_and_kept(cluster: ClusterWithSecrets, tmp_path: P
     assert told(cluster) == first
     assert "PATCH" not in cluster.calls
     assert len(first["SERVICE_AUTH_KEY"]) >= 32
-    assert len({value for key, value in first.items() if "PASSWORD" in key}) == 1 + 2 + len(SERVICES) + 1
+    assert len({value for key, value in first.items() if "PASSWORD" in key}) == 1 + 2 + len(nats_permissions.USERS) + 1
 
 
 def test_keys_of_the_secret_fit_together(cluster: ClusterWithSecrets, tmp_path: Path) -> None:
@@ -159,12 +160,22 @@ def test_broker_takes_its_configuration(tmp_path: Path) -> None:
     servers = find_or_install(ROOT / ".run" / "bin", lambda _: None, os.environ.get("VERBATIM_NATS_SERVER"))
     configuration = tmp_path / "nats.conf"
     configuration.write_text((CHART / "files" / "nats.conf").read_text().replace("/data", str(tmp_path / "data")))
+    (tmp_path / "nats-permissions.conf").write_text(nats_permissions.FILE.read_text())
     if servers.nats.version < (2, 10):
         pytest.skip("Debian's nats-server knows no sync_interval: always; the chart's image is 2.12")
-    passwords = {f"NATS_PASSWORD_{service.upper()}": "p" for service in SERVICES} | {"MAX_FILE_STORE": "1GB"}
+    passwords = {f"NATS_PASSWORD_{user.upper()}": "p" for user in nats_permissions.USERS} | {"MAX_FILE_STORE": "1GB"}
     subprocess.run(
         [servers.nats.binary, "-t", "-c", str(configuration)], env=os.environ | passwords, timeout=10, check=True
     )
+
+
+def test_permissions_at_the_broker_are_those_of_their_table() -> None:
+    assert nats_permissions.FILE.read_text() == nats_permissions.render(), "run: python -m deploy.nats_permissions"
+    assert set(nats_permissions.USERS) == {*SERVICES, "backup"}
+    writers = [name for name, may in nats_permissions.USERS.items() if "transcript.*" in may.publishes]
+    assert writers == ["transcriber"]
+    deleters = [name for name, may in nats_permissions.USERS.items() if "$JS.API.>" in may.publishes]
+    assert deleters == ["backup"] and "STREAM.DELETE" not in nats_permissions.FILE.read_text()
 
 
 def test_each_database_is_its_owners_alone(postgres_server: PostgresServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -226,6 +227,18 @@ def test_everything_is_denied_by_default() -> None:
     assert not denied[0]["spec"].get("ingress") and not denied[0]["spec"].get("egress")
     for policy in release("default").of("NetworkPolicy"):
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+@pytest.mark.req("R-API-7")
+def test_webhooks_reach_the_internet_and_nothing_inside() -> None:
+    [policy] = [p for p in release("default").of("NetworkPolicy") if p["metadata"]["name"].endswith("-meetings")]
+    outside = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule.get("to", []) if "ipBlock" in peer]
+    [block] = outside
+    inside = [ipaddress.ip_network(one) for one in block["except"]]
+    for address in ("10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "127.0.0.1"):
+        assert any(ipaddress.ip_address(address) in network for network in inside), address
+    assert block["cidr"] == "0.0.0.0/0"
+    assert not any(ipaddress.ip_address("1.1.1.1") in network for network in inside)
 
 
 @pytest.mark.parametrize("store", STORES)

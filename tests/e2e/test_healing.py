@@ -54,7 +54,7 @@ async def api() -> AsyncIterator[SpeechApi]:
 async def stack(stack_folder: Path, nats_binary: str | None, api: SpeechApi) -> AsyncIterator[Stack]:
     quick = {
         "OPENAI_API_KEY": "scripted", "OPENAI_BASE_URL": api.url, "SPEECH_RETRY_MIN_S": "0.1",
-        "BREAKER_OPEN_S": "1", "BREAKER_RAMP_S": "0",
+        "BREAKER_OPEN_S": "1", "BREAKER_RAMP_S": "0", "HEAL_HOLD_S": "0",
     }  # fmt: skip
     plan = Plan(
         stack_folder / "healing", Ports.free(), nats_server=nats_binary,

@@ -8,12 +8,13 @@ import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import jiwer
 import psutil
 import pytest
 import pytest_asyncio
 from nats.js.errors import NotFoundError
-from verbatim_client import VerbatimClient
+from verbatim_client import ApiError, VerbatimClient
 
 from chassis import bus
 from dev.plan import Plan
@@ -23,6 +24,7 @@ from tests.corpus import recordings as make
 from tests.e2e.conftest import NewClient
 from tests.e2e.speech import ASSETS, Message, plain, recording, script
 from tests.e2e.test_cli import Cli
+from tests.limits import RAISED
 
 MIB = 1024**2
 
@@ -109,7 +111,14 @@ async def test_a_long_file_costs_the_gateway_no_memory(stack: Stack, client: Ver
 async def replicated(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Stack]:
     """A platform of its own, to be broken."""
     replicas = {"transcriber": 2, "meetings": 2, "janitor": 0}
-    stack = Stack(Plan(stack_folder / "uploads", Ports.free(), replicas=replicas, nats_server=nats_binary))
+    plan = Plan(
+        stack_folder / "uploads",
+        Ports.free(),
+        replicas=replicas,
+        extra_env={"gateway": RAISED},
+        nats_server=nats_binary,
+    )
+    stack = Stack(plan)
     await stack.start()
     yield stack
     await stack.stop()
@@ -122,20 +131,20 @@ def sentences(segments: list[Message]) -> list[tuple[float, float, str]]:
 
 
 @pytest.mark.req("R-UP-3", "R-JOB-1", "R-HEAL-2")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_whatever_dies_on_the_way_the_transcript_is_the_same(replicated: Stack, tmp_path: Path) -> None:
     stack = replicated
     file = tmp_path / "Weekly.wav"
     with wave.open(str(file), "wb") as sound:
         sound.setparams((1, 2, 16_000, 0, "NONE", ""))
-        sound.writeframes(recording(60.0))
+        sound.writeframes(recording(45.0))
     async with VerbatimClient(stack.url) as client:
         await client.register("survivor@verbatim.example", "survivor", "a long enough password")
         await client.login("survivor@verbatim.example", "a long enough password")
         undisturbed = await client.upload(file)
-        assert (await done(client, undisturbed["job_id"]))["status"] == "completed"
+        assert (await done(client, undisturbed["job_id"], 240))["status"] == "completed"
         expected = sentences(await client.segments(undisturbed["meeting_id"]))
-        assert len(expected) >= 8
+        assert len(expected) >= 6
 
         killed: list[str] = []
 
@@ -159,11 +168,12 @@ async def test_whatever_dies_on_the_way_the_transcript_is_the_same(replicated: S
         await reviving
 
         async def reaches(progress: float) -> None:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 while True:
                     try:
                         job = await client.job(sent["job_id"])
-                    except Exception:  # noqa: BLE001 - what answers was just killed
+                    except (ApiError, httpx2.TransportError) as fault:  # what answers was just killed
+                        assert not isinstance(fault, ApiError) or fault.status >= 500, fault
                         job = {"progress": 0.0, "status": "unknown"}
                     assert job["status"] not in {"failed", "dead"}, job
                     if job["progress"] >= progress:
@@ -182,7 +192,7 @@ async def test_whatever_dies_on_the_way_the_transcript_is_the_same(replicated: S
                 await stack.runner.ended(victim, 10)
                 await stack.restart(victim)
         assert set(killed) == {"gateway", "transcriber", "transcriber-2", "meetings", "meetings-2", "nats"}
-        job = await done(client, sent["job_id"], 150)
+        job = await done(client, sent["job_id"], 300)
         assert job["status"] == "completed", job
         assert sentences(await client.segments(sent["meeting_id"])) == expected
         assert await left_over(stack) == []

@@ -5,11 +5,16 @@ byte. `python -S nursery.py SOCKET` is the client, whose exit code is that of th
 """
 
 import os
+import resource
 import signal
 import socket
 import sys
 
-RUN_S = 120
+RUN_S = 600  # of the clock: a busy machine is no test that fails
+RUN_CPU_S = 30  # of the processor: a change that loops forever is noticed so
+# No plugins but those that are needed, no rewritten assertions: four fifths of a run were spent on those.
+OPTIONS = ("-x", "-q", "--tb=no", "--assert=plain", "--noconftest", "-p", "no:cacheprovider",
+           "-p", "pytest_asyncio.plugin", "-p", "pytest_timeout")  # fmt: skip
 
 
 def serve(path: str, tests: list[str]) -> None:
@@ -18,12 +23,16 @@ def serve(path: str, tests: list[str]) -> None:
     import hypothesis.stateful  # noqa: PLC0415
     import prometheus_client  # noqa: F401, PLC0415
     import pytest  # noqa: PLC0415
-    import pytest_asyncio  # noqa: F401, PLC0415
+    import pytest_asyncio.plugin  # noqa: F401, PLC0415
+    import pytest_timeout  # noqa: F401, PLC0415
     import structlog  # noqa: F401, PLC0415
     import tenacity  # noqa: F401, PLC0415
 
-    # That it fails is enough: nobody wants to see the shortest way.
-    hypothesis.settings.register_profile("mutation", phases=[hypothesis.Phase.generate])
+    # That it fails is enough: nobody wants to see the shortest way. The same examples for each change: the score is no
+    # matter of luck.
+    hypothesis.settings.register_profile(
+        "mutation", phases=[hypothesis.Phase.generate], max_examples=20, derandomize=True, database=None
+    )
     hypothesis.settings.load_profile("mutation")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
@@ -33,10 +42,11 @@ def serve(path: str, tests: list[str]) -> None:
             child = os.fork()
             if child == 0:
                 signal.alarm(RUN_S)
+                resource.setrlimit(resource.RLIMIT_CPU, (RUN_CPU_S, RUN_CPU_S + 5))
                 nothing = os.open(os.devnull, os.O_RDWR)
                 for stream in (0, 1, 2):
                     os.dup2(nothing, stream)
-                code = pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests])
+                code = pytest.main([*OPTIONS, *tests])
                 os._exit(int(code))
             _, status = os.waitpid(child, 0)
             with caller:

@@ -1,4 +1,4 @@
-"""`verbatim login`, `logout`, `whoami`, `password`."""
+"""`verbatim login`, `logout`, `whoami`, `usage`, `password`."""
 
 from __future__ import annotations
 
@@ -99,3 +99,22 @@ async def _whoami(settings: CliSettings, *, json_lines: bool) -> None:
         print_json(account)
     else:
         print_facts(["email", "username", "role", "id"], account)
+
+
+def usage(ctx: typer.Context, json_lines: JsonLines = False) -> None:
+    """Show what you have used this month, and what you may."""
+    run(_usage(ctx.obj, json_lines=json_lines))
+
+
+async def _usage(settings: CliSettings, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        used = await client.usage()
+    if json_lines:
+        print_json(used)
+        return
+    limit = used["audio_seconds_limit"]
+    most = "no limit" if limit is None else f"of {limit / 60:.0f}"
+    print_facts(
+        ["audio_minutes", "until"],
+        {"audio_minutes": f"{used['audio_seconds'] / 60:.1f} ({most})", "until": used["period_end"]},
+    )

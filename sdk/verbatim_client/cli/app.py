@@ -8,7 +8,22 @@ from typing import Annotated
 
 import typer
 
-from verbatim_client.cli import accounts, admin, background, doctor, following, keys, library, streaming, uploads
+from verbatim_client.cli import (
+    accounts,
+    admin,
+    background,
+    doctor,
+    figures,
+    following,
+    keys,
+    library,
+    recover,
+    recovery,
+    slo,
+    streaming,
+    uploads,
+    webhooks,
+)
 from verbatim_client.cli.settings import CliSettings
 
 HELP = """Live meetings into transcripts, minutes and tasks.
@@ -43,6 +58,7 @@ def application() -> typer.Typer:
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)
+    app.command("analytics")(figures.analytics)
     jobs = _group(app, "jobs", "Work that goes on in the background.")
     jobs.command("show")(background.show_job)
     jobs.command("cancel")(background.cancel_job)
@@ -52,10 +68,22 @@ def application() -> typer.Typer:
     letters.command("retry")(background.retry_letters)
     letters.command("discard")(background.discard_letters)
     app.command("doctor")(doctor.doctor)
+    for command in (recovery.backup, recovery.verify, recovery.restore):
+        app.command(command.__name__)(command)
+    app.command("recover")(recover.recover)
+    app.command("slo")(slo.slo)
     key_commands = _group(app, "keys", "API keys, for programs.")
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_keys)
     key_commands.command("delete")(keys.delete)
+    hooks = _group(app, "webhooks", "Whom to tell when a meeting or its minutes are ready.")
+    hooks.command("list")(webhooks.list_webhooks)
+    for hook_command in (
+        webhooks.create, webhooks.show, webhooks.enable, webhooks.disable, webhooks.rotate, webhooks.delete,
+        webhooks.test, webhooks.deliveries, webhooks.redeliver,
+    ):  # fmt: skip
+        hooks.command(hook_command.__name__)(hook_command)
+    app.command("usage")(accounts.usage)
     admins = _group(app, "admin", "Looking after accounts, for admins.")
     for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
         admins.command(command.__name__)(command)

@@ -15,7 +15,7 @@ from verbatim_client.cli.edge import run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.minutes import minutes_lines
 from verbatim_client.cli.options import JsonLines, Limit, MeetingId
-from verbatim_client.cli.printing import first, note, print_facts, print_items, print_json, print_line
+from verbatim_client.cli.printing import first, note, print_facts, print_hits, print_items, print_json, print_line
 from verbatim_client.cli.settings import CliSettings
 
 MEETING_COLUMNS = ("id", "created_at", "status", "audio_seconds", "title")
@@ -45,22 +45,32 @@ class TaskStatus(StrEnum):
 
 def list_meetings(ctx: typer.Context, limit: Limit = 50, json_lines: JsonLines = False) -> None:
     """List your meetings, newest first."""
-    run(_meetings(ctx.obj, None, limit, json_lines=json_lines))
+    run(_meetings(ctx.obj, limit, json_lines=json_lines))
 
 
 def search(
     ctx: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="WORDS...", help="All of them, in title or transcript.")],
-    limit: Limit = 50,
+    words: Annotated[list[str], typer.Argument(metavar="WORDS...", help='All of them; "a phrase", -without, or.')],
+    limit: Limit = 20,
     json_lines: JsonLines = False,
 ) -> None:
-    """Find meetings by words of their title or transcript."""
-    run(_meetings(ctx.obj, " ".join(words), limit, json_lines=json_lines))
+    """Find meetings by words of title, transcript or minutes: the best first, and where the words stand."""
+    run(_search(ctx.obj, " ".join(words), limit, json_lines=json_lines))
 
 
-async def _meetings(settings: CliSettings, query: str | None, limit: int, *, json_lines: bool) -> None:
+async def _search(settings: CliSettings, query: str, limit: int, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
-        print_items(MEETING_COLUMNS, await first(limit, client.meetings(query)), json_lines=json_lines)
+        found = await first(limit, client.meetings(query))
+    if json_lines or not sys.stdout.isatty():
+        print_items(MEETING_COLUMNS, found, json_lines=json_lines)
+        return
+    for meeting in found:
+        print_hits(meeting)
+
+
+async def _meetings(settings: CliSettings, limit: int, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        print_items(MEETING_COLUMNS, await first(limit, client.meetings()), json_lines=json_lines)
 
 
 def show(ctx: typer.Context, meeting: MeetingId, json_lines: JsonLines = False) -> None:

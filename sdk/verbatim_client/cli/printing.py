@@ -81,6 +81,21 @@ def print_facts(names: Sequence[str], thing: Json) -> None:
             print(f"{name.replace('_', ' '):<15} {plain(_cell(value))}")
 
 
+def print_hits(meeting: Json) -> None:
+    """Print a meeting that was found, and where, for people: the words are bold."""
+    console = Console(highlight=False, soft_wrap=True)
+    head = f"{plain(meeting['title'])}  {plain(meeting['created_at'])[:10]}  {meeting['id']}"
+    console.print(Text(head, style="bold underline"))
+    for hit in meeting.get("hits", []):
+        start_s = hit.get("start")
+        where = hit["kind"] if start_s is None else f"{int(start_s) // 60:02d}:{int(start_s) % 60:02d}"
+        line = Text(f"  {where:<8}")
+        for part in hit["snippet"]:
+            # Blanks at its ends are part of a piece.
+            line.append(_CONTROLS.sub(" ", part["text"]), style="bold yellow" if part["match"] else "")
+        console.print(line)
+
+
 def _cell(value: object) -> object:
     if isinstance(value, list):
         return ", ".join(str(part) for part in value)

@@ -81,4 +81,14 @@ def routes(entrance: Entrance) -> APIRouter:
         tag(response, answer.account.version)
         return Account.of(answer.account)
 
+    @router.delete("/{account_id}", status_code=204, responses=documented(*CHANGE, Kind.CONFLICT))
+    async def delete_account(account_id: Id, _: Admin, expected_version: ExpectedVersion) -> None:
+        """Delete an account with its meetings and all that belongs to them.
+
+        Answers 409 if no admin would be left.
+        """
+        request = pb.DeleteAccountRequest(account_id=account_id, expected_version=expected_version)
+        await meetings.call(accounts.DeleteAccount, request, timeout_s=timeout_s)
+        await entrance.news.look()
+
     return router

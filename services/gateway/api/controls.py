@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from chassis import controls
 from chassis.errors import Kind
+from chassis.orders import LEVELS
 from services.gateway.auth import Admin
 from services.gateway.errors import BODY, documented
 from services.gateway.resources import Sent, Title
@@ -22,8 +23,11 @@ ControlValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,100
 # What is known of names; a service that asks for another one says itself what it takes.
 _VALUES = (
     (re.compile(r"rate_limits"), frozenset({"normal", "aggressive"})),
+    (re.compile(r"uploads"), frozenset({"allow", "refuse"})),
     (re.compile(r"breaker\..*"), frozenset({"open", "closed", "auto"})),
     (re.compile(r"feature\..*"), frozenset({"on", "off"})),
+    (re.compile(r"log_level(\..*)?"), frozenset(LEVELS)),
+    (re.compile(r"drain\..*"), frozenset({"now"})),
 )
 
 
@@ -53,7 +57,8 @@ class Controls(BaseModel):
 
 
 class NewControl(Sent):
-    """What to set: `rate_limits` (normal, aggressive), `breaker.<dependency>` (open, closed, auto), …"""
+    """What to set: `rate_limits` (normal, aggressive), `uploads` (allow, refuse), `breaker.<dependency>` (open, closed,
+    auto), …"""
 
     name: ControlName = Field(examples=["rate_limits"])
     value: ControlValue | None = Field(description="Null: back to its default.", examples=["aggressive"])

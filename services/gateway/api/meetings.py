@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Query, Response
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -57,9 +57,11 @@ class MeetingChange(Sent):
 
 
 class MeetingQuery(Paging):
-    """Which meetings: newest first, all conditions together."""
+    """Which meetings: newest first, or best first if words are looked for; all conditions together."""
 
-    q: Words = Field("", description="Words in the title or the transcript.")
+    q: Words = Field(
+        "", description='Words in title, transcript or minutes: all of them, "a phrase", -without, one or another.'
+    )
     since: Since | None = Field(None, alias="from", description="Created then or later.")
     until: Until | None = Field(None, alias="to", description="Created before; a day counts as a whole.")
 
@@ -86,7 +88,7 @@ class Meeting(BaseModel):
     coverage: float | None = Field(description="(transcribed + silence) / received, once a session is over.")
 
     @classmethod
-    def of(cls, meeting: pb.Meeting) -> Meeting:
+    def of(cls, meeting: pb.Meeting) -> Self:
         return cls(
             id=meeting.id,
             title=meeting.title,
@@ -106,6 +108,46 @@ class Meeting(BaseModel):
             gap_seconds=meeting.gap_s,
             coverage=meeting.coverage if meeting.HasField("coverage") else None,
         )
+
+
+class SnippetPart(BaseModel):
+    """A piece of the text around what was found; plain text, in which markup means nothing."""
+
+    text: str
+    match: bool = Field(description="It is one of the words.")
+
+
+class Hit(BaseModel):
+    """A place where words were found."""
+
+    kind: Literal["title", "minutes", "segment"]
+    snippet: list[SnippetPart]
+    segment_id: str | None = Field(description="Of a segment, as all that follows.")
+    session_id: str | None
+    index: int | None
+    speaker: str | None
+    start: float | None = Field(description="Seconds from the start of the meeting.")
+    end: float | None
+
+    @classmethod
+    def of_message(cls, hit: pb.Hit) -> Hit:
+        said = hit.kind == "segment"
+        return cls(
+            kind=hit.kind,
+            snippet=[SnippetPart(text=part.text, match=part.match) for part in hit.snippet],
+            segment_id=hit.segment_id if said else None,
+            session_id=hit.session_id if said else None,
+            index=hit.index if said else None,
+            speaker=hit.speaker if said else None,
+            start=hit.start_s if said else None,
+            end=hit.end_s if said else None,
+        )
+
+
+class ListedMeeting(Meeting):
+    """A meeting in a list."""
+
+    hits: list[Hit] = Field([], description="Where the words were found; with `q` only.")
 
 
 def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
@@ -135,8 +177,8 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
         return Meeting.of(answer.meeting)
 
     @router.get("", responses=documented(Kind.UNAUTHORIZED, Kind.VALIDATION_FAILED))
-    async def list_meetings(query: Annotated[MeetingQuery, Query()], who: Who) -> Page[Meeting]:
-        """List your meetings, newest first."""
+    async def list_meetings(query: Annotated[MeetingQuery, Query()], who: Who) -> Page[ListedMeeting]:
+        """List your meetings, newest first; those that hold the words of `q`, best first."""
         if query.since and query.until and query.since >= query.until:
             problem = Problem("to", "Should be later than from")
             raise AppError(Kind.VALIDATION_FAILED, "Some fields do not hold.", details=(problem,))
@@ -151,7 +193,10 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
             # The field's name is a word of Python.
             getattr(request, "from").FromDatetime(query.since)
         answer = await meetings.call(stub.ListMeetings, request, timeout_s=timeout_s)
-        return Page(items=[Meeting.of(one) for one in answer.meetings], next_cursor=answer.next_cursor or None)
+        items = [ListedMeeting.of(one) for one in answer.meetings]
+        for item, found in zip(items, answer.hits, strict=False):
+            item.hits = [Hit.of_message(hit) for hit in found.hits]
+        return Page(items=items, next_cursor=answer.next_cursor or None)
 
     @router.get("/{meeting_id}", responses={**documented(*READ), 200: {"headers": ETAG}})
     async def get_meeting(meeting_id: Id, who: Who, response: Response) -> Meeting:

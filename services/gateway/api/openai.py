@@ -53,6 +53,21 @@ _FORM: dict[str, Any] = {
         }
     },
 }
+_TEXT = {"schema": {"type": "string"}}
+_HEARD: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "What was heard, as `response_format` says; with `stream` as server-sent events.",
+        "headers": {"X-Verbatim-Quality": {"schema": {"type": "string", "enum": ["draft", "final"]}}},
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
+                "example": {"text": "We launch in May.", "usage": {"type": "duration", "seconds": 2}},
+            },
+            "text/plain": _TEXT,
+            "text/event-stream": _TEXT,
+        },
+    }
+}
 _FAILURES = (
     Kind.BAD_REQUEST, Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.PAYLOAD_TOO_LARGE, Kind.UNSUPPORTED_MEDIA_TYPE,
     Kind.VALIDATION_FAILED, Kind.RATE_LIMIT_EXCEEDED,
@@ -146,7 +161,7 @@ def routes(transcribers: Transcribers, *, model: str, idle_s: float) -> APIRoute
 
     @router.post(
         "/audio/transcriptions",
-        responses=errors.documented(*_FAILURES, openai=True),
+        responses={**errors.documented(*_FAILURES, openai=True), **_HEARD},
         openapi_extra={"requestBody": _FORM},
         response_class=Response,
     )

@@ -30,7 +30,11 @@ _PATCH_TYPE = "application/offset+octet-stream"
 _METADATA_MAX = 8192
 _BYTES = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {"required": True, "content": {_PATCH_TYPE: {"schema": _BYTES}}}
-_CREATE = (*BODY, Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.PRECONDITION_FAILED, Kind.RATE_LIMIT_EXCEEDED)
+_CREATE = (
+    *BODY,
+    *(Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.PRECONDITION_FAILED),
+    *(Kind.RATE_LIMIT_EXCEEDED, Kind.INSUFFICIENT_STORAGE),
+)
 _GO_ON = (*READ, *BODY, Kind.PRECONDITION_FAILED, Kind.CONFLICT, Kind.INSUFFICIENT_STORAGE)
 
 

@@ -17,6 +17,7 @@ import pytest_asyncio
 import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from verbatim.insights.v1.analytics_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
@@ -24,6 +25,8 @@ from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_se
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
+from verbatim.meetings.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
+from verbatim.meetings.v1.webhooks_pb2_grpc import add_WebhooksServiceServicer_to_server
 from verbatim.transcriber.v1.recordings_pb2_grpc import add_RecordingsServiceServicer_to_server
 from verbatim.transcriber.v1.transcriber_pb2_grpc import add_TranscriberServiceServicer_to_server
 
@@ -42,12 +45,14 @@ from services.gateway.addresses import Proxies
 from services.gateway.api_key_checks import ApiKeyChecks
 from services.gateway.app import Doors, public_app
 from services.gateway.broker import Broker
+from services.gateway.budget import AudioBudget
 from services.gateway.callers import Callers
 from services.gateway.captcha import Captcha, NoCaptcha
 from services.gateway.credentials import Credentials
 from services.gateway.entrance import Entrance
 from services.gateway.entries import StoredEntries
 from services.gateway.external_tokens import NoExternalTokens
+from services.gateway.last_known import LastKnown
 from services.gateway.limits import RateLimits
 from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHttp
 from services.gateway.relay import Fleet
@@ -56,7 +61,15 @@ from services.gateway.settings import Settings
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
 from services.gateway.tests.fake_uploads import FakeUploads
-from services.gateway.tests.fakes import FakeCaptions, FakeControls, FakeInsights, FakeMeetings, FakeTasks
+from services.gateway.tests.fake_webhooks import FakeUsage, FakeWebhooks
+from services.gateway.tests.fakes import (
+    FakeAnalytics,
+    FakeCaptions,
+    FakeControls,
+    FakeInsights,
+    FakeMeetings,
+    FakeTasks,
+)
 from services.gateway.tickets import Tickets
 from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import BUCKET, UploadDesk, UploadSettings
@@ -116,10 +129,14 @@ class Gateway:
     meetings: FakeMeetings = field(default_factory=FakeMeetings)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     insights: FakeInsights = field(default_factory=FakeInsights)
+    analytics: FakeAnalytics = field(default_factory=FakeAnalytics)
     uploads: FakeUploads = field(default_factory=FakeUploads)
+    webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
+    usage: FakeUsage = field(default_factory=FakeUsage)
     recordings: FakeRecordings = field(default_factory=FakeRecordings)
     faults: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
+    full: bool = False
     controls: FakeControls = field(default_factory=FakeControls)
     captions: FakeCaptions = field(default_factory=FakeCaptions)
     connection: Bus | None = None
@@ -204,8 +221,15 @@ async def running(
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
             (add_UploadsServiceServicer_to_server, gateway.uploads),
+            (add_UsageServiceServicer_to_server, gateway.usage),
+            (add_WebhooksServiceServicer_to_server, gateway.webhooks),
         )
-        insights = await _backend(stack, "insights", (add_InsightsServiceServicer_to_server, gateway.insights))
+        insights = await _backend(
+            stack,
+            "insights",
+            (add_InsightsServiceServicer_to_server, gateway.insights),
+            (add_AnalyticsServiceServicer_to_server, gateway.analytics),
+        )
         transcriber = await _backend(
             stack,
             "transcriber",
@@ -240,6 +264,11 @@ async def running(
             at_once_max=settings.uploads_at_once_max,
             idle_s=settings.upload_idle_s,
         )
+        budget = AudioBudget(
+            meetings_peer,
+            minutes_per_month=settings.audio_minutes_per_month,
+            timeout_s=settings.budget_timeout_s,
+        )
         gateway.entrance = _entrance(settings, gateway, meetings_peer)
         doors = Doors(
             gateway.entrance,
@@ -247,10 +276,12 @@ async def running(
             insights_peer,
             _live,
             gateway.viewers,
-            UploadDesk(meetings_peer, gateway.objects, upload_settings),
+            UploadDesk(meetings_peer, gateway.objects, upload_settings, budget, is_full=lambda: gateway.full),
             gateway.controls,
             DeadLetters(gateway.letters),
             Transcribers(fleet, file_bytes_max=settings.transcription_bytes_max, timeout_s=10.0),
+            budget,
+            LastKnown(Cache("", service="gateway", replica="test"), "analytics"),
         )
         rates = RateLimits(
             Limiter(Cache("", service="gateway", replica="test")),

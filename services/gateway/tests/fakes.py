@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from verbatim.captions.v1.captions_pb2 import Caption
-from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
+from verbatim.insights.v1 import analytics_pb2, analytics_pb2_grpc, insights_pb2, insights_pb2_grpc
 from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc, tasks_pb2, tasks_pb2_grpc
 
 from chassis import ids, telemetry
@@ -37,6 +37,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
         self.unchanged_s = 0.0
         self.healing = 0
         self.entries_fault: AppError | None = None
+        self.hits: dict[str, meetings_pb2.MeetingHits] = {}
         self.list_requests: list[meetings_pb2.ListMeetingsRequest] = []
         self.request_ids: list[str] = []
         self.release = asyncio.Event()
@@ -84,9 +85,12 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
         own = [one for one in self.meetings.values() if one.owner_id == request.owner_id]
         start = int(request.cursor or 0)
         end = start + request.limit
-        return meetings_pb2.ListMeetingsResponse(
+        answer = meetings_pb2.ListMeetingsResponse(
             meetings=own[start:end], next_cursor=str(end) if end < len(own) else ""
         )
+        if request.query:
+            answer.hits.extend(self.hits.get(one.id, meetings_pb2.MeetingHits()) for one in own[start:end])
+        return answer
 
     async def UpdateMeeting(
         self, request: meetings_pb2.UpdateMeetingRequest, _: Any
@@ -232,6 +236,24 @@ class FakeInsights(insights_pb2_grpc.InsightsServiceServicer):
             raise missing()
         return insights_pb2.GetInsightsResponse(insights=self.insights[request.meeting_id])
 
+    async def UpdateInsights(
+        self, request: insights_pb2.UpdateInsightsRequest, _: Any
+    ) -> insights_pb2.UpdateInsightsResponse:
+        known = self.insights.get(request.meeting_id)
+        if known is None:
+            raise AppError(Kind.NOT_FOUND, "There are no insights for this meeting.")
+        if request.expected_version != known.version:
+            raise AppError(Kind.PRECONDITION_FAILED, "Somebody else has changed it meanwhile.", version=known.version)
+        known.version += 1
+        if request.HasField("summary"):
+            known.beside.summary, known.summary = known.summary, request.summary
+            known.edited.append("summary")
+        if request.HasField("decisions"):
+            known.decisions[:] = request.decisions.points
+        if "key_points" in request.given_back:
+            known.key_points.clear()
+        return insights_pb2.UpdateInsightsResponse(insights=known)
+
     async def RequestInsights(
         self, request: insights_pb2.RequestInsightsRequest, _: Any
     ) -> insights_pb2.RequestInsightsResponse:
@@ -256,6 +278,29 @@ class FakeInsights(insights_pb2_grpc.InsightsServiceServicer):
             raise AppError(Kind.CONFLICT, "The job is over.")
         job.status, job.error = "failed", "Cancelled."
         return insights_pb2.CancelJobResponse(job=job)
+
+
+class FakeAnalytics(analytics_pb2_grpc.AnalyticsServiceServicer):
+    """Has the same figures for everybody; `fault` is raised instead."""
+
+    def __init__(self) -> None:
+        self.requests: list[analytics_pb2.GetAnalyticsRequest] = []
+        self.fault: AppError | None = None
+        self.figures = analytics_pb2.Analytics(
+            to=NOON, time_zone="UTC", meetings=2, talk_s=3.5, words=9, tasks_open=1, as_of=NOON,
+            speakers=[analytics_pb2.SpeakerTalk(speaker="Ada", talk_s=3.0, words=8),
+                      analytics_pb2.SpeakerTalk(talk_s=0.5, words=1)],
+            days=[analytics_pb2.DayFigures(day="2026-11-27", meetings=2, talk_s=3.5, words=9, tasks_open=1)],
+        )  # fmt: skip
+        getattr(self.figures, "from").CopyFrom(NOON)
+
+    async def GetAnalytics(
+        self, request: analytics_pb2.GetAnalyticsRequest, _: Any
+    ) -> analytics_pb2.GetAnalyticsResponse:
+        self.requests.append(request)
+        if self.fault is not None:
+            raise self.fault
+        return analytics_pb2.GetAnalyticsResponse(analytics=self.figures)
 
 
 class FakeCaptions:

@@ -89,3 +89,10 @@ def test_another_issuer_is_named_with_its_audience_and_in_production_reached_saf
 @pytest.mark.req("R-SVC-7")
 def test_every_setting_says_what_it_is() -> None:
     assert all(meaning.endswith(".") for _, _, meaning in variables(Settings))
+
+
+@pytest.mark.req("R-WS-8")
+def test_half_open_connections_are_found_within_45_seconds_as_it_ships(environment: pytest.MonkeyPatch) -> None:
+    """A ping after so many seconds, and as many for its answer; row 35 of docs/faults.md shows that it works."""
+    del environment
+    assert 2 * load(Settings).heartbeat_s <= 45

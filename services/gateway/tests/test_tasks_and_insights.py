@@ -108,6 +108,9 @@ async def test_insights_are_read_asked_for_again_and_followed_as_a_job(gateway: 
         "engine": "extractive",
         "version": 3,
         "updated_at": "2026-11-27T12:00:00Z",
+        "reason": None,
+        "edited": [],
+        "beside": {"summary": None, "key_points": None, "decisions": None},
     }
     asked = await gateway.client.post(f"/api/insights/{meeting}", headers=who)
     assert asked.status_code == 202
@@ -123,3 +126,46 @@ async def test_insights_are_read_asked_for_again_and_followed_as_a_job(gateway: 
         "created_at": "2026-11-27T12:00:00Z",
         "updated_at": "2026-11-27T12:00:00Z",
     }
+
+
+@pytest.mark.req("R-API-3", "R-API-5")
+async def test_insights_are_changed_by_who_has_read_them(gateway: Gateway) -> None:
+    who = gateway.as_account()
+    meeting, proof = ids.new_id(), ids.new_id()
+    address = f"/api/insights/{meeting}"
+    gateway.insights.insights[meeting] = Insights(
+        meeting_id=meeting, status="ready", quality="draft", summary="They planned.", version=3,
+        key_points=[Point(text="A plan", segment_ids=[proof])],
+    )  # fmt: skip
+    words = {"summary": "We <b>planned</b>.", "decisions": [{"text": "Go", "segment_ids": [proof]}], "key_points": None}
+    assert (await gateway.client.patch(address, json=words, headers=who)).status_code == 428
+    stale = await gateway.client.patch(address, json=words, headers={**who, "If-Match": '"2"'})
+    assert (stale.status_code, stale.json()["version"]) == (412, 3)
+    changed = await gateway.client.patch(address, json=words, headers={**who, "If-Match": '"3"'})
+    assert (changed.status_code, changed.headers["etag"]) == (200, '"4"')
+    seen = changed.json()
+    assert (seen["summary"], seen["edited"], seen["key_points"]) == ("We planned.", ["summary"], [])
+    assert seen["beside"] == {"summary": "They planned.", "key_points": None, "decisions": None}
+    assert seen["decisions"] == [{"text": "Go", "segment_ids": [proof]}]
+    other = await gateway.client.patch(f"/api/insights/{ids.new_id()}", json=words, headers={**who, "If-Match": '"3"'})
+    assert other.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({}, "body"),
+        ({"summary": "<p></p>"}, "summary"),
+        ({"summary": "x" * 5001}, "summary"),
+        ({"action_items": []}, "action_items"),
+        ({"decisions": [{"text": "x", "segment_ids": ["no id"]}]}, "decisions.0.segment_ids.0"),
+        ({"key_points": [{"text": "x"}] * 101}, "key_points"),
+    ],
+)
+async def test_a_change_of_insights_that_does_not_hold_is_refused_by_field(
+    gateway: Gateway, sent: Any, field: str
+) -> None:
+    headers = {**gateway.as_account(), "If-Match": '"1"'}
+    answer = await gateway.client.patch(f"/api/insights/{ids.new_id()}", json=sent, headers=headers)
+    assert answer.status_code == 422
+    assert [one["field"] for one in problem(answer)["details"]] == [field]

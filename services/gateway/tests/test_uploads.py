@@ -465,3 +465,33 @@ async def test_what_is_announced_is_checked_before_a_byte_comes(nats_server: Nat
         assert gateway.uploads.asked == []
         with pytest.raises((TusCommunicationError, TusUploadFailed)):
             await asyncio.to_thread(tus(gateway, wav(LIMIT + 1)).upload)
+
+
+@pytest.mark.req("R-RES-3", "R-UP-1")
+async def test_while_a_disk_is_full_files_are_refused_politely_and_then_let_in(nats_server: NatsServer) -> None:
+    data = wav(100_000)
+    async with receiving(nats_server) as gateway:
+        who = gateway.as_account()
+        head = {**who, "Tus-Resumable": "1.0.0", "Upload-Length": str(len(data))}
+        head["Upload-Metadata"] = f"filename {base64.b64encode(b'a.wav').decode()}"
+        place = (await gateway.client.post("/api/uploads/tus", headers=head)).headers["location"]
+        go_on = {
+            **who,
+            "Tus-Resumable": "1.0.0",
+            "Upload-Offset": "0",
+            "Content-Type": "application/offset+octet-stream",
+        }
+        calls = [
+            lambda: gateway.client.post("/api/uploads", files=form(data), headers=who),
+            lambda: gateway.client.put("/api/uploads/a.wav", content=data, headers=who),
+            lambda: gateway.client.post("/api/uploads/tus", headers=head),
+            lambda: gateway.client.patch(place, content=data, headers=go_on),
+        ]
+        gateway.full = True
+        for call in calls:
+            answer = await call()
+            assert (answer.status_code, problem(answer)["error"]) == (507, "insufficient_storage")
+            assert answer.headers["retry-after"] == "60"
+        assert await stored(gateway) == {}
+        gateway.full = False
+        assert [(await call()).status_code for call in calls] == [202, 202, 201, 204]

@@ -26,7 +26,7 @@ from services.insights.events import COMPLETED, DELETED, HEALED, MeetingEvents
 from services.insights.language import LanguageModel, NoLanguageModel
 from services.insights.tests.fakes import FakeMeetings, serving
 from services.insights.transcripts import MeetingsTranscripts
-from services.insights.writing import HEAL, KIND, Writer
+from services.insights.writing import HEAL, KIND, Budget, Writer
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -45,10 +45,16 @@ class House:
     transcripts: MeetingsTranscripts
     _tasks: asyncio.TaskGroup
 
-    def work(self, model: LanguageModel | None = None, *, heals: bool = False) -> None:
+    def work(
+        self,
+        model: LanguageModel | None = None,
+        *,
+        heals: bool = False,
+        budget: Budget = Budget(),  # noqa: B008
+    ) -> None:
         writer = Writer(
             self.transcripts, model or NoLanguageModel(), NoLanguageModel(),
-            database=self.database, queue=self.queue, heal_attempts_max=50,
+            database=self.database, queue=self.queue, heal_attempts_max=50, budget=budget,
         )  # fmt: skip
         policy = Policy(delays_s=(0.1, 0.2), jitter=0.0, deadline_s=10.0)
         for kind, handle in ((KIND, writer.handle), (HEAL, writer.heal))[: 2 if heals else 1]:
@@ -76,6 +82,12 @@ class House:
     async def request(self, owner_id: str, meeting_id: str) -> Any:
         asked = insights_pb2.RequestInsightsRequest(owner_id=owner_id, meeting_id=meeting_id)
         return (await self.door.call(self.stub.RequestInsights, asked, timeout_s=5.0)).job
+
+    async def edit(self, owner_id: str, meeting_id: str, version: int, **words: Any) -> Any:
+        asked = insights_pb2.UpdateInsightsRequest(
+            owner_id=owner_id, meeting_id=meeting_id, expected_version=version, **words
+        )
+        return (await self.door.call(self.stub.UpdateInsights, asked, timeout_s=5.0)).insights
 
     async def job(self, owner_id: str, job_id: str) -> Any:
         asked = insights_pb2.GetJobRequest(owner_id=owner_id, job_id=job_id)

@@ -84,13 +84,18 @@ async def serving(register: Any, servicer: Any) -> AsyncIterator[rpc.Peer]:
 class FakeOpenAI:
     """An OpenAI-compatible server. Answers what the script says, in order; the last for ever."""
 
-    script: list[Any] = field(default_factory=list)  # dict: minutes; str: content; (status, headers, body); float: wait
+    script: list[Any] = field(
+        default_factory=list
+    )  # dict: minutes; str: content; (status, headers, body); float: wait;
+    # a function of the request that returns one of these
     requests: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
     async def _answer(self, request: Request) -> Response:
         self.requests.append(orjson.loads(await request.body()))
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if callable(step):
+            step = step(self.requests[-1])
         if isinstance(step, float):
             await asyncio.sleep(step)
             return Response(status_code=500)

@@ -12,7 +12,7 @@ from verbatim.insights.v1 import insights_pb2
 from chassis.breaker import Breaker, BreakerSettings, State
 from chassis.errors import AppError
 from services.insights import store
-from services.insights.language import DEPENDENCY, GuardedLanguageModel
+from services.insights.language import DEPENDENCY, GuardedLanguageModel, Reading
 from services.insights.tests.conftest import House, eventually
 from services.insights.tests.fakes import FakeOpenAI
 from services.insights.tests.test_language import GOOD
@@ -72,10 +72,10 @@ async def test_draft_is_replaced_when_the_language_model_is_back(house: House) -
         owner_id, meeting_id = house.meetings.add(LINES)
         await house.completed(owner_id, meeting_id)
         draft = await ready(house, owner_id, meeting_id)
-        assert (draft.quality, draft.engine) == ("draft", "extractive")
+        assert (draft.quality, draft.engine, draft.reason) == ("draft", "extractive", "unavailable")
         await eventually(lambda: is_version(house, owner_id, meeting_id, 2))
         insights = await house.insights(owner_id, meeting_id)
-        assert (insights.status, insights.quality, insights.engine) == ("ready", "final", "m")
+        assert (insights.status, insights.quality, insights.engine, insights.reason) == ("ready", "final", "m", "")
         [job] = await jobs_of(house, HEAL)
         assert job.attempts >= 3
 
@@ -116,10 +116,11 @@ async def test_draft_that_somebody_asked_to_make_again_meanwhile_is_left_alone(h
 
 async def test_transcript_too_long_for_the_model_is_not_asked_about_again(house: House) -> None:
     async with FakeOpenAI([GOOD]).running() as server:
-        house.work(model(server), heals=True)
+        house.work(model(server, Reading(6000, 4096, pieces_max=2)), heals=True)
         owner_id, meeting_id = house.meetings.add(["word " * 3000])
         await house.completed(owner_id, meeting_id)
-        assert (await ready(house, owner_id, meeting_id)).quality == "draft"
+        insights = await ready(house, owner_id, meeting_id)
+        assert (insights.quality, insights.reason) == ("draft", "too_long")
         assert await jobs_of(house, HEAL) == []
 
 

@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from chassis.errors import AppError, Kind
-from services.insights.language import OpenAILanguageModel
+from services.insights.language import NoLanguageModel, OpenAILanguageModel, Reading
 from services.insights.minutes import ActionItem, Point, Transcript
 from services.insights.sentences import Segment
+from services.insights.spending import Spend
 from services.insights.tests.fakes import FakeOpenAI
 
 pytestmark = pytest.mark.req("R-API-3")
@@ -41,13 +42,18 @@ async def server() -> AsyncIterator[FakeOpenAI]:
         yield running
 
 
-async def ask(server: FakeOpenAI, *script: Any, timeout_s: float = 5.0, chars_max: int = 10_000) -> Any:
+async def ask(
+    server: FakeOpenAI,
+    *script: Any,
+    timeout_s: float = 5.0,
+    transcript: Transcript = TRANSCRIPT,
+    reading: Reading = Reading(),  # noqa: B008 - it is frozen
+    spend: Spend | None = None,
+) -> Any:
     server.script[:] = script
-    model = OpenAILanguageModel(
-        api_key="k", base_url=server.url, model="m", timeout_s=timeout_s, transcript_chars_max=chars_max
-    )
+    model = OpenAILanguageModel(api_key="k", base_url=server.url, model="m", timeout_s=timeout_s, reading=reading)
     try:
-        return await model.write_minutes(TRANSCRIPT)
+        return await model.write_minutes(transcript, Spend() if spend is None else spend)
     finally:
         await model.aclose()
 
@@ -70,6 +76,18 @@ async def test_the_transcript_is_sent_as_data_apart_from_the_instructions(server
     assert request["response_format"]["json_schema"]["strict"] is True
 
 
+async def test_minutes_are_wanted_in_the_language_of_the_meeting(server: FakeOpenAI) -> None:
+    said = Segment("a", "Anna", 0.0, 2.0, "wir verschieben den Start auf September")
+    german = Transcript("de", None, (), (said,))
+    await ask(server, GOOD | {"action_items": []}, transcript=german)
+    system, user = server.requests[0]["messages"]
+    assert "in the language of the transcript" in system["content"]
+    assert orjson.loads(user["content"])["language"] == "de"
+    # Without a model they are what was said.
+    draft = await NoLanguageModel().write_minutes(german, Spend())
+    assert draft.summary.casefold().startswith("wir verschieben den start")
+
+
 def changed(**values: Any) -> dict[str, Any]:
     return {**GOOD, **values}
 
@@ -84,9 +102,6 @@ def changed(**values: Any) -> dict[str, Any]:
         changed(extra="field"),
         changed(summary=""),
         changed(summary="x" * 6000),
-        changed(key_points=[{"text": "Made up.", "segments": [3]}]),
-        changed(key_points=[{"text": "Made up.", "segments": [0]}]),
-        changed(decisions=[{"text": "Cites nothing.", "segments": []}]),
         changed(decisions=[{"text": "Wrong type.", "segments": ["a"]}]),
         changed(decisions=[{"text": "Many.", "segments": [1]}] * 101),
         changed(action_items=[{"text": "x", "assignee": "", "due": "friday", "segments": [1]}]),
@@ -141,18 +156,65 @@ async def test_a_model_that_does_not_answer_in_time_is_left(server: FakeOpenAI) 
 async def test_a_model_that_is_not_there_is_unavailable(server: FakeOpenAI) -> None:
     server.script[:] = [GOOD]
     model = OpenAILanguageModel(
-        api_key="k", base_url="http://127.0.0.1:9/v1", model="m", timeout_s=2.0, transcript_chars_max=9999
+        api_key="k", base_url="http://127.0.0.1:9/v1", model="m", timeout_s=2.0, reading=Reading()
     )
     with pytest.raises(AppError) as caught:
-        await model.write_minutes(TRANSCRIPT)
+        await model.write_minutes(TRANSCRIPT, Spend())
     assert caught.value.kind is Kind.UNAVAILABLE
 
 
-async def test_a_transcript_too_long_for_the_model_is_not_sent(server: FakeOpenAI) -> None:
+async def test_a_transcript_of_too_many_pieces_is_not_sent(server: FakeOpenAI) -> None:
+    long = Transcript("en", None, (), tuple(Segment(f"s{n}", "", n, n + 1, "word " * 100) for n in range(100)))
     with pytest.raises(AppError) as caught:
-        await ask(server, GOOD, chars_max=50)
+        await ask(server, GOOD, transcript=long, reading=Reading(6000, 4096, pieces_max=3))
+    assert caught.value.kind is Kind.PAYLOAD_TOO_LARGE
     assert not caught.value.codes.retryable
     assert server.requests == []
+
+
+async def test_an_answer_that_cannot_be_used_is_asked_for_once_more_and_is_not_sent_back(server: FakeOpenAI) -> None:
+    spend = Spend()
+    minutes = await ask(server, f"Sure! {SECRET}", GOOD, spend=spend)
+    assert minutes.summary == "The merger is off."
+    first, second = server.requests
+    assert [message["role"] for message in second["messages"]] == ["system", "user"]
+    assert "could not be used" in second["messages"][0]["content"]
+    assert SECRET not in second["messages"][0]["content"]
+    assert first["messages"][1] == second["messages"][1]
+    assert (spend.calls, spend.input_tokens, spend.output_tokens) == (2, 200, 40)
+
+
+async def test_repairs_end_when_their_budget_is_spent(server: FakeOpenAI) -> None:
+    server.script[:] = ["nonsense"]
+    model = OpenAILanguageModel(api_key="k", base_url=server.url, model="m", timeout_s=5, reading=Reading())
+    for _ in range(20):
+        with pytest.raises(AppError):
+            await model.write_minutes(TRANSCRIPT, Spend())
+    await model.aclose()
+    assert 20 + 5 <= len(server.requests) <= 20 + 5 + 4  # five at once, then a fifth of all
+
+
+async def test_a_point_that_rests_on_no_segment_is_dropped_and_a_number_that_is_none_too(server: FakeOpenAI) -> None:
+    minutes = await ask(
+        server,
+        changed(
+            key_points=[{"text": "Made up.", "segments": [3]}, {"text": "Half.", "segments": [0, 2, 99, -1]}],
+            decisions=[{"text": "Cites nothing.", "segments": []}],
+        ),
+    )
+    assert minutes.key_points == (Point("Half.", ("b",)),)
+    assert minutes.decisions == ()
+    assert len(server.requests) == 1
+
+
+async def test_words_of_a_model_come_out_as_plain_text(server: FakeOpenAI) -> None:
+    evil = "<img src=x onerror=alert(1)><b>Fine</b>\u0000\u202e &lt;script&gt;alert(2)&lt;/script&gt;\x1b[31m ok"
+    minutes = await ask(server, changed(summary=evil, key_points=[{"text": evil, "segments": [1]}]))
+    for text in (minutes.summary, minutes.key_points[0].text):
+        assert "<" not in text
+        assert "script" not in text
+        assert text.isprintable()
+        assert "Fine" in text
 
 
 @pytest.mark.req("R-SEC-1")

@@ -14,7 +14,7 @@ from chassis import ids
 from chassis.errors import AppError, Kind
 from chassis.jobs import Status
 from services.insights import store
-from services.insights.language import OpenAILanguageModel
+from services.insights.language import OpenAILanguageModel, Reading
 from services.insights.minutes import ActionItem, Minutes, Point
 from services.insights.tests.conftest import House, eventually
 from services.insights.tests.fakes import FakeOpenAI
@@ -103,17 +103,31 @@ async def test_a_deleted_meeting_leaves_nothing(house: House) -> None:
     owner_id, meeting_id = house.meetings.add(LINES)
     await house.completed(owner_id, meeting_id)
     await ready(house, owner_id, meeting_id)
+    other = house.meetings.add(LINES)
+    await house.completed(*other)
+    await ready(house, *other)
+
+    async def told() -> bool:
+        return await house.messages(READY) == 2
+
+    await eventually(told)
     await house.deleted(owner_id, meeting_id)
 
     async def gone() -> bool:
         try:
             await house.insights(owner_id, meeting_id)
         except AppError as fault:
-            return fault.kind is Kind.NOT_FOUND
+            return fault.kind is Kind.NOT_FOUND and await house.messages(READY) == 1
         return False
 
+    # What was told of it holds words too: it goes from the stream and from the outbox.
     await eventually(gone)
-    assert await jobs(house) == []
+    left = await house.bus.js.get_last_msg("EVENTS", READY)
+    assert insights_pb2.InsightsReady.FromString(left.data or b"").meeting_id == other[1]
+    assert {job.key for job in await jobs(house)} == {other[1]}
+    async with house.database.engine.connect() as connection:
+        rows = await connection.execute(sa.select(store.OUTBOX.c.aggregate).where(store.OUTBOX.c.subject == READY))
+        assert [row.aggregate for row in rows] == [other[1]]
 
 
 async def test_an_event_that_makes_no_sense_goes_to_the_dead_letters_and_holds_nothing_up(house: House) -> None:
@@ -258,10 +272,8 @@ async def test_a_model_that_recovers_is_used(house: House) -> None:
     assert insights.quality == "final"
 
 
-def model(server: FakeOpenAI) -> OpenAILanguageModel:
-    return OpenAILanguageModel(
-        api_key="k", base_url=server.url, model="m", timeout_s=3.0, transcript_chars_max=10_000
-    )  # fmt: skip
+def model(server: FakeOpenAI, reading: Reading = Reading()) -> OpenAILanguageModel:  # noqa: B008 - it is frozen
+    return OpenAILanguageModel(api_key="k", base_url=server.url, model="m", timeout_s=3.0, reading=reading)
 
 
 async def test_a_meeting_without_words_gets_empty_insights(house: House) -> None:

@@ -16,12 +16,14 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import bus, ids, outbox, rpc
 from chassis.broker import Broker
-from chassis.dead_letters import DLQ
+from chassis.dead_letters import DLQ, DeadLetters, letter, publish
 from chassis.errors import AppError, Kind
+from chassis.objects import Held, Objects
 from chassis.tests.servers import NatsServer
 from services.janitor.deletions import SUBJECT, Deletions
 from services.janitor.keeping import Keep, keep_sessions
 from services.janitor.session_logs import SessionLogs, Transcribers
+from services.janitor.uploaded import BUCKET
 
 pytestmark = pytest.mark.req("R-STT-5", "R-RES-1")
 
@@ -196,5 +198,30 @@ async def test_logs_of_a_deleted_meeting_go_at_once_but_not_under_who_is_speakin
             while await one.kept("TRANSCRIPT") != {other, speaking}:
                 await asyncio.sleep(0.02)
         assert await one.kept("AUDIO") == {other, speaking}
+        consuming.cancel()
+        await asyncio.wait([consuming])
+
+
+@pytest.mark.req("R-API-1")
+async def test_files_and_dead_letters_of_a_deleted_meeting_go_and_others_stay(nats_server: NatsServer) -> None:
+    async with house(nats_server) as one:
+        meeting_id, session_id, other = ids.new_id(), ids.new_id(), ids.new_id()
+        objects = Objects(lambda: one.bus, BUCKET)
+        await one.bus.declare(objects.stream(16 * 1024**2))
+        for name in (session_id, other):
+            await objects.append(name, Held(), b"file")
+        entry = pb.TranscriptEntry(session_id=session_id, position=1).SerializeToString()
+        for number, (payload, about) in enumerate(
+            ((entry, {}), (b"{}", {"key": meeting_id}), (b"{}", {"key": other}), (other.encode(), {}))
+        ):
+            await publish(one.bus, letter(f"l{number}", kind="k", subject="s", payload=payload, error="e", about=about))
+        told = MeetingDeleted(meeting_id=meeting_id, session_ids=[session_id])
+        await one.bus.publish(SUBJECT, told.SerializeToString())
+        consuming = asyncio.create_task(one.deletions.run())
+        letters = DeadLetters(lambda: one.bus)
+        async with asyncio.timeout(30):
+            while await letters.count() != 2 or await objects.names() != [other]:
+                await asyncio.sleep(0.02)
+        assert [found.id for found in (await letters.list())[0]] == ["l2", "l3"]
         consuming.cancel()
         await asyncio.wait([consuming])

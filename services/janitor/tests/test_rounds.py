@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 from chassis import bus
 from chassis.dead_letters import DLQ
 from chassis.tests.servers import NatsServer
+from recovery import marks
 from services.janitor.rounds import Round
 from services.janitor.tests.test_sweep import made
 
@@ -77,7 +78,7 @@ class Janitor:
 
 
 @asynccontextmanager
-async def running(data: Path, nats_url: str) -> AsyncIterator[Janitor]:
+async def running(data: Path, nats_url: str, **env: str) -> AsyncIterator[Janitor]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -90,6 +91,7 @@ async def running(data: Path, nats_url: str) -> AsyncIterator[Janitor]:
             "VERBATIM_DATA_DIR": str(data), "INTERNAL_PORT": str(port), "NATS_URL": nats_url,
             "SERVICE_AUTH_KEY": "k" * 32,
             "UPLOADS_EVERY_S": "0.2", "DISK_EVERY_S": "0.2", "DEAD_LETTERS_EVERY_S": "0.2",
+            **env,
         },
     )  # fmt: skip
     janitor = Janitor(process, port)
@@ -144,3 +146,66 @@ async def test_the_janitor_counts_dead_letters_when_a_broker_comes(tmp_path: Pat
                 return await janitor.value("dead_letters") == 3.0
 
             await eventually(counted)
+
+
+async def test_backups_are_watched_where_they_are_expected(tmp_path: Path, nats_server: NatsServer) -> None:
+    env = {"BACKUP_EXPECTED": "true", "BACKUPS_EVERY_S": "0.2"}
+    metric = 'backup_last_success_timestamp_seconds{of="all"}'
+    async with running(tmp_path, nats_server.url, **env) as janitor:
+
+        async def is_none() -> bool:
+            return await janitor.value(metric) == 0.0
+
+        await eventually(is_none)
+        async with bus.connect(nats_server.url, name="test", replicas=1) as broker:
+            await marks.note(broker, at_s=1_800_000_000.5, took_s=1.0, size=7, replicas=1)
+
+        async def is_known() -> bool:
+            return await janitor.value(metric) == 1_800_000_000.5
+
+        await eventually(is_known)
+
+
+async def test_beside_a_pod_the_janitor_does_only_what_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "uploads").mkdir()
+    left = made(tmp_path / "uploads", "upload_1", 7200.0)
+    async with running(tmp_path, "nats://127.0.0.1:9", ROUNDS='["uploads", "memory"]') as janitor:
+
+        async def done() -> bool:
+            return bool(await janitor.value('janitor_last_run_success{task="memory"}')) and not left.exists()
+
+        await eventually(done)
+        page = await janitor.get("/metrics")
+        assert 'task="sessions"' not in page
+        assert 'task="disk"' not in page
+
+
+async def test_a_dry_run_of_everything_tells_and_removes_nothing(tmp_path: Path, nats_server: NatsServer) -> None:
+    (tmp_path / "uploads").mkdir()
+    left = made(tmp_path / "uploads", "upload_1", 7200.0)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.janitor", "--dry-run",
+        cwd=Path(__file__).parents[3], stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {
+            "PYTHONPATH": os.pathsep.join(sys.path), "VERBATIM_DATA_DIR": str(tmp_path), "NATS_URL": nats_server.url,
+            "SERVICE_AUTH_KEY": "k" * 32,
+        },
+    )  # fmt: skip
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, left.exists()) == (0, True)
+    assert b"would remove a left-over" in said
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [({"ROUNDS": '["sweep"]'}, b"ROUNDS"), ({"DISK_REFUSE_SHARE": "0.5"}, b"DISK_CLEAN_SHARE <= DISK_ALLOW_SHARE")],
+)
+async def test_settings_that_do_not_hold_are_named(tmp_path: Path, env: dict[str, str], named: bytes) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.janitor",
+        cwd=Path(__file__).parents[3], stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "SERVICE_AUTH_KEY": "k" * 32, **env},
+    )  # fmt: skip
+    _, said = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 2
+    assert named in said

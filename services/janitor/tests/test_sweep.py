@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -90,6 +93,32 @@ async def test_a_sweep_is_bounded_and_takes_the_oldest_first(tmp_path: Path) -> 
         made(tmp_path, f"upload_{hours}", hours * HOUR_S)
     assert await swept(tmp_path, removed_max=4) == ["upload_2", "upload_3"]
     assert await swept(tmp_path, removed_max=4) == []
+
+
+async def test_a_file_that_somebody_uses_is_kept_however_old(tmp_path: Path) -> None:
+    for name in ("upload_open", "upload_locked", "upload_nobodys"):
+        made(tmp_path, name, 9 * HOUR_S)
+    # A reader does not change the time of a file; and it may read for hours.
+    reader = "import sys, time; file = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    process = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", reader, str(tmp_path / "upload_open")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        with (tmp_path / "upload_locked").open() as locked:
+            fcntl.flock(locked, fcntl.LOCK_SH)
+            assert await swept(tmp_path) == ["upload_locked", "upload_open"]
+    finally:
+        process.kill()
+        process.communicate()
+    assert await swept(tmp_path) == []  # the control: nothing else kept them
+
+
+async def test_a_dry_run_removes_nothing(tmp_path: Path) -> None:
+    made(tmp_path, "upload_old", 9 * HOUR_S)
+    await sweep_uploads(tmp_path, age_s=HOUR_S, removed_max=10, dry=True)
+    assert names(tmp_path) == ["upload_old"]
 
 
 async def test_no_folder_is_nothing_to_sweep(tmp_path: Path) -> None:

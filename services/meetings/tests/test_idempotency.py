@@ -68,14 +68,19 @@ async def test_without_a_key_each_call_creates(database: Database, keys: Idempot
     assert await created(database, owner) == 3
 
 
-async def test_the_first_answer_stays_whatever_becomes_of_the_meeting(
-    meetings: MeetingsStore, keys: IdempotencyKeys, owner: str
+async def test_the_first_answer_stays_until_the_meeting_is_deleted_and_then_its_words_are_gone_too(
+    database: Database, meetings: MeetingsStore, keys: IdempotencyKeys, owner: str
 ) -> None:
+    other = (await create(keys, owner, key="other")).answer
     first = (await create(keys, owner)).answer
     await meetings.update(owner, first.meeting.id, 1, MeetingChange("Renamed", None, None))
     assert (await create(keys, owner)).answer == first
     await meetings.delete(owner, first.meeting.id, 2)
-    assert (await create(keys, owner)).answer == first
+    with pytest.raises(AppError) as caught:
+        await create(keys, owner)  # nor is it made a second time
+    assert caught.value.kind is Kind.CONFLICT
+    assert await created(database, owner) == 1
+    assert (await create(keys, owner, key="other")).answer == other
 
 
 async def test_another_request_with_the_key_is_refused(keys: IdempotencyKeys, owner: str) -> None:

@@ -115,6 +115,18 @@ async def test_messages_that_come_again_in_any_order_change_nothing(
     assert await letters(database) == []
 
 
+@pytest.mark.req("R-WS-4", "R-OBS-1")
+async def test_segment_that_the_log_has_lost_is_missed_when_the_session_is_closed(
+    transcripts: TranscriptStore, owner: str
+) -> None:
+    whole, holed = meeting_log(owner), meeting_log(owner)
+    assert (await transcripts.apply(numbered(whole.entries))).lost == {}
+    messages = numbered([e for e in holed.entries if not (e.HasField("segment") and e.segment.index == 2)], first=100)
+    assert (await transcripts.apply(messages[:-1])).lost == {}
+    assert (await transcripts.apply(messages[-1:])).lost == {holed.session_id: 1}
+    assert (await transcripts.apply(messages)).lost == {}, "told once, however often the entry comes"
+
+
 @pytest.mark.req("R-WS-4")
 async def test_result_does_not_depend_on_how_the_log_is_cut_into_batches(
     transcripts: TranscriptStore, database: Database, owner: str

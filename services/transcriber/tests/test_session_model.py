@@ -2,7 +2,7 @@
 
 The model is the client's own notes: what it said, of which it keeps what is not acknowledged, and what it was told. At
 the end of each history the session is finished, and every number that was spoken must have been heard exactly once, in
-order, every gap be a gap, and the accounts must add up.
+order, every gap be a gap, and the accounts must add up: those of the session, and those of the transcribers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from chassis.errors import AppError, Kind
 from chassis.tests.servers import NatsServer
 from services.transcriber.openai_answer import read_answer
 from services.transcriber.session import LiveSession, SessionSettings
+from services.transcriber.tests.accounts import Accounts, say
 from services.transcriber.tests.fakes import Client, CountingSpeech
 from services.transcriber.tests.replicas import OWNER, Replica, replica, token_of
 from services.transcriber.transcription import Transcription
@@ -58,6 +59,7 @@ class World:
 
     runner: asyncio.Runner
     replicas: dict[str, Replica] = field(default_factory=dict)
+    accounts: Accounts = field(init=False)
     _exits: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -74,6 +76,7 @@ class World:
                 self.replicas[name] = await self._exits.enter_async_context(one)
 
         self.run(enter())
+        self.accounts = Accounts(list(self.replicas.values()))
 
     def stop(self) -> None:
         self.run(self._exits.aclose())
@@ -187,7 +190,7 @@ class Person(RuleBasedStateMachine):
                 continue
             while begin < piece.end:
                 stop = min(piece.end, begin + 2 * self.draw.randint(1, 8 * CHUNK_BYTES))
-                self.session.receive(begin, piece.audio[begin - piece.start : stop - piece.start])
+                say(self.session, begin, piece.audio[begin - piece.start : stop - piece.start])
                 begin = stop
 
     def add(self, audio: bytes | None, size: int) -> None:
@@ -237,14 +240,14 @@ class Person(RuleBasedStateMachine):
     @connected
     @rule(samples=st.integers(1, 1000))
     def leave_a_hole(self, samples: int) -> None:
-        self.do(lambda: self.session.receive(self.end + 2 * samples, bytes(100)))
+        self.do(lambda: say(self.session, self.end + 2 * samples, bytes(100)))
         assert self.problem is not None
         assert (self.problem.code, self.problem.expected_offset) == ("offset_gap", self.end)
 
     @connected
     @rule()
     def send_half_a_sample(self) -> None:
-        self.do(lambda: self.session.receive(self.end, bytes(101)))
+        self.do(lambda: say(self.session, self.end, bytes(101)))
         assert self.problem is not None
         assert self.problem.code == "validation_failed"
 
@@ -350,6 +353,7 @@ class Person(RuleBasedStateMachine):
                 self.come_back(self.draw.choice("ab"))
             self.finish()
         self.check()
+        self.run(self.world.accounts.settle())
 
     def check(self) -> None:
         """Compare what is in the log, and what the client was told, with what was said."""

@@ -342,7 +342,8 @@ async def test_probes_close_it_again_and_healing_may_be_one(api: Api) -> None:
 @pytest.mark.req("R-STT-3")
 async def test_after_it_closed_calls_come_back_slowly(server: ScriptedServer) -> None:
     clock = Clock()
-    async with api_of(server, VendorSettings(concurrency_max=8, retry=RETRY), clock) as api:
+    patient = VendorSettings(concurrency_max=8, retry=RETRY, ramp_turn_s=30.0, deadline_base_s=30.0)
+    async with api_of(server, patient, clock) as api:
         await until_open(api)
         api.server.otherwise = lambda _: answer({"text": "every word"}, pause_s=0.01)
         clock.pass_(60.0)
@@ -358,6 +359,57 @@ async def test_after_it_closed_calls_come_back_slowly(server: ScriptedServer) ->
         assert most[0] == 1
         assert most == sorted(most)
         assert 4 <= most[-1] <= 8, "what it may use shrank with the failures, and grows with each success"
+
+
+@pytest.mark.req("R-STT-3", "R-STT-4")
+@pytest.mark.parametrize(("ramp_turn_s", "asked"), [(0.05, 1), (30.0, 2)], ids=["as it is", "if it waited on"])
+async def test_live_speech_does_not_queue_behind_the_ramp(
+    server: ScriptedServer, ramp_turn_s: float, asked: int
+) -> None:
+    """What queued would come at once when more may run; it is a draft meanwhile, and is healed in its time."""
+    clock = Clock()
+    patient = VendorSettings(concurrency_max=8, retry=RETRY, ramp_turn_s=ramp_turn_s, deadline_base_s=30.0)
+    async with api_of(server, patient, clock) as api:
+        await until_open(api)
+        api.server.otherwise = lambda _: GOOD
+        clock.pass_(60.0)
+        for _ in range(3):
+            await api.ask()
+        assert api.state is State.CLOSED
+        before = api.asked
+        api.server.otherwise = lambda _: answer({"text": "every word"}, pause_s=1.0)
+        heard = await asyncio.gather(api.ask(session="a"), api.ask(session="b"), return_exceptions=True)
+        assert api.asked - before == asked
+        reasons = [one.reason for one in heard if isinstance(one, SpeechError)]
+        assert reasons == ["overloaded"] * (2 - asked)
+
+
+@pytest.mark.req("R-STT-5", "R-STT-7")
+async def test_after_an_outage_healing_begins_slowly_and_live_speech_goes_on(server: ScriptedServer) -> None:
+    clock = Clock()
+    async with api_of(server, VendorSettings(concurrency_max=8, retry=RETRY), clock) as api:
+        healing = [asyncio.create_task(api.ask(lane=Lane.HEAL, session=f"h{number}")) for number in range(3)]
+        await asyncio.wait(healing)
+        assert api.asked == 3, "without an outage all go at once"
+        await until_open(api)
+        api.server.otherwise = lambda _: GOOD
+        clock.pass_(60.0)
+        for _ in range(3):
+            await api.ask()
+        clock.pass_(30.0)  # the ramp is over, healing is still held back
+        before = api.asked
+        healing = [asyncio.create_task(api.ask(lane=Lane.HEAL, session=f"h{number}")) for number in range(3)]
+        await asyncio.wait(healing, return_when=asyncio.FIRST_COMPLETED)
+        for number in range(5):
+            await api.ask(session=f"s{number}")
+        assert api.asked - before == 1 + 5
+        assert api.vendor.turnstile.has_spare, "partial texts do not wait for healing that is held back"
+        clock.pass_(5.0)
+        await asyncio.wait([one for one in healing if not one.done()], return_when=asyncio.FIRST_COMPLETED)
+        assert api.asked - before == 2 + 5
+        clock.pass_(5.0)
+        await asyncio.wait(healing)
+        assert api.asked - before == 3 + 5
 
 
 @pytest.mark.req("R-STT-3", "R-HEAL-1")

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ACCOUNT = Path(os.environ.get("SERVICE_ACCOUNT_FOLDER", "/var/run/secrets/kubernetes.io/serviceaccount"))
-SERVICES = ("gateway", "transcriber", "meetings", "insights", "janitor")
+BROKER_USERS = ("gateway", "transcriber", "meetings", "insights", "janitor", "backup")
 WITH_DATABASE = ("meetings", "insights")
 ATTEMPTS = 3
 
@@ -43,9 +43,9 @@ def wanted(present: dict[str, str]) -> dict[str, str]:
         password = made(f"POSTGRES_PASSWORD_{service.upper()}", _password())
         url = f"postgresql+psycopg://{service}:{password}@{os.environ['POSTGRES_HOST']}:5432/{service}"
         made(f"DATABASE_URL_{service.upper()}", url)
-    for service in SERVICES:
-        password = made(f"NATS_PASSWORD_{service.upper()}", _password())
-        made(f"NATS_URL_{service.upper()}", f"nats://{service}:{password}@{os.environ['NATS_HOST']}:4222")
+    for user in BROKER_USERS:
+        password = made(f"NATS_PASSWORD_{user.upper()}", _password())
+        made(f"NATS_URL_{user.upper()}", f"nats://{user}:{password}@{os.environ['NATS_HOST']}:4222")
     password = made("REDIS_PASSWORD", _password())
     made("REDIS_URL", f"redis://:{password}@{os.environ['REDIS_HOST']}:6379/0")
     return values

@@ -31,7 +31,12 @@ meetings: [nats, postgres, outside]
 insights: [nats, postgres, outside]
 janitor: [nats]
 migrate: [postgres]
-backup: [postgres]
+backup: [nats, postgres]
+{{- end -}}
+
+{{/* Secret with the certificate of one service: (dict "root" $ "component" name) */}}
+{{- define "verbatim.tlsSecret" -}}
+{{- printf "%s-%s" (.root.Values.tls.existingSecretPrefix | default (printf "%s-tls" (include "verbatim.fullname" .root))) .component -}}
 {{- end -}}
 
 {{/* Environment of one service: (dict "root" $ "component" name) */}}
@@ -75,8 +80,14 @@ backup: [postgres]
 {{- if has .component (list "transcriber" "insights") -}}
 {{- with $values.openai.baseUrl }}{{ $_ := set $plain "OPENAI_BASE_URL" . }}{{ end -}}
 {{- end -}}
+{{- if and (eq .component "janitor") $values.backup.enabled }}{{ $_ := set $plain "BACKUP_EXPECTED" "true" }}{{ end -}}
 {{- if eq .component "transcriber" }}{{ $_ := set $plain "WHISPER_MODEL" $values.openai.whisperModel }}{{ end -}}
 {{- if eq .component "insights" }}{{ $_ := set $plain "LLM_MODEL" $values.openai.llmModel }}{{ end -}}
+{{- if $values.tls.enabled -}}
+{{- range $variable, $file := dict "CERT" "tls.crt" "KEY" "tls.key" "CA" "ca.crt" -}}
+{{- $_ := set $plain (printf "GRPC_TLS_%s" $variable) (printf "/tls/%s" $file) -}}
+{{- end -}}
+{{- end -}}
 {{- $plain = mergeOverwrite $plain (deepCopy $values.env) (deepCopy $settings.env) -}}
 - name: REPLICA
   valueFrom: {fieldRef: {fieldPath: metadata.name}}

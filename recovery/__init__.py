@@ -1,0 +1,1 @@
+"""Backup and restore of everything that the platform must not lose: both databases and the broker's streams."""

@@ -1,0 +1,91 @@
+"""One trace for each request and each utterance, through every process: as a real OTLP receiver gets them."""
+
+from __future__ import annotations
+
+import json
+
+import httpx2
+import pytest
+from verbatim_client import VerbatimClient
+
+from tests.e2e.conftest import PASSWORD
+from tests.e2e.speech import recording, speak
+from tests.observe.conftest import Scene
+from tests.observe.receivers import Span, eventually
+
+pytestmark = [pytest.mark.req("R-OBS-4"), pytest.mark.timeout(240)]
+EVERYBODY = {"gateway", "transcriber", "meetings", "insights"}
+
+
+async def test_a_meeting_is_one_trace_from_the_socket_to_the_language_model(scene: Scene) -> None:
+    async with VerbatimClient(scene.stack.url) as client:
+        await client.register("trace@verbatim.example", "trace", PASSWORD)
+        await client.login("trace@verbatim.example", PASSWORD)
+        await speak(client, recording(12), title="Traced")
+        spans = await eventually(lambda: _with(scene, "POST /chat/completions"))
+    assert {span.service for span in spans} >= EVERYBODY, sorted({(s.service, s.name) for s in spans})
+    root = next(span for span in spans if not span.parent)
+    assert (root.service, root.name) == ("gateway", "WS /transcribe")
+    assert _unbroken(spans), "each span's parent is in the trace"
+    names = {span.name for span in spans}
+    assert names >= {"open session", "events.meeting.completed", "job insights", "store transcript"}, names
+    # Back to the meetings, which make tasks of what the model found.
+    await eventually(lambda: "events.insights.ready" in {span.name for span in _with(scene, "POST /chat/completions")})
+    model = next(span for span in spans if span.name == "POST /chat/completions")
+    assert model.attributes["gen_ai.operation.name"] == "chat"
+    asked = [headers for path, headers in scene.vendor.asked if path.endswith("/chat/completions")]
+    assert any(model.trace in headers["traceparent"] for headers in asked), "the vendor is told the trace"
+
+
+async def test_each_utterance_is_one_trace_linked_to_its_session(scene: Scene) -> None:
+    found = await eventually(lambda: [s for s in scene.collector.spans if s.name == "utterance"])
+    sessions = {span.trace for span in scene.collector.spans if span.name == "open session"}
+    for utterance in found:
+        spans = await eventually(lambda one=utterance: _stored(scene, one))
+        assert set(utterance.links) <= sessions and utterance.links
+        names = {(span.service, span.name) for span in spans}
+        assert ("transcriber", "POST /audio/transcriptions") in names, names
+        assert ("transcriber", "append") in names and ("meetings", "store transcript") in names, names
+        assert utterance.attributes["verbatim.session_id"]
+    spans_of_audio = [s for s in scene.collector.spans if "chunk" in s.name or s.attributes.get("route") == "audio"]
+    assert spans_of_audio == [], "no span for a chunk of audio"
+
+
+async def test_a_request_is_one_trace_and_its_log_lines_name_it(scene: Scene) -> None:
+    async with httpx2.AsyncClient(base_url=scene.stack.url) as http:
+        offered = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        body = {"email": "trace@verbatim.example", "password": PASSWORD}
+        answer = await http.post("/api/auth/login", json=body, headers={"traceparent": offered})
+        request = answer.headers["x-request-id"]
+    root = await eventually(lambda: _request(scene, request))
+    assert root.trace != "0af7651916cd43dd8448eb211c80319c", "who calls does not decide what is traced"
+    assert root.name == "POST /api/auth/login" and root.attributes["http.response.status_code"] == 200
+    spans = await eventually(lambda: _reaching(scene, root.trace, "meetings"))
+    assert _unbroken(spans)
+    assert {s.attributes.get("db.system.name") for s in spans} >= {"redis", "postgresql"}
+    lines = [json.loads(line) for line in scene.stack.log("gateway").read_text().splitlines() if request in line]
+    assert lines and {line["trace_id"] for line in lines} == {root.trace}
+
+
+def _with(scene: Scene, name: str) -> list[Span]:
+    """Return the spans of the newest trace that has one of a name."""
+    return next((s for s in reversed(scene.collector.traces().values()) if name in {span.name for span in s}), [])
+
+
+def _stored(scene: Scene, utterance: Span) -> list[Span]:
+    spans = scene.collector.traces()[utterance.trace]
+    return spans if any(span.service == "meetings" for span in spans) else []
+
+
+def _request(scene: Scene, request: str) -> Span | None:
+    return next((s for s in scene.collector.spans if s.attributes.get("verbatim.request_id") == request), None)
+
+
+def _reaching(scene: Scene, trace: str, service: str) -> list[Span]:
+    spans = scene.collector.traces()[trace]
+    return spans if any(span.service == service for span in spans) and _unbroken(spans) else []
+
+
+def _unbroken(spans: list[Span]) -> bool:
+    known = {span.id for span in spans}
+    return all(span.parent in known for span in spans if span.parent)
