@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli test chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli web screenshots test chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,16 @@ seed: .venv/requirements.stamp ## Make the demo account and its sample meeting o
 cli: .venv/requirements.stamp ## Install the `verbatim` command from sdk/ into .venv/bin
 	$(UV) pip install --quiet --python $(PY) --no-deps --reinstall-package verbatim-client ./sdk
 	@echo "  · .venv/bin/verbatim --help"
+
+web: web/node_modules/.package-lock.json ## Build the page from web/ into the gateway's static files (needs Node 20.19)
+	cd web && npm run --silent build
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+screenshots: setup-dev ## Take the pictures of docs/images from the page in a real browser
+	VERBATIM_SCREENSHOTS=docs/images $(PY) -m pytest tests/web/test_screenshots.py --numprocesses 0
 
 test: setup-dev ## Run every test that needs no cluster
 	@$(PY) -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile
