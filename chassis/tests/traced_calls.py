@@ -24,7 +24,7 @@ async def _answer(request: bytes, _: Any) -> bytes:
 
 
 def _register(_: object, server: grpc.aio.Server) -> None:
-    methods = {"Call": grpc.unary_unary_rpc_method_handler(_answer)}
+    methods: dict[str, Any] = {"Call": grpc.unary_unary_rpc_method_handler(_answer)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", methods),))
 
 
@@ -35,7 +35,7 @@ async def _calls() -> list[float]:
     await server.start()
     took = []
     async with rpc.peer(f"127.0.0.1:{server.port}", identity) as peer:
-        method = peer.channel.unary_unary("/t.T/Call")
+        method: Any = peer.channel.unary_unary("/t.T/Call")
         for _ in range(CALLS):
             began = time.perf_counter()
             with tracing.serve("request", None):

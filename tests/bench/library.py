@@ -115,7 +115,7 @@ async def fill(library: Library, segments: int) -> None:
             f" VALUES (:session, :id, 0, {began}, {began}, 2500, 0, 1)",
         ):
             for row in rows:
-                known = dict(zip(("id", "session", "owner", "n"), row, strict=True))
+                known: dict[str, object] = dict(zip(("id", "session", "owner", "n"), row, strict=True))
                 await connection.execute(sa.text(statement), known)
     async with library.meetings.engine.begin() as connection:
         # Built at the end instead of row by row: what is measured is not how long the filling takes.
@@ -123,8 +123,8 @@ async def fill(library: Library, segments: int) -> None:
     async with library.meetings.dedicated() as speaking, speaking.cursor() as cursor:
         for meeting_id, session_id, _, _ in rows:
             async with cursor.copy(f"COPY segments ({_COLUMNS}) FROM STDIN") as copy:
-                for row in _speech(meeting_id, session_id):
-                    await copy.write_row(row)
+                for spoken in _speech(meeting_id, session_id):
+                    await copy.write_row(spoken)
     async with library.meetings.engine.begin() as connection:
         await connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
         await connection.execute(sa.text("CREATE INDEX segments_search ON segments USING gin (search)"))

@@ -21,7 +21,6 @@ from verbatim_client.cli.app import application
 from verbatim_client.cli.procedures import OF_ALERT, PROCEDURES
 from verbatim_client.cli.settings import CliSettings
 
-from chassis import bus
 from services.gateway.api.controls import NewControl
 from tests.alerts.promql import unknown
 from tests.alerts.test_rules import ALERTS
@@ -65,7 +64,7 @@ def chart() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("line", of("verbatim"))
 def test_the_command_line_understands_it(line: str) -> None:
     arguments = shlex.split(re.sub(r"\$\w+", "http://localhost:9090", filled(line)))[1:]
-    command: click.Command = typer.main.get_command(application())
+    command: Any = typer.main.get_command(application())
     context = click.Context(command, info_name="verbatim", obj=CliSettings(None, None, Path()))
     while isinstance(command, click.Group):
         found = command.get_command(context, arguments.pop(0))
@@ -105,7 +104,6 @@ def test_the_chart_makes_what_it_names(line: str) -> None:
 @pytest.mark.parametrize("line", of("nats"))
 def test_the_broker_has_what_it_names(line: str) -> None:
     assert re.fullmatch(r"nats stream (info|subjects|ls|report)( (JOBS|EVENTS|AUDIO|TRANSCRIPT|DLQ))?", line), line
-    assert bus.Stream
 
 
 @pytest.mark.parametrize("line", of("kubectl"))

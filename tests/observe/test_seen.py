@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -45,7 +46,7 @@ async def test_each_utterance_is_one_trace_linked_to_its_session(scene: Scene) -
     found = await eventually(lambda: [s for s in scene.collector.spans if s.name == "utterance"])
     sessions = {span.trace for span in scene.collector.spans if span.name == "open session"}
     for utterance in found:
-        spans = await eventually(lambda one=utterance: _stored(scene, one))
+        spans = await eventually(partial(_stored, scene, utterance))
         assert set(utterance.links) <= sessions and utterance.links
         names = {(span.service, span.name) for span in spans}
         assert ("transcriber", "POST /audio/transcriptions") in names, names
