@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
 from chassis import bus
 from chassis.migrations import migrate
@@ -83,7 +83,7 @@ async def _fill(url: str) -> None:
     async with bus.connect(url, name="test", replicas=1) as broker:
         await broker.declare(bus.Stream("EVENTS", ("events.>",), max_bytes=1 << 24, max_age_s=86400))
         await broker.declare(bus.Stream("JOBS", ("jobs.>",), max_bytes=1 << 24, work_queue=True))
-        await broker.js.add_stream(StreamConfig(name="FLEETING", subjects=["f.>"], storage="memory"))
+        await broker.js.add_stream(StreamConfig(name="FLEETING", subjects=["f.>"], storage=StorageType.MEMORY))
         for number in range(300):
             await broker.publish(f"events.e{number % 7}", bytes(2000) + b"%d" % number, message_id=f"id{number}")
         for sequence in (2, 3, 250):
@@ -101,7 +101,7 @@ async def _first(broker: bus.Bus) -> int:
 async def _messages(url: str, stream: str) -> list[tuple[int, str, bytes, dict[str, str], object]]:
     async with bus.connect(url, name="test", replicas=1) as broker:
         state = (await broker.js.stream_info(stream)).state
-        found = []
+        found: list[tuple[int, str, bytes, dict[str, str], object]] = []
         for sequence in range(state.first_seq, state.last_seq + 1):
             with contextlib.suppress(Exception):
                 raw = await broker.js.get_msg(stream, sequence)

@@ -16,6 +16,7 @@ from verbatim.meetings.v1.figures_pb2 import MeetingFigures, TaskFigures
 
 from chassis import dead_letters, ids, telemetry
 from chassis.bus import Bus
+from chassis.erasing import erase
 from chassis.errors import AppError, Kind
 from chassis.outbox import EVENTS, event_id
 from chassis.postgres import Database
@@ -63,6 +64,9 @@ class FiguresConsumer:
         news = await self._database.run("tell figures", work)
         metrics.FIGURES.labels("news").inc(sum(news))
         metrics.FIGURES.labels("known").inc(len(meetings) + len(tasks) - sum(news))
+        if gone := {fact.meeting_id for fact in meetings if fact.deleted}:
+            # What was told of them names who spoke. Done each time that it comes, for it can be cut short.
+            await erase(self._bus, EVENTS.name, MEETING, gone)
 
     async def _refuse(self, message: Msg, why: str) -> None:
         metrics.EVENTS_REFUSED.inc()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -120,7 +121,7 @@ def rounds_of(settings: Settings, house: House) -> list[Round]:
     async def backups() -> None:
         await watch_backups(house.broker.bus, expected=settings.backup_expected)
 
-    wanted = {
+    wanted: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
         "uploads": (partial(sweep, age_s=settings.uploads_age_s), settings.uploads_every_s),
         "uploaded files": (partial(orphans, age_s=settings.uploads_age_s), settings.uploads_every_s),
         "disk": (watch.look, settings.disk_every_s),

@@ -123,7 +123,8 @@ class Sender:
             what["content"] = json.dumps(whole)
             fields["Content-Type"] = "application/json"
         self.sent += 1
-        return await self._http.request(target.method, url, **({"headers": fields} | what))
+        sent: Json = {"headers": fields} | what
+        return await self._http.request(target.method, url, **sent)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -78,7 +78,8 @@ TARGETS = (
 
 def score(target: Target) -> Score:
     """Mutate a module in a copy of the repository. Raises CalledProcessError, also if its tests fail unchanged."""
-    with tempfile.TemporaryDirectory(prefix="verbatim-mutation-") as name:
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # the session is committed after each mutant
+    with tempfile.TemporaryDirectory(prefix="verbatim-mutation-", dir=memory) as name:
         folder = Path(name)
         for part in COPIED:
             (folder / part).parent.mkdir(parents=True, exist_ok=True)

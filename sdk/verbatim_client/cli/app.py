@@ -69,8 +69,9 @@ def application() -> typer.Typer:
     letters.command("retry")(background.retry_letters)
     letters.command("discard")(background.discard_letters)
     app.command("doctor")(doctor.doctor)
-    for command in (recovery.backup, recovery.verify, recovery.restore):
-        app.command(command.__name__)(command)
+    app.command("backup")(recovery.backup)
+    app.command("verify")(recovery.verify)
+    app.command("restore")(recovery.restore)
     app.command("recover")(recover.recover)
     app.command("slo")(slo.slo)
     key_commands = _group(app, "keys", "API keys, for programs.")
@@ -86,8 +87,8 @@ def application() -> typer.Typer:
         hooks.command(hook_command.__name__)(hook_command)
     app.command("usage")(accounts.usage)
     admins = _group(app, "admin", "Looking after accounts and switches, for admins.")
-    for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
-        admins.command(command.__name__)(command)
+    for admin_command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
+        admins.command(admin_command.__name__)(admin_command)
     switches = _group(admins, "controls", "Switches of the running platform.")
     switches.command("list")(controls.list_controls)
     switches.command("set")(controls.set_control)

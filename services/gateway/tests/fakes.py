@@ -249,9 +249,10 @@ class FakeInsights(insights_pb2_grpc.InsightsServiceServicer):
             known.beside.summary, known.summary = known.summary, request.summary
             known.edited.append("summary")
         if request.HasField("decisions"):
-            known.decisions[:] = request.decisions.points
+            known.ClearField("decisions")
+            known.decisions.extend(request.decisions.points)
         if "key_points" in request.given_back:
-            known.key_points.clear()
+            known.ClearField("key_points")
         return insights_pb2.UpdateInsightsResponse(insights=known)
 
     async def RequestInsights(

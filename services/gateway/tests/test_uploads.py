@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import pytest
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
@@ -481,7 +482,7 @@ async def test_while_a_disk_is_full_files_are_refused_politely_and_then_let_in(n
             "Upload-Offset": "0",
             "Content-Type": "application/offset+octet-stream",
         }
-        calls = [
+        calls: list[Callable[[], Awaitable[httpx2.Response]]] = [
             lambda: gateway.client.post("/api/uploads", files=form(data), headers=who),
             lambda: gateway.client.put("/api/uploads/a.wav", content=data, headers=who),
             lambda: gateway.client.post("/api/uploads/tus", headers=head),
