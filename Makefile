@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli test chaos volume bench mutation lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli web screenshots test chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,16 @@ cli: .venv/requirements.stamp ## Install the `verbatim` command from sdk/ into .
 	$(UV) pip install --quiet --python $(PY) --no-deps --reinstall-package verbatim-client ./sdk
 	@echo "  · .venv/bin/verbatim --help"
 
+web: web/node_modules/.package-lock.json ## Build the page from web/ into the gateway's static files (needs Node 20.19)
+	cd web && npm run --silent build
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+screenshots: setup-dev ## Take the pictures of docs/images from the page in a real browser
+	VERBATIM_SCREENSHOTS=docs/images $(PY) -m pytest tests/web/test_screenshots.py --numprocesses 0
+
 test: setup-dev ## Run every test that needs no cluster
 	@$(PY) -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile
 
@@ -45,6 +55,9 @@ bench: setup-dev ## Measure the live path beside the raw limits of this machine 
 	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200,400) $(if $(SESSIONS),,--out docs/performance.md)
 	@$(PY) -m tests.bench.calls
 	@$(PY) -m tests.bench.library $(if $(SESSIONS),--segments 50000,--out docs/performance-data.md)
+
+bench-speech: setup-dev ## Measure drafts, healing, fairness and what captions cost at the API (ONLY=errors,drafts)
+	@$(PY) -m tests.bench.speech $(if $(ONLY),--only $(ONLY),--out docs/performance-speech.md)
 
 IMAGE ?= verbatim:$(shell sed -n 's/^appVersion: //p' deploy/helm/verbatim/Chart.yaml)
 CA_CERTIFICATES ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
@@ -61,6 +74,9 @@ image: ## Build the one image of all services, and its bill of materials (IMAGE=
 
 image-test: setup-dev image ## Run the image hardened, down to a real transcription
 	VERBATIM_IMAGE=$(IMAGE) $(PY) -m pytest tests/image -s
+
+fuzz: setup-dev ## Send the platform whatever its document allows, and what it does not (CASES=50000 SEED=1)
+	@$(PY) -m tests.fuzz --cases $(or $(CASES),50000) --seed $(or $(SEED),1)
 
 mutation: setup-dev ## Change the resilience code in every small way and see that its tests notice (ONLY=retry)
 	@$(PY) -m tests.mutation --only "$(ONLY)" $(if $(ONLY),,--out docs/mutation.md)

@@ -214,13 +214,14 @@ class Bus:
             max_ack_pending=unacknowledged_max,
         )
         subscription: JetStreamContext.PullSubscription | None = None
-        idle = 0
+        idle = reconnects = 0
         try:
             while True:
                 messages: list[Msg] = []
                 lost = False
                 try:
                     if subscription is None:
+                        reconnects = self.client.stats["reconnects"]
                         if start is not None:
                             config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
                             config.opt_start_seq = await start()
@@ -244,6 +245,11 @@ class Bus:
                     log.warning("consumer lost, subscribing again", consumer=durable, fault=repr(fault))
                     lost = True
                     await asyncio.sleep(1.0)
+                if start is not None and self.client.stats["reconnects"] != reconnects:
+                    # The client has made another connection and said nothing. What the broker had sent on the one
+                    # before would come again after `ack_wait`, behind what is newer.
+                    log.info("consumer begins again on a new connection", consumer=durable)
+                    messages, lost = [], True
                 if lost and subscription is not None:
                     await quietly(subscription.unsubscribe())
                     subscription = None

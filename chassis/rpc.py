@@ -312,9 +312,11 @@ class _Edge(grpc.aio.ServerInterceptor):
                         return await handler.unary_unary(message, context)
                     except AppError as error:
                         status = error.codes.grpc
+                        tracing.fail(span, error)
                         await _abort(context, error)
-                    except Exception:
+                    except Exception as fault:
                         status = grpc.StatusCode.INTERNAL
+                        tracing.fail(span, fault)
                         log.exception("call failed", method=method)
                         await _abort(context, AppError(Kind.INTERNAL, "Something went wrong on our side."))
                     finally:

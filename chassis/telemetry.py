@@ -51,9 +51,7 @@ def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
 
 def _without_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Of what a library logs keep the constant part: what it fills in may be what was being worked on."""
-    record = event.get("_record")
-    if record is not None and record.args:
-        event["event"] = str(record.msg)
+    event["event"] = str(event["_record"].msg)
     return event
 
 

@@ -236,8 +236,17 @@ def spoil(span: Span) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
+def fail(span: Span, fault: BaseException) -> None:
+    """Say what went wrong inside of a span, by its type; what leaves the span in its place says nothing more."""
+    if span.is_recording():
+        _blame(span, fault)
+
+
 def _blame(span: Span, fault: BaseException) -> None:
-    """Say what went wrong by its type alone: a message may quote what was said."""
+    """Say what went wrong by its type alone: a message may quote what was said. The first to say something holds."""
+    told: Status = getattr(span, "status")  # noqa: B009 - of the SDK's spans, which are the ones that record
+    if told.status_code is StatusCode.ERROR:
+        return
     span.set_attribute("error.type", fault.kind.value if isinstance(fault, AppError) else type(fault).__name__)
     span.set_status(Status(StatusCode.ERROR))
 

@@ -47,6 +47,8 @@ USERS = {
         publishes=("events.>", "jobs.>", "dlq.>", "stored.*", "captions.*"),
         hears=("$KV.controls.>",),
         purges=(UPLOADS,),
+        # Letters of accounts that are deleted.
+        removes_from=("DLQ",),
     ),
     "insights": May(
         streams=(CONTROLS, "EVENTS", "JOBS", "DLQ"),

@@ -87,7 +87,7 @@ def rules() -> dict[str, Any]:
     return {
         "groups": [
             {"name": "slo-ratios", "interval": "30s", "rules": recorded},
-            {"name": "slo-budgets", "interval": "1m", "rules": budgets},
+            {"name": "slo-budgets", "interval": "30s", "rules": budgets},
             {"name": "slo-budget-alerts", "rules": [_fast(), _slow(), _lost()]},
         ]
     }

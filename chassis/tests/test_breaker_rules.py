@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from itertools import count
 
 import pytest
 from prometheus_client import REGISTRY
 
-from chassis.breaker import Breaker, BreakerSettings, Mode, OpenError, State
+from chassis.breaker import Breaker, BreakerSettings, Mode, OpenError, Permit, Result, State, _Window
 from chassis.tests.clocks import Clock
 
 pytestmark = pytest.mark.req("R-STT-3")
@@ -108,6 +108,27 @@ def test_a_success_ends_the_row(clock: Clock) -> None:
     assert state(breaker) is State.CLOSED
 
 
+def test_after_a_success_five_more_open_it(clock: Clock) -> None:
+    breaker = new(clock)
+    fail(breaker, 4)
+    succeed(breaker)
+    fail(breaker, 5)
+    assert state(breaker) is State.OPEN
+
+
+def test_settings_do_not_change_under_way() -> None:
+    with pytest.raises(FrozenInstanceError):
+        BreakerSettings().open_s = 1.0  # type: ignore[misc]
+    assert not hasattr(BreakerSettings(), "__dict__")
+
+
+def test_what_is_given_by_name_is_not_given_by_place(clock: Clock) -> None:
+    with pytest.raises(TypeError):
+        Breaker("rules-names", SETTINGS, clock, lambda: 0.0)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Permit(new(clock), 0, 0.0, True)  # type: ignore[call-arg]
+
+
 def test_a_slow_success_ends_the_row_too(clock: Clock) -> None:
     breaker = new(clock)
     fail(breaker, 4)
@@ -178,6 +199,59 @@ def test_a_call_is_remembered_for_the_window_less_the_rest_of_its_tenth(clock: C
         clock.pass_(later_s)
         alternate(breaker, 1)
         assert (state(breaker) is State.OPEN) is opens
+
+
+def test_a_window_need_not_be_a_multiple_of_ten(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, window_s=15.0, calls_min=4))
+    clock.pass_(1.5 - clock.now_s % 1.5)
+    alternate(breaker, 1)
+    clock.pass_(14.0)
+    alternate(breaker, 1)
+    assert state(breaker) is State.OPEN
+
+
+def test_memory_does_not_grow_with_the_rate(clock: Clock) -> None:
+    window = _Window(30.0)
+    for _ in range(10_000):
+        window.add(clock.now_s, Result.SUCCESS)
+        clock.pass_(0.01)
+        assert window.sums(clock.now_s)[0] <= 3_000
+    assert len(window._buckets) <= 11
+
+
+def test_calls_long_before_the_window_do_not_count_either(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, calls_min=4))
+    alternate(breaker, 1)
+    clock.pass_(95.0)
+    alternate(breaker, 1)
+    assert state(breaker) is State.CLOSED
+
+
+def test_the_rate_opens_it_also_after_many_calls(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, failures_in_row=1_000))
+    succeed(breaker, 20)
+    fail(breaker, 19)
+    assert state(breaker) is State.CLOSED
+    fail(breaker)
+    assert state(breaker) is State.OPEN
+
+
+def test_more_slow_calls_than_the_rate_open_it_too(clock: Clock) -> None:
+    breaker = new(clock, replace(SETTINGS, window_s=3_000.0))
+    succeed(breaker, 2)
+    slow(breaker, clock, 18)
+    assert state(breaker) is State.OPEN
+
+
+def test_what_takes_longer_than_slow_is_slow_and_clocks_may_have_begun_just_now() -> None:
+    clock = Clock(10.0)
+    breaker = new(clock)
+    with breaker.acquire() as permit:
+        clock.pass_(16.0)
+        permit.success()
+    assert calls(breaker, "slow") == 1
+    fail(breaker, 5)
+    assert breaker.retry_after_s() == pytest.approx(63.0)
 
 
 def test_a_few_slow_calls_are_too_few(clock: Clock) -> None:
@@ -524,6 +598,13 @@ def test_what_a_person_lets_in_again_comes_slowly(clock: Clock, mode: Mode) -> N
     breaker.force(mode)
     assert breaker.share == pytest.approx(0.1)
     clock.pass_(15.0)
+    assert breaker.share == pytest.approx(0.5)
+
+
+def test_a_ramp_may_be_as_short_as_a_second(clock: Clock) -> None:
+    breaker = closed_again(clock, replace(SETTINGS, ramp_s=1.0))
+    assert breaker.share == pytest.approx(0.1)
+    clock.pass_(0.5)
     assert breaker.share == pytest.approx(0.5)
 
 

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from chassis import bus
 from chassis.errors import AppError, Kind
 from chassis.tests.servers import NatsServer
+from tests.chaos.proxy import Proxy
 
 STREAM = bus.Stream("EVENTS", ("events.>",), max_bytes=16 * 1024**2)
 
@@ -92,6 +93,52 @@ async def test_a_consumer_that_was_deleted_is_made_again(nats_server: NatsServer
         await broker.publish("events.one", b"2")
         await _until(lambda: b"2" in heard, within_s=40)
         consuming.cancel()
+
+
+@pytest.mark.req("R-HEAL-2", "R-WS-4", "R-DB-4")
+async def test_order_outlives_what_a_broken_connection_has_swallowed(nats_server: NatsServer) -> None:
+    """The client reconnects by itself: what was on its way on the connection before came half a minute later, behind
+    newer messages, and entries of a session before the one that opens it."""
+    host, _, port = nats_server.url.removeprefix("nats://").partition(":")
+    heard: list[int] = []
+    next_sequence = 0
+
+    async def handle(messages: list[Msg]) -> None:
+        nonlocal next_sequence
+        heard.extend(int(message.data) for message in messages)
+        next_sequence = messages[-1].metadata.sequence.stream + 1
+
+    async def start() -> int:
+        return next_sequence
+
+    async with (
+        Proxy(0, [(host, int(port))]) as way,
+        bus.connect(nats_server.url, name="sender", replicas=1) as sender,
+        bus.connect(f"nats://{host}:{way.port}", name="consumer", replicas=1) as broker,
+    ):
+        await sender.declare(STREAM)
+        next_sequence = (await sender.js.stream_info(STREAM.name)).state.first_seq
+        consuming = asyncio.create_task(
+            broker.consume(stream=STREAM.name, durable="one", subject="events.>", handle=handle, start=start)
+        )
+        await _send(sender, range(10))
+        await _until(lambda: len(heard) == 10, within_s=30)
+        way.down.stall()
+        await _send(sender, range(10, 20))
+        async with asyncio.timeout(30):
+            while not (await sender.js.consumer_info(STREAM.name, "one")).num_ack_pending:
+                await asyncio.sleep(0.05)
+        way.reset()
+        way.down.flow()
+        await _send(sender, range(20, 30))
+        await _until(lambda: len(heard) >= 30, within_s=60)
+        assert heard == list(range(30))
+        consuming.cancel()
+
+
+async def _send(broker: bus.Bus, numbers: range) -> None:
+    for number in numbers:
+        await broker.publish("events.one", str(number).encode())
 
 
 async def _publishes(broker: bus.Bus) -> bool:

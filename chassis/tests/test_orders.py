@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import pytest_asyncio
@@ -28,11 +28,11 @@ async def controls(nats_server: NatsServer) -> AsyncIterator[Controls]:
 
 
 @pytest.fixture
-def root() -> AsyncIterator[logging.Logger]:
+def root() -> Iterator[logging.Logger]:
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.INFO)
-    yield logger  # type: ignore[misc]
+    yield logger
     logger.setLevel(before)
 
 

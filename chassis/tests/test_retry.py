@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from itertools import count
 
 import pytest
@@ -79,6 +80,32 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     settings = RetrySettings()
     assert (settings.attempts, settings.wait_min_s, settings.wait_max_s) == (3, 2.0, 10.0)
     assert (settings.budget_share, settings.budget_burst, settings.least_s) == (0.1, 10.0, 1.0)
+
+
+def test_settings_do_not_change_under_way() -> None:
+    with pytest.raises(FrozenInstanceError):
+        RetrySettings().attempts = 5  # type: ignore[misc]
+    assert not hasattr(RetrySettings(), "__dict__")
+
+
+async def test_what_is_given_by_name_is_not_given_by_place(clock: Clock) -> None:
+    with pytest.raises(TypeError):
+        RetryBudget("retry-names", 0.1, 1.0)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        await new(clock).call(Dependency(clock), 30.0)  # type: ignore[call-arg]
+
+
+def test_every_outcome_is_counted_from_zero(clock: Clock) -> None:
+    retrier = new(clock)
+    for outcome in ("retried", "gave_up", "no_time", "no_budget"):
+        labels = {"dependency": retrier.dependency, "outcome": outcome}
+        assert REGISTRY.get_sample_value("retry_attempts_total", labels) == 0.0
+
+
+async def test_what_is_not_asked_for_does_not_lengthen_a_short_pause(clock: Clock) -> None:
+    dependency = Dependency(clock, Fault())
+    await new(clock, RetrySettings(wait_min_s=0.25)).call(dependency, deadline_s=30.0)
+    assert dependency.called_at == [0.0, 0.25]
 
 
 async def test_what_works_is_called_once(clock: Clock) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class _Impatient(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+class _Impatient(selectors.DefaultSelector):
     """Does not wait: it notes how long it was to."""
 
     def __init__(self) -> None:

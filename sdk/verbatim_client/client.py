@@ -336,6 +336,18 @@ class VerbatimClient:
         """Forget one of them."""
         await self.call("DELETE", f"/api/admin/dlq/{letter_id}")
 
+    # Switches, for admins.
+
+    async def controls(self) -> list[Json]:
+        """Give the switches that are set: `name`, `value`, `who`, `why`, `set_at`, `until`."""
+        items: list[Json] = (await self.call("GET", "/api/admin/controls"))["items"]
+        return items
+
+    async def set_control(self, name: str, value: str | None, *, why: str, for_s: float | None = None) -> None:
+        """Set a switch for all services, for so many seconds or until it is changed; None: back to its default."""
+        wish: Json = {"name": name, "value": value, "why": why}
+        await self.call("PUT", "/api/admin/controls", json=wish | ({"for_s": for_s} if for_s else {}))
+
     # Live audio.
 
     def live(

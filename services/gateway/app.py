@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import orjson
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
@@ -40,12 +41,14 @@ from services.gateway.api import viewers as viewers_api
 from services.gateway.api.controls import ControlDesk
 from services.gateway.bodies import BodyLimits
 from services.gateway.budget import AudioBudget
+from services.gateway.document import document
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
 from services.gateway.last_known import LastKnown
 from services.gateway.limits import RateLimits
 from services.gateway.load import Load
 from services.gateway.settings import Settings
+from services.gateway.site import Site
 from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import UploadDesk
 from services.gateway.viewers import Viewers
@@ -156,11 +159,23 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
 
 def _add_pages(app: FastAPI) -> None:
     """Add what is the same for everybody, made once: now that all routes are known."""
-    schema = app.openapi()
+    schema = document(app)
     _add_fixed(app, "/openapi.json", Response(orjson.dumps(schema), media_type="application/json"))
     _add_fixed(app, "/docs", HTMLResponse(pages.reference(schema)))
-    _add_fixed(app, "/", HTMLResponse(pages.home()))
     _add_fixed(app, "/style.css", Response(pages.STYLE, media_type="text/css"))
+    _add_site(app, Site.read())
+
+
+def _add_site(app: FastAPI, site: Site) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return site.page.answer(request.headers)
+
+    @app.get("/assets/{name}", include_in_schema=False)
+    async def asset(name: str, request: Request) -> Response:
+        if (found := site.assets.get(name)) is None:
+            raise AppError(Kind.NOT_FOUND, "There is nothing here.")
+        return found.answer(request.headers)
 
 
 def _add_fixed(app: FastAPI, path: str, answer: Response) -> None:

@@ -1,4 +1,4 @@
-"""The two plain pages: what this is, and every call. No scripts, nothing from elsewhere."""
+"""The plain page that lists every call. No scripts, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -18,19 +18,6 @@ th, td { text-align: left; vertical-align: top; padding: 0.25rem 0.8rem 0.25rem 
 summary { cursor: pointer; padding: 0.35rem 0; }
 .method { display: inline-block; min-width: 4.2rem; font-weight: 600; }
 """
-
-
-def home() -> str:
-    """Return the front page."""
-    return _page(
-        "Verbatim",
-        "<h1>Verbatim</h1>"
-        "<p>Live meetings and recordings into transcripts, minutes and tasks. Every word, once.</p>"
-        '<ul><li><a href="/docs">Every call, with its fields and failures</a></li>'
-        '<li><a href="/openapi.json">The same as OpenAPI</a></li>'
-        '<li><a href="/healthz">Is it alive?</a> <a href="/readyz">Does it take work?</a></li></ul>'
-        "<p>Speech goes to the WebSocket <code>/transcribe</code>.</p>",
-    )
 
 
 def reference(schema: Mapping[str, Any]) -> str:

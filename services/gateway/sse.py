@@ -19,6 +19,12 @@ from services.gateway.api.insights import Insights
 from services.gateway.api.transcripts import Segment
 
 PING = b": ping\n\n"
+# One event, for the document.
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["data"],
+}
 
 # The number of an entry; `-end` behind it says that the end of the meeting was told too.
 _ID = re.compile(r"(0|[1-9][0-9]{0,17})(-end)?")

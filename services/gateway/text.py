@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic import SecretStr
 from pydantic_core import PydanticCustomError
 
 from chassis.plaintext import plain
 
-__all__ = ["plain", "plain_or_invalid"]
+__all__ = ["plain", "plain_or_invalid", "whole_secret"]
 
 
 def plain_or_invalid(text: str) -> str:
@@ -15,3 +16,12 @@ def plain_or_invalid(text: str) -> str:
     if not left:
         raise PydanticCustomError("no_text", "Should hold text besides markup and space")
     return left
+
+
+def whole_secret(secret: SecretStr) -> SecretStr:
+    """Return a secret as it is, if it can be written down: half a character (a lone surrogate) cannot."""
+    try:
+        secret.get_secret_value().encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "Should be whole characters") from None
+    return secret

@@ -7,9 +7,13 @@ nothing else, and of its answer only what fits the schema and cites segments tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import openai
@@ -245,7 +249,10 @@ def _status_error(fault: openai.APIStatusError) -> AppError:
 
 
 def _retry_after_s(fault: openai.APIStatusError) -> float:
-    try:
-        return min(max(float(fault.response.headers.get("retry-after", "1")), 0.0), _RETRY_AFTER_MAX_S)
-    except ValueError:
-        return 1.0
+    asked = fault.response.headers.get("retry-after", "1")
+    seconds = 1.0
+    with contextlib.suppress(ValueError):
+        seconds = (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds()
+    with contextlib.suppress(ValueError):
+        seconds = float(asked)
+    return min(max(seconds, 0.0), _RETRY_AFTER_MAX_S) if math.isfinite(seconds) else 1.0

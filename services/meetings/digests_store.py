@@ -19,6 +19,7 @@ from verbatim.meetings.v1.figures_pb2 import MeetingFigures, SpeakerFigures, Tas
 
 from chassis import outbox
 from chassis.postgres import Database
+from chassis.relay import withdraw
 from services.meetings.digest_tables import digests_due, search_pages
 from services.meetings.meetings import Status
 from services.meetings.messages import stamp
@@ -108,6 +109,10 @@ class DigestsStore:
         there = [fact.meeting_id for fact in facts if not fact.deleted]
         await _renew_pages(connection, there)
         done = await _task_figures(connection, ids_of[TASK], version)
+        await _forget_figures(connection, [fact.meeting_id for fact in facts if fact.deleted])
+        for fact in facts:
+            if fact.deleted:  # what was told of it before names who spoke
+                await withdraw(connection, outbox_rows, fact.meeting_id, MEETING_FIGURES)
         events = [outbox.event(MEETING_FIGURES, fact.SerializeToString(), fact.meeting_id) for fact in facts]
         events += [outbox.event(TASK_FIGURES, fact.SerializeToString(), fact.task_id) for fact in done]
         await outbox.put(connection, outbox_rows, events, source=SOURCE)
@@ -179,6 +184,14 @@ def _figures(
         meeting_id=meeting_id, owner_id=row.owner_id, version=version, began_at=began_at,
         speakers=speakers.get(meeting_id, []),
     )  # fmt: skip
+
+
+async def _forget_figures(connection: AsyncConnection, meeting_ids: Sequence[str]) -> None:
+    """Remove what was told of deleted meetings from the outbox: who spoke in them is nobody's business any more."""
+    if meeting_ids:
+        o = outbox_rows.c
+        gone = outbox_rows.delete().where(o.aggregate.in_(meeting_ids), o.subject == MEETING_FIGURES)
+        await connection.execute(gone)
 
 
 async def _task_figures(connection: AsyncConnection, task_ids: Sequence[str], version: int) -> list[TaskFigures]:

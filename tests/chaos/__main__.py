@@ -96,7 +96,7 @@ class Run:
             async with self._stage(f"{'without' if control else 'row'}-{row.key}", row, control) as stage:
                 return (await self._play(stage, row, control))[0]
         except Exception as fault:  # noqa: BLE001 - a platform that does not start, or not stop, is a result too
-            return broken(fault)
+            return broken(fault, played=False)
 
     @asynccontextmanager
     async def _stage(self, name: str, row: Row, control: Control | None = None) -> AsyncIterator[Stage]:

@@ -43,6 +43,8 @@ class Figures:
     seconds: float
     breaches: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    played: bool = True
+    """Whether there was a platform to play on: that none came up proves nothing."""
 
     @property
     def clean(self) -> bool:
@@ -61,10 +63,10 @@ class Figures:
         return {name: count for name, count in counts.items() if count}
 
 
-def broken(fault: Exception) -> Figures:
+def broken(fault: Exception, *, played: bool = True) -> Figures:
     """Return the figures of a row that could not be played to its end."""
     told = f"the row could not be played to its end: {type(fault).__name__}: {fault}"
-    return Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, breaches=[told])
+    return Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, breaches=[told], played=played)
 
 
 def figures(row: Row, result: Result) -> Figures:
@@ -124,7 +126,7 @@ class Entry:
         """Whether the row holds and its control was noticed."""
         if self.figures is None:
             return bool(self.skipped)
-        return self.figures.clean and (self.control is None or not self.control.clean)
+        return self.figures.clean and (self.control is None or (self.control.played and not self.control.clean))
 
 
 class Record:

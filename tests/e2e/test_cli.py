@@ -21,6 +21,7 @@ import pytest
 import pytest_asyncio
 
 from chassis import dead_letters, ids
+from dev.people import ADMIN
 from dev.ports import Ports
 from dev.stack import Stack
 from tests.e2e.conftest import PASSWORD, NewClient
@@ -288,6 +289,25 @@ async def test_dead_letters_are_listed_shown_retried_and_discarded_by_admins(per
     assert (await person.cli.run("dlq", "retry")).code == 2
     assert "1 on their way" in (await person.cli.run("dlq", "retry", "--all", "--kind", "event.insights")).err
     assert (await person.cli.run("dlq", "list", "--kind", "strange")) == Result(0, "", "")
+
+
+@pytest.mark.req("R-HEAL-1", "R-RL-1")
+async def test_switches_are_set_for_a_while_listed_with_who_and_why_and_given_back(
+    stack: Stack, tmp_path: Path
+) -> None:
+    cli = Cli(stack.url, tmp_path)
+    given = f"{ADMIN.password}\n".encode()
+    assert (await cli.run("login", "--email", ADMIN.email, "--password-stdin", given=given)).code == 0
+    done = await cli.run("admin", "controls", "set", "feature.drill", "off", "--for", "30m", "--why", "The drill")
+    assert (done.code, done.err) == (0, "feature.drill is off for 1800 s\n")
+    listed = (await cli.run("admin", "controls", "list", "--json")).objects
+    [control] = [one for one in listed if one["name"] == "feature.drill"]
+    assert (control["value"], control["why"], bool(control["who"] and control["until"])) == ("off", "The drill", True)
+    assert (await cli.run("admin", "controls", "unset", "feature.drill", "--why", "over")).code == 0
+    assert "feature.drill" not in (await cli.run("admin", "controls", "list")).out
+    wrong = await cli.run("admin", "controls", "set", "rate_limits", "furious", "--why", "x")
+    assert (wrong.code, "validation_failed" in wrong.error) == (2, True)
+    assert (await cli.run("admin", "controls", "set", "a", "b", "--why", "x", "--for", "soon")).code == 2
 
 
 async def test_captions_are_data_and_accounts_are_messages(person: Person) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import pytest_asyncio
 from verbatim_client import ApiError, VerbatimClient
@@ -141,8 +142,10 @@ async def test_speaker_sees_drafts_heal_and_after_a_lost_connection_what_healed_
     pcm = recording(24.0)
     async with started(stack.ws_url, client, language="en") as (bare, greeting):
         await _say(bare, pcm[: len(pcm) // 2])
-        first = await bare.hear("segment", within_s=WITHIN_S)
+        told = await _until_all(bare, "segment", "status")
+        first = told["segment"]
         assert (first["quality"], first["index"]) == ("draft", 0)
+        assert (told["status"]["state"], told["status"]["reason"]) == ("degraded", "speech_api")
         api.away = False
         revised = await bare.hear("revised", within_s=WITHIN_S)
         assert (revised["index"], revised["revision"], revised["quality"]) == (0, 2, "final")
@@ -163,9 +166,80 @@ async def test_speaker_sees_drafts_heal_and_after_a_lost_connection_what_healed_
     assert {row["quality"] for row in rows} == {"final"}
 
 
+async def test_person_is_told_that_captions_are_drafts_and_that_they_are_not_any_more(
+    stack: Stack, client: VerbatimClient, api: SpeechApi
+) -> None:
+    api.away, api.pause_s = True, 0.0
+    pcm = recording(16.0)
+    async with started(stack.ws_url, client, language="en") as (bare, _):
+        await _say(bare, pcm[: len(pcm) // 2])
+        degraded = await bare.hear("status", within_s=WITHIN_S)
+        assert (degraded["state"], degraded["reason"]) == ("degraded", "speech_api")
+        await bare.hear("segment", within_s=WITHIN_S)
+        api.away = False
+        while (status := await bare.hear("status", within_s=WITHIN_S))["state"] != "ok":
+            assert status["state"] == "degraded"
+        await _say(bare, pcm[len(pcm) // 2 :], start=len(pcm) // 2)
+        await bare.say(type="finish", offset=len(pcm))
+        finished = await bare.hear("finished", within_s=WITHIN_S)
+    assert finished["draft_segments"] < finished["segments"]
+    await eventually(lambda: _is_healed(client, finished["meeting_id"]))
+
+
+async def test_draft_that_the_api_refuses_is_given_up_and_said_to_be(
+    stack: Stack, client: VerbatimClient, api: SpeechApi
+) -> None:
+    """What the alert DraftsGivenUp looks at; all others heal."""
+    api.away, api.pause_s = True, 0.0
+    finished = (await speak(client, recording(30.0), speed=10.0, language="en"))[-1]
+    assert finished["draft_segments"] == finished["segments"] > 3
+    before = await _given_up(stack)
+    refused: list[int] = []
+
+    def hear(request: Request) -> Answer:
+        if not refused:
+            refused.append(len(request.file))
+        if len(request.file) == refused[0]:
+            return answer({"error": {"message": "scripted"}}, 400)
+        return answer({"text": HEALED})
+
+    api.otherwise = hear
+    try:
+        meeting = await eventually(lambda: _settled(client, finished["meeting_id"]))
+    finally:
+        api.otherwise = api._hear
+        api.away = False
+    assert (meeting["draft_segments"], meeting["given_up_segments"]) == (1, 1)
+    assert await _given_up(stack) - before == 1
+    rows = await client.segments(finished["meeting_id"])
+    assert sorted(row["quality"] for row in rows) == ["draft", *["final"] * (finished["segments"] - 1)]
+    assert all(row["text"] for row in rows), "the draft stays what it was"
+
+
+async def _settled(client: VerbatimClient, meeting_id: str) -> Message | None:
+    meeting = await client.meeting(meeting_id)
+    return meeting if meeting["status"] == "completed" and not meeting["healing_segments"] else None
+
+
+async def _given_up(stack: Stack) -> float:
+    async with httpx2.AsyncClient() as http:
+        page = (await http.get(f"{stack.internal_url('transcriber')}/metrics")).text
+    name = 'transcript_drafts_given_up_total{reason="refused"}'
+    return sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(name))
+
+
 async def _say(bare: Socket, pcm: bytes, start: int = 0) -> None:
     for offset in range(0, len(pcm), FRAME_BYTES):
         await bare.audio(start + offset, pcm[offset : offset + FRAME_BYTES])
+
+
+async def _until_all(bare: Socket, *types: str) -> dict[str, Message]:
+    """Return the first message of each type, in whatever order they come."""
+    told: dict[str, Message] = {}
+    while set(told) != set(types):
+        message = await bare.hear(*types, within_s=WITHIN_S)
+        told.setdefault(message["type"], message)
+    return told
 
 
 async def _follow(client: VerbatimClient, meeting_id: str, seen: list[Message]) -> None:

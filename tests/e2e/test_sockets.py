@@ -25,6 +25,7 @@ WITHIN_S = 60.0
 SHORT = {
     "meetings": {"ACCESS_TOKEN_LIFE_S": str(TOKEN_S)},
     "gateway": {"TOKEN_GRACE_S": "0", "SESSIONS_PER_ACCOUNT": "2", "NOTICE_S": "0"},
+    "transcriber": {"DRAIN_S": "45"},  # the embedded engine on a busy machine; the stack kills who takes 30 s
 }
 
 
@@ -147,8 +148,10 @@ async def test_transcriber_that_restarts_delivers_what_was_said_before_it_sends_
     async with started(short.ws_url, program) as (bare, greeting):
         for offset in range(0, len(pcm), 32_000):
             await bare.audio(offset, pcm[offset : offset + 32_000])
-        early = [await bare.hear("ack", "segment", within_s=WITHIN_S)]
-        while early[-1].get("offset", 0) < len(pcm):
+        early: list[Message] = []
+        while not {("ack", len(pcm)), ("segment", 0)} <= {
+            (event["type"], event.get("offset", event.get("index"))) for event in early
+        }:
             early.append(await bare.hear("ack", "segment", within_s=WITHIN_S))
         restarting = asyncio.create_task(short.restart("transcriber"))
         late, code = await to_the_end(bare)

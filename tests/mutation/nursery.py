@@ -24,9 +24,11 @@ def serve(path: str, tests: list[str]) -> None:
     import prometheus_client  # noqa: F401, PLC0415
     import pytest  # noqa: PLC0415
     import pytest_asyncio.plugin  # noqa: F401, PLC0415
-    import pytest_timeout  # noqa: F401, PLC0415
+    import pytest_timeout  # type: ignore[import-untyped]  # noqa: F401, PLC0415
     import structlog  # noqa: F401, PLC0415
     import tenacity  # noqa: F401, PLC0415
+
+    from chassis import telemetry  # noqa: F401, PLC0415
 
     # That it fails is enough: nobody wants to see the shortest way. The same examples for each change: the score is no
     # matter of luck.

@@ -21,6 +21,7 @@ import pydantic
 import sqlalchemy as sa
 from fastapi import FastAPI
 from prometheus_client import generate_latest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import bus, dead_letters, jobs, lifecycle, outbox, postgres, rpc, telemetry
 from chassis.cache import Cache
@@ -158,9 +159,9 @@ async def _all_layers(life: Lifecycle, url: str) -> None:
     life.spawn(public.run_until_exit(), "public port")
     base = f"http://127.0.0.1:{public.port}"
     async with rpc.peer(f"127.0.0.1:{server.port}", identity) as peer, httpx2.AsyncClient(base_url=base) as http:
-        unary = peer.channel.unary_unary("/loud.Loud/Unary")
-        stream = peer.channel.unary_stream("/loud.Loud/Stream")
-        for number in range(len(KINDS)):
+        unary: Any = peer.channel.unary_unary("/loud.Loud/Unary")
+        stream: Any = peer.channel.unary_stream("/loud.Loud/Stream")
+        for number in range(2 * len(KINDS)):
             await _failing(peer.call(unary, str(number).encode(), timeout_s=5))
             await _failing(_drained(peer, stream, number))
             answer = await http.post(f"/api/loud/{number}", json={"number": 1}, headers={"x-token": canary("secret")})
@@ -215,12 +216,12 @@ async def _jobs(life: Lifecycle, database: postgres.Database, broker: bus.Bus) -
     life.spawn(relay.run(), "relay")
     life.spawn(worker.run(), "worker")
     for number in range(len(KINDS)):
-        await database.run(
-            "put",
-            lambda connection, n=number: bench.QUEUE.put(
-                connection, "loud", f"key-{n}", owner_id="o", payload=canary("transcript").encode(), attempts_max=1
-            ),
-        )
+
+        async def put(connection: AsyncConnection, key: str = f"key-{number}") -> None:
+            payload = canary("transcript").encode()
+            await bench.QUEUE.put(connection, "loud", key, owner_id="o", payload=payload, attempts_max=1)
+
+        await database.run("put", put)
     letters = dead_letters.DeadLetters(lambda: broker)
     async with asyncio.timeout(60):
         while await letters.count() < len(KINDS):

@@ -95,7 +95,7 @@ class Collector:
                     Span(
                         service, one.name, one.trace_id.hex(), one.span_id.hex(), one.parent_span_id.hex(),
                         tuple(link.trace_id.hex() for link in one.links),
-                        {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in one.attributes},
+                        {a.key: getattr(a.value, str(a.value.WhichOneof("value"))) for a in one.attributes},
                     )
                     for one in scope.spans
                 ]  # fmt: skip
@@ -120,9 +120,9 @@ class SentryServer:
         """Take one envelope: a line of head, then for each item a line of head and its payload."""
         assert path == "/api/7/envelope/", path
         self.raw.append(body)
-        _, _, rest = body.partition(b"\n")
+        rest = body.partition(b"\n")[2]
         while rest.strip():
-            line, _, rest = rest.partition(b"\n")
+            line, rest = rest.split(b"\n", 1)
             head = json.loads(line)
             size = head.get("length", len(rest))
             payload, rest = rest[:size], rest[size:].removeprefix(b"\n")
@@ -150,8 +150,8 @@ class Vendor:
             return self.status, json.dumps({"error": {"message": self.echo, "type": "server_error"}}).encode()
         if path.endswith("/audio/transcriptions"):
             return 200, json.dumps({"text": self.text}).encode()
-        point = {"text": "The launch moves to September.", "segments": [1]}
-        item = {"text": "Send the budget.", "segments": [1], "assignee": "Anna", "due": ""}
+        point: dict[str, Any] = {"text": "The launch moves to September.", "segments": [1]}
+        item: dict[str, Any] = {"text": "Send the budget.", "segments": [1], "assignee": "Anna", "due": ""}
         minutes = {
             "summary": "The launch moves.", "key_points": [point], "decisions": [point], "action_items": [item]
         }  # fmt: skip

@@ -14,7 +14,6 @@ from chassis.tests.servers import NatsServer
 from tests.observe.receivers import Collector, Receiver, SentryServer
 
 pytestmark = [pytest.mark.req("R-OBS-6", "R-SEC-1", "R-OBS-5"), pytest.mark.timeout(240)]
-LAYERS = ("grpc.aio", "POST /api/loud/{number}", "job loud", "stopped by a failure", "logged", "attempt failed")
 
 
 async def test_two_hundred_canaries_are_in_no_log_event_trace_metric_or_dead_letter(

@@ -134,7 +134,7 @@ async def _latencies(database: Database, broker: bus.Bus, seconds: float) -> lis
             event = outbox.event("events.latency.put", orjson.dumps(time.perf_counter()))
             await outbox.put(connection, ferry.OUTBOX, [event], source="rates")
 
-        await database.run("latency", work)
+        await database.patient().run("latency", work)
 
     try:
         for _ in range(20):  # until everybody is awake

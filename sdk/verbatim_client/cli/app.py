@@ -12,6 +12,7 @@ from verbatim_client.cli import (
     accounts,
     admin,
     background,
+    controls,
     doctor,
     figures,
     following,
@@ -85,9 +86,13 @@ def application() -> typer.Typer:
     ):  # fmt: skip
         hooks.command(hook_command.__name__)(hook_command)
     app.command("usage")(accounts.usage)
-    admins = _group(app, "admin", "Looking after accounts, for admins.")
-    for command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
-        admins.command(command.__name__)(command)
+    admins = _group(app, "admin", "Looking after accounts and switches, for admins.")
+    for admin_command in (admin.accounts, admin.disable, admin.enable, admin.promote, admin.demote):
+        admins.command(admin_command.__name__)(admin_command)
+    switches = _group(admins, "controls", "Switches of the running platform.")
+    switches.command("list")(controls.list_controls)
+    switches.command("set")(controls.set_control)
+    switches.command("unset")(controls.unset_control)
     return app
 
 

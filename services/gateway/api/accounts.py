@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, EmailStr, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, BaseModel, EmailStr, Field, SecretStr, StringConstraints
 from verbatim.meetings.v1 import accounts_pb2 as pb
 from verbatim.meetings.v1.accounts_pb2_grpc import AccountsServiceStub
 
@@ -17,13 +17,15 @@ from services.gateway.callers import address_of
 from services.gateway.entrance import Entrance
 from services.gateway.errors import BODY, documented
 from services.gateway.resources import Sent, moment
+from services.gateway.text import whole_secret
 
 Email = Annotated[EmailStr, Field(max_length=254, examples=["ada@example.com"])]
 Username = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{2,31}$"), Field(examples=["ada.lovelace"])
 ]
-OfferedPassword = Annotated[SecretStr, Field(min_length=1, max_length=128, examples=["correct horse battery staple"])]
-WantedPassword = Annotated[SecretStr, Field(min_length=8, max_length=128, examples=["correct horse battery staple"])]
+Secret = Annotated[SecretStr, AfterValidator(whole_secret)]
+OfferedPassword = Annotated[Secret, Field(min_length=1, max_length=128, examples=["correct horse battery staple"])]
+WantedPassword = Annotated[Secret, Field(min_length=8, max_length=128, examples=["correct horse battery staple"])]
 CaptchaResponse = Annotated[
     str | None, Field(max_length=8192, description="What the CAPTCHA's widget gave, where this installation has one.")
 ]

@@ -6,21 +6,21 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 from verbatim.meetings.v1 import accounts_pb2 as pb
 from verbatim.meetings.v1 import logins_pb2 as logins_pb
 from verbatim.meetings.v1.accounts_pb2_grpc import AccountsServiceStub
 from verbatim.meetings.v1.logins_pb2_grpc import LoginsServiceStub
 
 from chassis.errors import Kind
-from services.gateway.api.accounts import CaptchaResponse, Email, OfferedPassword
+from services.gateway.api.accounts import CaptchaResponse, Email, OfferedPassword, Secret
 from services.gateway.auth import STREAM, Known, Person
 from services.gateway.callers import address_of
 from services.gateway.entrance import Entrance
 from services.gateway.errors import BODY, documented
 from services.gateway.resources import Id, Page, Sent, moment
 
-RefreshToken = Annotated[SecretStr, Field(min_length=1, max_length=512)]
+RefreshToken = Annotated[Secret, Field(min_length=1, max_length=512)]
 
 
 class Credentials(Sent):

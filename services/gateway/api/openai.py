@@ -15,7 +15,7 @@ from verbatim.transcriber.v1 import recordings_pb2 as pb
 
 from chassis import telemetry
 from chassis.errors import AppError, Kind, Problem
-from services.gateway import errors, metrics
+from services.gateway import errors, metrics, sse
 from services.gateway.auth import Who
 from services.gateway.forms import Field, FileBegins, FileBytes, FormItem, read_form
 from services.gateway.media_types import media_type
@@ -64,7 +64,7 @@ _HEARD: dict[int | str, dict[str, Any]] = {
                 "example": {"text": "We launch in May.", "usage": {"type": "duration", "seconds": 2}},
             },
             "text/plain": _TEXT,
-            "text/event-stream": _TEXT,
+            "text/event-stream": {"schema": sse.SCHEMA},
         },
     }
 }

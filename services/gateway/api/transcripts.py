@@ -108,7 +108,10 @@ def routes(meetings: Peer, *, timeout_s: float, export_timeout_s: float) -> APIR
             **documented(*READ),
             200: {
                 "description": "The transcript as a file.",
-                "content": {media.partition(";")[0]: {"schema": {"type": "string"}} for _, media in _FORMATS.values()},
+                "content": {
+                    media.partition(";")[0]: {"schema": {"type": "object" if form is Format.JSON else "string"}}
+                    for form, (_, media) in _FORMATS.items()
+                },
                 "headers": {"Content-Disposition": {"schema": {"type": "string"}}},
             },
         },

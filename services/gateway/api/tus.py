@@ -75,7 +75,14 @@ async def _speaks_tus(
 _SPEAKS = [Depends(_speaks_tus)]
 Length = Annotated[int, Header(ge=0, le=10**18, description="Bytes of the whole recording.")]
 Offset = Annotated[int, Header(ge=0, le=10**18, description="Where the bytes of this request begin.")]
-Metadata = Annotated[str, Header(max_length=_METADATA_MAX, description="Names with values in Base64.")]
+Metadata = Annotated[
+    str,
+    Header(
+        max_length=_METADATA_MAX,
+        description="Names with values in Base64, with commas between.",
+        examples=["filename bWVldGluZy5vZ2c="],
+    ),
+]
 
 
 def routes(desk: UploadDesk) -> APIRouter:

@@ -34,7 +34,7 @@ def routes(viewers: Viewers, entrance: Entrance) -> APIRouter:
             200: {
                 "description": "Server-sent events: `segment`, `revised`, `gap`, `insights` and `finished`, which have "
                 "an `id`; `partial`, `status` and `error`, which have none. Ends after `finished`.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+                "content": {"text/event-stream": {"schema": sse.SCHEMA, "example": _EXAMPLE}},
             },
         },
     )

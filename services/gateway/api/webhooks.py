@@ -200,11 +200,13 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
         request = pb.DeleteWebhookRequest(owner_id=who.account_id, webhook_id=webhook_id, expected_version=version)
         await meetings.call(stub.DeleteWebhook, request, timeout_s=timeout_s)
 
-    _add_secret_and_deliveries(router, meetings, stub, timeout_s)
+    _add_secret_and_deliveries(router, meetings, timeout_s)
     return router
 
 
-def _add_secret_and_deliveries(router: APIRouter, meetings: Peer, stub: WebhooksServiceStub, timeout_s: float) -> None:
+def _add_secret_and_deliveries(router: APIRouter, meetings: Peer, timeout_s: float) -> None:
+    stub = WebhooksServiceStub(meetings.channel)
+
     @router.post("/{webhook_id}/rotate-secret", responses={**documented(*CHANGE), 200: {"headers": ETAG}})
     async def rotate_secret(webhook_id: Id, version: ExpectedVersion, who: Who, response: Response) -> RotatedWebhook:
         """Give a webhook another secret, shown in this answer only. The one before signs too for a while."""

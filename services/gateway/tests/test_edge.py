@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from prometheus_client import REGISTRY
 
@@ -98,7 +100,9 @@ async def test_a_page_loads_nothing_from_elsewhere(gateway: Gateway, path: str) 
     answer = await gateway.client.get(path)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert "<script" not in answer.text
+    assert "'unsafe" not in answer.headers["content-security-policy"]
     assert "://" not in answer.text
     assert " style=" not in answer.text
+    assert "<style" not in answer.text
+    assert re.findall(r"<script[^>]*>(?=[^<])", answer.text) == [], "an inline script would not run"
     assert (await gateway.client.get("/style.css")).headers["content-type"].startswith("text/css")

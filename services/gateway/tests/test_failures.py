@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 
@@ -92,6 +93,27 @@ async def test_a_validation_error_names_the_field_and_never_what_was_sent(gatewa
         "title", "language", "participants.1", "owner_id", "(unreadable name)"
     }  # fmt: skip
     assert "canary" not in answer.text
+
+
+@pytest.mark.req("R-VAL-1")
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("login", {"email": "ada@example.com"}, "password"),
+        ("register", {"email": "ada@example.com", "username": "ada"}, "password"),
+        ("refresh", {}, "refresh_token"),
+    ],
+)
+async def test_half_a_character_in_a_secret_is_refused(
+    gateway: Gateway, path: str, body: dict[str, str], field: str
+) -> None:
+    """It was a 500: nothing had noticed before the call to the service was written."""
+    content = json.dumps(body | {field: "12345678\ud800"})
+    answer = await gateway.client.post(
+        f"/api/auth/{path}", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert problem(answer)["details"] == [{"field": field, "problem": "Should be whole characters"}]
 
 
 @pytest.mark.req("R-VAL-1")

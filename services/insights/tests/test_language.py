@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from services.insights.language import NoLanguageModel, OpenAILanguageModel, Rea
 from services.insights.minutes import ActionItem, Point, Transcript
 from services.insights.sentences import Segment
 from services.insights.spending import Spend
-from services.insights.tests.fakes import FakeOpenAI
+from services.insights.tests.fakes import FakeOpenAI, ScriptedChat
 
 pytestmark = pytest.mark.req("R-API-3")
 
@@ -139,6 +140,55 @@ async def test_each_status_says_whether_a_retry_can_help(
     assert caught.value.codes.retryable is retryable
     if kind is Kind.RATE_LIMIT_EXCEEDED:
         assert caught.value.retry_after_s == 7.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "least_s", "most_s"),
+    [
+        (None, 1.0, 1.0),
+        ("7", 7.0, 7.0),
+        ("3600", 300.0, 300.0),
+        ("-1", 0.0, 0.0),
+        ("soon", 1.0, 1.0),
+        ("inf", 1.0, 1.0),
+        ("a date", 200.0, 251.0),
+        ("Mon, 23 Nov 2020 11:00:00 GMT", 0.0, 0.0),
+    ],
+)
+async def test_how_long_a_model_wants_to_be_left_alone_is_told(
+    server: FakeOpenAI, asked: str | None, least_s: float, most_s: float
+) -> None:
+    if asked == "a date":
+        asked = format_datetime(datetime.now(UTC) + timedelta(seconds=250), usegmt=True)
+    headers = {} if asked is None else {"retry-after": asked}
+    with pytest.raises(AppError) as caught:
+        await ask(server, (429, headers, b"{}"))
+    assert caught.value.retry_after_s is not None
+    assert least_s <= caught.value.retry_after_s <= most_s
+
+
+async def test_a_model_whose_answer_never_ends_is_left() -> None:
+    """Each byte comes in time; all of them do not."""
+    async with ScriptedChat(trickle_s=0.1).running() as url:
+        model = OpenAILanguageModel(api_key="k", base_url=url, model="m", timeout_s=0.5, reading=Reading())
+        try:
+            with pytest.raises(AppError) as caught:
+                await model.write_minutes(TRANSCRIPT, Spend())
+        finally:
+            await model.aclose()
+    assert caught.value.kind is Kind.TIMEOUT
+
+
+async def test_a_model_that_hangs_up_in_the_midst_may_be_asked_again() -> None:
+    async with ScriptedChat(reset_after=40).running() as url:
+        model = OpenAILanguageModel(api_key="k", base_url=url, model="m", timeout_s=5.0, reading=Reading())
+        try:
+            with pytest.raises(AppError) as caught:
+                await model.write_minutes(TRANSCRIPT, Spend())
+        finally:
+            await model.aclose()
+    assert caught.value.codes.retryable
+    assert caught.value.kind in {Kind.UNAVAILABLE, Kind.BAD_GATEWAY}
 
 
 async def test_the_client_makes_one_request_and_no_hidden_retries(server: FakeOpenAI) -> None:

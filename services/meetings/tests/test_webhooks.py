@@ -139,7 +139,7 @@ async def account(accounts: AccountsStore) -> str:
 @pytest.fixture
 def quiet(database: Database, cursors: Cursors, account: str) -> Told:
     """Webhooks to which nobody delivers."""
-    return Told(database, cursors, account, None)
+    return Told(database.patient(), cursors, account, None)
 
 
 @asynccontextmanager
@@ -238,7 +238,7 @@ async def test_an_account_has_so_many_and_no_more_even_at_once(quiet: Told) -> N
 
 async def test_what_is_anothers_is_not_there(quiet: Told) -> None:
     hook, stranger = (await quiet.new("https://example.com/")).webhook, ids.new_id()
-    named = {"owner_id": stranger, "webhook_id": hook.id}
+    named: dict[str, Any] = {"owner_id": stranger, "webhook_id": hook.id}
     calls = (
         quiet.api.GetWebhook(pb.GetWebhookRequest(**named), None),
         quiet.api.UpdateWebhook(pb.UpdateWebhookRequest(**named, expected_version=1, enabled=False), None),

@@ -1,13 +1,18 @@
-"""One trace for each request and each utterance, through every process: as a real OTLP receiver gets them."""
+"""What a running platform tells of itself, as real receivers get it: traces, and a figure for every panel."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from functools import partial
+from pathlib import Path
 
 import httpx2
 import pytest
 from verbatim_client import VerbatimClient
 
+from dev.panels import DASHBOARDS, RANGE
+from tests.alerts.watch import available, watched
 from tests.e2e.conftest import PASSWORD
 from tests.e2e.speech import recording, speak
 from tests.observe.conftest import Scene
@@ -41,7 +46,7 @@ async def test_each_utterance_is_one_trace_linked_to_its_session(scene: Scene) -
     found = await eventually(lambda: [s for s in scene.collector.spans if s.name == "utterance"])
     sessions = {span.trace for span in scene.collector.spans if span.name == "open session"}
     for utterance in found:
-        spans = await eventually(lambda one=utterance: _stored(scene, one))
+        spans = await eventually(partial(_stored, scene, utterance))
         assert set(utterance.links) <= sessions and utterance.links
         names = {(span.service, span.name) for span in spans}
         assert ("transcriber", "POST /audio/transcriptions") in names, names
@@ -65,6 +70,43 @@ async def test_a_request_is_one_trace_and_its_log_lines_name_it(scene: Scene) ->
     assert {s.attributes.get("db.system.name") for s in spans} >= {"redis", "postgresql"}
     lines = [json.loads(line) for line in scene.stack.log("gateway").read_text().splitlines() if request in line]
     assert lines and {line["trace_id"] for line in lines} == {root.trace}
+
+
+@pytest.mark.req("R-OBS-3", "R-OBS-7")
+@pytest.mark.skipif(not available(), reason="Prometheus is not installed (Debian package)")
+async def test_every_panel_has_figures_and_every_process_few_series(scene: Scene, stack_folder: Path) -> None:
+    ports = scene.stack.plan.ports
+    async with (
+        watched(scene.stack, stack_folder / "observe-watch"),
+        VerbatimClient(scene.stack.url) as client,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{ports.of('prometheus')}") as prometheus,
+    ):
+        await client.login("trace@verbatim.example", PASSWORD)
+        await speak(client, recording(6), title="Measured")
+        missing = {(board.name, panel.title): panel for board in DASHBOARDS for panel in board.panels}
+        async with asyncio.timeout(150):
+            while missing:
+                await client.me()
+                for name, panel in list(missing.items()):
+                    if await _any(prometheus, [expr for _, expr in panel.queries]):
+                        del missing[name]
+                print("without figures:", sorted(missing))
+        for process in scene.stack.plan.names():
+            text = (await prometheus.get(f"{scene.stack.internal_url(process)}/metrics")).text
+            series = [line for line in text.splitlines() if not line.startswith("#")]
+            print(process, len(series), "series")
+            assert len(series) < 2000, process
+            assert not any("_created" in line for line in series)
+
+
+async def _any(prometheus: httpx2.AsyncClient, queries: list[str]) -> bool:
+    """Tell whether one of the queries returns something."""
+    for query in queries:
+        answer = await prometheus.get("/api/v1/query", params={"query": query.replace(RANGE, "1m")})
+        assert answer.status_code == 200, (query, answer.text)
+        if answer.json()["data"]["result"]:
+            return True
+    return False
 
 
 def _with(scene: Scene, name: str) -> list[Span]:

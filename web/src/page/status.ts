@@ -1,0 +1,24 @@
+import type { Meeting } from "../api/calls.ts";
+
+/** How a meeting stands, in words that say how whole its transcript is. */
+export function statusWords(one: Meeting): { words: string; tone: "good" | "busy" | "warn" | "bad" | "idle" } {
+  switch (one.status) {
+    case "live":
+      return { words: "Live", tone: "good" };
+    case "processing":
+      return { words: "Being transcribed", tone: "busy" };
+    case "failed":
+      return { words: "Failed", tone: "bad" };
+    case "created":
+      return { words: "Empty", tone: "idle" };
+    case "completed":
+      break;
+  }
+  if (one.healing_segments) return { words: `${one.healing_segments} drafts heal`, tone: "busy" };
+  if (one.gap_seconds) return { words: `${one.gap_seconds.toFixed(0)} s missing`, tone: "warn" };
+  if (one.coverage !== null && one.coverage < 0.995) {
+    return { words: `${Math.floor(one.coverage * 100)} % covered`, tone: "warn" };
+  }
+  if (one.draft_segments) return { words: "Complete, as a draft", tone: "idle" };
+  return { words: "Complete", tone: "good" };
+}
