@@ -17,7 +17,6 @@ from verbatim.meetings.v1.figures_pb2 import MeetingFigures, TaskFigures
 from chassis import dead_letters, ids, telemetry
 from chassis.bus import Bus
 from chassis.erasing import erase
-from chassis.erasing import erase
 from chassis.errors import AppError, Kind
 from chassis.outbox import EVENTS, event_id
 from chassis.postgres import Database
