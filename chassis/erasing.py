@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import nats.js.errors
 from nats.aio.msg import Msg
@@ -19,8 +19,13 @@ _WAIT_S = 5.0
 _GONE = frozenset({10043, 10057})
 
 
-async def erase(broker: Bus, stream: str, subject: str, about: Collection[str]) -> int:
-    """Overwrite and remove every message of a subject whose aggregate (`ce-subject`) is one of `about`.
+ALL = 2**63 - 1
+"""Every message, wherever it stands in the stream."""
+
+
+async def erase(broker: Bus, stream: str, subject: str, about: Mapping[str, int]) -> int:
+    """Overwrite and remove the messages of a subject whose aggregate (`ce-subject`) is in `about`, each up to the
+    sequence that it has there (exclusive).
 
     Reads the headers of all messages of the subject, so it is for what happens now and then. Returns how many were
     removed. Raises AppError(UNAVAILABLE); safe to repeat.
@@ -41,8 +46,9 @@ async def erase(broker: Bus, stream: str, subject: str, about: Collection[str]) 
             while left:
                 batch: list[Msg] = await subscription.fetch(min(_BATCH, left), timeout=_WAIT_S)
                 for message in batch:
-                    if (message.headers or {}).get("ce-subject") in about:
-                        removed += await _remove(broker, stream, message.metadata.sequence.stream)
+                    sequence = message.metadata.sequence.stream
+                    if sequence < about.get((message.headers or {}).get("ce-subject", ""), 0):
+                        removed += await _remove(broker, stream, sequence)
                 left = batch[-1].metadata.num_pending or 0
         finally:
             await bus.quietly(subscription.unsubscribe())

@@ -56,13 +56,15 @@ def streams_table(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-async def withdraw(connection: AsyncConnection, table: sa.Table, aggregate: str) -> None:
-    """Remove an aggregate's rows, published or not, in the caller's transaction: they will not be published any more.
+async def withdraw(connection: AsyncConnection, table: sa.Table, aggregate: str, subject: str | None = None) -> None:
+    """Remove an aggregate's rows (of one subject only, if one is named), published or not, in the caller's transaction:
+    they will not be published any more.
 
     Waits until no relay is in the midst of publishing. What the broker has had it still has (`chassis.erasing`).
     """
     await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-    await connection.execute(table.delete().where(table.c.aggregate == aggregate))
+    of_subject = sa.true() if subject is None else table.c.subject == subject
+    await connection.execute(table.delete().where(table.c.aggregate == aggregate, of_subject))
 
 
 class Relay:

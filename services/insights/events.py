@@ -13,7 +13,7 @@ from verbatim.meetings.v1 import events_pb2
 
 from chassis import dead_letters, ids, telemetry, tracing
 from chassis.bus import Bus
-from chassis.erasing import erase
+from chassis.erasing import ALL, erase
 from chassis.jobs import Queue
 from chassis.outbox import EVENTS, event_id, first_time
 from chassis.postgres import Database
@@ -54,7 +54,7 @@ class MeetingEvents:
 
         Raises AppError(UNAVAILABLE) if database or broker cannot be had.
         """
-        gone: set[str] = set()
+        gone: dict[str, int] = {}
         for message in messages:
             request = ids.accept_request_id((message.headers or {}).get("x-request-id"))
             traced = tracing.serve(
@@ -69,7 +69,7 @@ class MeetingEvents:
                     if effect is not None:
                         await self._once(message, effect)
                     if message.subject == DELETED:
-                        gone.add(events_pb2.MeetingDeleted.FromString(message.data).meeting_id)
+                        gone[events_pb2.MeetingDeleted.FromString(message.data).meeting_id] = ALL
         if gone:
             # What we told of them holds words too. Done each time that it comes, for it can be cut short.
             await erase(self._bus, EVENTS.name, TOLD, gone)

@@ -44,12 +44,15 @@ class FiguresConsumer:
 
     async def handle(self, messages: list[Msg]) -> None:
         """Take facts in; what makes no sense goes to the dead letters. Raises AppError if the database is away."""
+        gone: dict[str, int] = {}
         meetings: list[MeetingFigures] = []
         tasks: list[TaskFigures] = []
         for message in messages:
             try:
                 if message.subject == MEETING:
                     meetings.append(_meeting(message.data))
+                    if meetings[-1].deleted:
+                        gone[meetings[-1].meeting_id] = message.metadata.sequence.stream
                 elif message.subject == TASK:
                     tasks.append(_task(message.data))
             except (DecodeError, ValueError, OverflowError) as fault:
@@ -64,6 +67,9 @@ class FiguresConsumer:
         news = await self._database.run("tell figures", work)
         metrics.FIGURES.labels("news").inc(sum(news))
         metrics.FIGURES.labels("known").inc(len(meetings) + len(tasks) - sum(news))
+        if gone:
+            # What was told of them before names who spoke.
+            await erase(self._bus, EVENTS.name, MEETING, gone)
         if gone := {fact.meeting_id for fact in meetings if fact.deleted}:
             # What was told of them names who spoke. Done each time that it comes, for it can be cut short.
             await erase(self._bus, EVENTS.name, MEETING, gone)

@@ -19,6 +19,7 @@ from verbatim.meetings.v1.figures_pb2 import MeetingFigures, SpeakerFigures, Tas
 
 from chassis import outbox
 from chassis.postgres import Database
+from chassis.relay import withdraw
 from services.meetings.digest_tables import digests_due, search_pages
 from services.meetings.meetings import Status
 from services.meetings.messages import stamp
@@ -109,6 +110,9 @@ class DigestsStore:
         await _renew_pages(connection, there)
         done = await _task_figures(connection, ids_of[TASK], version)
         await _forget_figures(connection, [fact.meeting_id for fact in facts if fact.deleted])
+        for fact in facts:
+            if fact.deleted:  # what was told of it before names who spoke
+                await withdraw(connection, outbox_rows, fact.meeting_id, MEETING_FIGURES)
         events = [outbox.event(MEETING_FIGURES, fact.SerializeToString(), fact.meeting_id) for fact in facts]
         events += [outbox.event(TASK_FIGURES, fact.SerializeToString(), fact.task_id) for fact in done]
         await outbox.put(connection, outbox_rows, events, source=SOURCE)
