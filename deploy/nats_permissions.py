@@ -39,6 +39,8 @@ USERS = {
         streams=(CONTROLS, UPLOADS, "AUDIO", "TRANSCRIPT", "JOBS", "DLQ"),
         publishes=("audio.*", "transcript.*", "captions.*", "jobs.heal.*", "sessions.adopted"),
         hears=("$KV.controls.>", "stored.*", "sessions.adopted"),
+        # A file that has become a session is taken away.
+        purges=(UPLOADS,),
     ),
     "meetings": May(
         streams=(CONTROLS, UPLOADS, "TRANSCRIPT", "EVENTS", "JOBS", "DLQ"),
