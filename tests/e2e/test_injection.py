@@ -57,8 +57,11 @@ HEADERS: dict[str, dict[str, str]] = {
     "upload-length": {"Upload-Length": str(len(WAV))},
     "upload-metadata": {"Upload-Metadata": tus_name("a.wav")},
 }
-# What a row may leave by itself: tries are forgotten, messages are sent.
-PASSING = frozenset({"tries", "outbox", "inbox", "known_networks", "revocations", "login_tokens", "idempotency_keys"})
+# Of these nothing goes by itself; others hold what is to be done, or what is only remembered for a while.
+KEPT = frozenset(
+    {"accounts", "api_keys", "gaps", "identities", "insights", "meetings", "minutes_texts", "segments", "sessions"}
+    | {"tasks", "tombstones", "webhooks", "webhook_deliveries", "audio_usage"}
+)
 
 
 @dataclass(frozen=True)
@@ -164,12 +167,14 @@ async def test_every_string_of_every_route_is_only_text(place: tuple[World, http
                 group.create_task(attempt(target, text))
     assert sender.sent > 3000 / step
 
+    assert {name for _, _, counts in before for name in counts} >= KEPT
     for url, (schema, admins, counts) in zip(urls, before, strict=True):
         now = _database(url)
         assert now[0] == schema
         assert now[1] == admins
-        lost = {name: (count, now[2][name]) for name, count in counts.items() if now[2][name] < count}
-        assert not set(lost) - PASSING, lost
+        assert not {
+            name: (count, now[2][name]) for name, count in counts.items() if now[2][name] < count and name in KEPT
+        }
     assert await _as_it_was(made, http, theirs)
     for name, start in logs.items():
         _is_lines(stack.log(name), start)
