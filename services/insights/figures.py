@@ -68,10 +68,7 @@ class FiguresConsumer:
         metrics.FIGURES.labels("news").inc(sum(news))
         metrics.FIGURES.labels("known").inc(len(meetings) + len(tasks) - sum(news))
         if gone:
-            # What was told of them before names who spoke.
-            await erase(self._bus, EVENTS.name, MEETING, gone)
-        if gone := {fact.meeting_id for fact in meetings if fact.deleted}:
-            # What was told of them names who spoke. Done each time that it comes, for it can be cut short.
+            # What was told of them before names who spoke. Done each time that it comes, for it can be cut short.
             await erase(self._bus, EVENTS.name, MEETING, gone)
 
     async def _refuse(self, message: Msg, why: str) -> None:
