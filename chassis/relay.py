@@ -150,9 +150,11 @@ class Relay:
         if known:
             try:
                 found = await readable(self._bus, EVENTS.name, "events.>", min(known), max(known))
+                now = (await self._bus.js.stream_info(EVENTS.name)).state
             except bus.FAULTS as fault:
                 raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"audit: {fault!r}") from fault
-            if lost := known.keys() - found:
+            # What somebody has purged meanwhile is not damaged: `_compare` sees it.
+            if lost := {place for place in known.keys() - found if now.first_seq <= place <= now.last_seq}:
                 # The broker may take their old ids for repeats of what it cannot read.
                 self._damaged |= {known[place] for place in lost}
                 damaged = t.stream_seq.in_(lost) & t.published_at.is_not(None)

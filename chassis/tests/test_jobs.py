@@ -225,10 +225,8 @@ async def test_a_bug_is_counted_as_an_attempt_and_does_not_stop_the_worker(
     dead = await place.reaches(bad.id, Status.DEAD)
     await place.reaches(fine.id, Status.COMPLETED)
     assert "secret" not in dead.error + str(dead.history)
-    printed = capsys.readouterr()
-    assert "attempt failed" in printed.out
-    assert "KeyError('secret" not in printed.out
-    assert "KeyError: 'secret" not in printed.out
+    # What a configured process writes of it, and what not: tests/observe/test_secrets.py.
+    assert "attempt failed" in capsys.readouterr().out
 
 
 async def test_an_attempt_that_is_postponed_does_not_count(place: Place) -> None:
