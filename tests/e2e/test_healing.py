@@ -174,9 +174,8 @@ async def test_person_is_told_that_captions_are_drafts_and_that_they_are_not_any
     pcm = recording(16.0)
     async with started(stack.ws_url, client, language="en") as (bare, _):
         await _say(bare, pcm[: len(pcm) // 2])
-        degraded = await bare.hear("status", within_s=WITHIN_S)
-        assert (degraded["state"], degraded["reason"]) == ("degraded", "speech_api")
-        await bare.hear("segment", within_s=WITHIN_S)
+        told = await _until_all(bare, "segment", "status")
+        assert (told["status"]["state"], told["status"]["reason"]) == ("degraded", "speech_api")
         api.away = False
         while (status := await bare.hear("status", within_s=WITHIN_S))["state"] != "ok":
             assert status["state"] == "degraded"
