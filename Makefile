@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli web screenshots test chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli web screenshots test test-long chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,14 @@ web/node_modules/.package-lock.json: web/package-lock.json
 screenshots: setup-dev ## Take the pictures of docs/images from the page in a real browser
 	VERBATIM_SCREENSHOTS=docs/images $(PY) -m pytest tests/web/test_screenshots.py --numprocesses 0
 
-test: setup-dev ## Run every test that needs no cluster
-	@$(PY) -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile
+# Files that start platforms come first: the many small ones fill up what they leave.
+PYTEST := $(PY) -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder
+
+test: setup-dev ## Run every test that needs no cluster (a slice of the long runs)
+	@$(PYTEST)
+
+test-long: setup-dev ## Run the tests that `make test` leaves out: more of the page in Chromium
+	@$(PY) -m pytest -m long
 
 chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a NEMESIS_S=600)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --nemesis-s $(or $(NEMESIS_S),600) --out docs/faults.md

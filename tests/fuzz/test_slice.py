@@ -1,4 +1,4 @@
-"""A minute of the fuzzer; `make fuzz` has more."""
+"""A slice of the fuzzer; `make fuzz` has more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.run import fuzz, stack
 
-MAX_TIME_S = 45
+MAX_TIME_S = 20
 
 
 @pytest.mark.req("R-VAL-1", "R-ERR-1")
@@ -24,4 +24,4 @@ async def test_whatever_is_sent_the_platform_answers_as_its_document_says(
         await running.stop()
     assert found.broken == 0, found.said
     assert found.failures == found.errors == (), found.said
-    assert found.cases > 300
+    assert found.cases > 100

@@ -99,6 +99,7 @@ async def test_minutes_lead_to_what_was_said_and_tasks_are_worked_off(visitor: V
     assert not [one async for one in client.meetings()]
 
 
+@pytest.mark.long
 async def test_what_cannot_be_taken_is_refused_with_the_reason(visitor: Visitor, tmp_path: Path) -> None:
     false = tmp_path / "not really.mp3"
     false.write_bytes(b"This is no sound at all." * 100)
@@ -108,6 +109,7 @@ async def test_what_cannot_be_taken_is_refused_with_the_reason(visitor: Visitor,
     await expect(item.locator(".words")).not_to_be_empty()
 
 
+@pytest.mark.long
 async def test_when_the_platform_is_away_the_page_says_so_and_offers_another_try(
     visitor: Visitor, network: Proxy
 ) -> None:

@@ -72,6 +72,7 @@ async def test_no_word_is_lost_or_doubled_on_the_page_when_gateway_and_transcrib
     )
 
 
+@pytest.mark.long
 @pytest.mark.req("R-WS-3", "R-WS-4")
 async def test_offline_the_page_keeps_the_sound_and_says_so_and_back_it_goes_on(
     visitor: Visitor, network: Proxy, listener: Listener
@@ -95,6 +96,7 @@ async def test_offline_the_page_keeps_the_sound_and_says_so_and_back_it_goes_on(
     await visitor.said(spoken)
 
 
+@pytest.mark.long
 @pytest.mark.req("R-WS-3", "R-WS-4")
 async def test_a_tab_that_is_loaded_again_goes_on_with_its_meeting(visitor: Visitor, listener: Listener) -> None:
     await visitor.start("Reloaded")
@@ -113,6 +115,7 @@ async def test_a_tab_that_is_loaded_again_goes_on_with_its_meeting(visitor: Visi
     assert await visitor.kept() == {}, "what is over is not kept"
 
 
+@pytest.mark.long
 @pytest.mark.req("R-WS-3", "R-WS-4")
 async def test_a_second_tab_takes_the_meeting_over_and_the_first_one_stops(
     visitor: Visitor, listener: Listener
@@ -150,6 +153,7 @@ def assert_spoken_twice(words: list[str], listener: Listener) -> None:
     assert len(since) >= len(before) - before.index("Today")
 
 
+@pytest.mark.long
 @pytest.mark.req("R-STT-4", "R-STT-5")
 async def test_a_draft_is_marked_in_words_and_heals_in_its_place(new_visitor: NewVisitor, listener: Listener) -> None:
     visitor = await new_visitor()

@@ -84,6 +84,7 @@ async def test_axe_finds_nothing_in_any_view_in_either_theme(new_visitor: NewVis
     assert "label" in str(await problems(visitor, axe, "without a label"))
 
 
+@pytest.mark.long
 async def test_a_meeting_is_held_with_the_keyboard_alone(browser: Browser, stack: Stack, network: Proxy) -> None:
     async with VerbatimClient(stack.url) as client:
         visitor = await Visitor.arriving(browser, f"http://{HOST}:{network.port}", client, "keys@verbatim.example")
@@ -145,6 +146,7 @@ async def _tab_to(page: Page, name: str, *, within: int = 40) -> None:
     raise AssertionError(f"{name} cannot be reached with Tab")
 
 
+@pytest.mark.long
 async def test_ten_thousand_segments_stay_smooth(visitor: Visitor) -> None:
     """A meeting of ten hours: what one more segment costs, and what scrolling does. Only the stream is made up."""
     page = visitor.page
