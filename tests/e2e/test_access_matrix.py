@@ -67,7 +67,7 @@ async def test_each_caller_is_answered_what_the_table_says(place: Place, route: 
         await made.people()
     path = route.split()[1]
     things = await made.things(path)
-    answers = {}
+    answers, said = {}, []
     for caller in CALLERS:
         wish = await _wish(made, route, caller)
         credential = made.credential(caller, route)
@@ -75,9 +75,10 @@ async def test_each_caller_is_answered_what_the_table_says(place: Place, route: 
         url = re.sub(r"{(\w+)}", lambda name: things[name[1]], path)
         answer = await http.request(route.split(maxsplit=1)[0], url, headers=fields, **wish)
         answers[caller] = str(answer.status_code)
+        said.append(f"{caller}: {answer.status_code} {answer.text[:300]}")
         if caller == "other" and answer.status_code == 404:
             assert not set(things.values()) & set(re.findall(r"[0-9a-f-]{36}", answer.text)), answer.text
-    assert answers == TABLE[route]
+    assert answers == TABLE[route], said
     if route in LEAVING:
         await made.people()
 
