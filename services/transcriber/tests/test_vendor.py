@@ -216,9 +216,9 @@ async def test_a_pause_beyond_the_deadline_is_not_waited_for(api: Api) -> None:
 async def test_while_the_api_wants_patience_live_speech_waits_its_time_and_healing_as_long_as_it_takes(
     server: ScriptedServer,
 ) -> None:
-    short = replace(SETTINGS, deadline_s_max=0.3, attempt_s_min=0.1)
+    short = replace(SETTINGS, deadline_s_max=1.5, attempt_s_min=0.1)
     async with api_of(server, short) as api:
-        await api.fail(refused(429, **{"retry-after": "1"}))
+        await api.fail(refused(429, **{"retry-after": "4"}))
         heal = asyncio.create_task(api.ask(lane=Lane.HEAL, session="healing"))
         seen = await api.fail()
         assert (seen.reason, seen.retryable) == ("overloaded", False)
