@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from chassis import bus
+from chassis import bus, lifecycle
 from chassis.broker import Broker
 from chassis.controls import Controls
 from chassis.errors import AppError
@@ -83,9 +83,7 @@ async def watching(
             await gateways.read.wait()
             yield DiskWatch(door, [folder], SHARES, clean, who="janitor a", hold_s=hold_s), gateways
         finally:
-            for task in (keeping_up, connecting):
-                task.cancel()
-            await asyncio.wait([keeping_up, connecting])
+            await lifecycle.end([keeping_up, connecting])
 
 
 async def until(gateways: Controls, value: str) -> None:

@@ -55,6 +55,7 @@ def hasher() -> argon2.PasswordHasher:
     return argon2.PasswordHasher(time_cost=1, memory_cost=4096, parallelism=1)
 
 
+@pytest.mark.long
 @pytest.mark.req("R-AUTH-3")
 async def test_a_login_takes_as_long_for_nobody_as_for_somebody(login_with: LoginWith) -> None:
     passwords = Passwords(hasher(), workers=1, queue_max=4)
@@ -70,6 +71,7 @@ async def test_a_login_takes_as_long_for_nobody_as_for_somebody(login_with: Logi
     assert max(chances) > P_MIN, chances
 
 
+@pytest.mark.long
 @pytest.mark.req("R-AUTH-3")
 async def test_an_answer_without_the_work_would_be_noticed(login_with: LoginWith) -> None:
     passwords = HastyPasswords(hasher(), workers=1, queue_max=4)

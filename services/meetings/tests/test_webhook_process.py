@@ -22,7 +22,7 @@ from services.meetings.tests.conftest import KEY
 from services.meetings.tests.receiver import Receiver, receiving
 from services.meetings.tests.test_main import Service
 
-EVENTS_SENT = 40
+EVENTS_SENT = 16
 KILLS = 3
 
 
