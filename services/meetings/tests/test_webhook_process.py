@@ -23,7 +23,7 @@ from services.meetings.tests.receiver import Receiver, receiving
 from services.meetings.tests.test_main import Service
 
 EVENTS_SENT = 16
-KILLS = 3
+KILLS = 1
 
 
 @pytest.mark.req("R-API-7", "R-JOB-1", "R-DB-4")
