@@ -36,12 +36,13 @@ class CannotBuildError(Exception):
     """The control plane cannot be had here. The message says why."""
 
 
-def programs(folder: Path, say: Callable[[str], None]) -> dict[str, Path]:
+def programs(folder: Path, say: Callable[[str], None], system_folders: str = "/usr/sbin") -> dict[str, Path]:
     """Return etcd, the servers and kubectl by name, built below `folder` if they are not there yet.
 
-    kubectl from the PATH is taken if there is one. Raises CannotBuildError.
+    kubectl from the PATH is taken if there is one. `system_folders` are searched besides the PATH. Raises
+    CannotBuildError.
     """
-    etcd = shutil.which("etcd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    etcd = shutil.which("etcd", path=os.pathsep.join([os.environ.get("PATH", os.defpath), system_folders]))
     if etcd is None:
         raise CannotBuildError("etcd is not on the PATH (Debian: apt-get install etcd-server)")
     found = {"etcd": Path(etcd)}
