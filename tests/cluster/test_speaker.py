@@ -38,7 +38,8 @@ async def further(state: Path) -> None:
 async def test_people_of_the_cluster_test_lose_nothing_when_a_gateway_is_killed(
     stack_folder: Path, nats_binary: str | None, tmp_path: Path
 ) -> None:
-    async with Platform(stack_folder / "speaker", nats_server=nats_binary) as platform:
+    one = dict.fromkeys(("gateway", "transcriber", "meetings"), 1)
+    async with Platform(stack_folder / "speaker", replicas=one, nats_server=nats_binary) as platform:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.cluster.speaker", platform.url, str(SESSIONS), str(tmp_path)),
             cwd=ROOT,
