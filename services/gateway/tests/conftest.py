@@ -299,6 +299,7 @@ async def running(
             http=partial(PatientHttp, crowd, patience),
             ws=partial(CountedSocket, crowd),
             ws_per_message_deflate=False,
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )
         serving = asyncio.create_task(server.run_until_exit())
