@@ -24,7 +24,7 @@ from tests.corpus import recordings as make
 from tests.e2e.conftest import NewClient
 from tests.e2e.speech import ASSETS, Message, plain, recording, script
 from tests.e2e.test_cli import Cli
-from tests.limits import RAISED
+from tests.limits import ONE_ENGINE, RAISED
 
 MIB = 1024**2
 
@@ -117,7 +117,7 @@ async def replicated(stack_folder: Path, nats_binary: str | None) -> AsyncIterat
         stack_folder / "uploads",
         Ports.free(),
         replicas=replicas,
-        extra_env={"gateway": RAISED},
+        extra_env={"gateway": RAISED, "transcriber": ONE_ENGINE},
         nats_server=nats_binary,
     )
     stack = Stack(plan)
@@ -134,6 +134,7 @@ def sentences(segments: list[Message]) -> list[tuple[float, float, str]]:
 
 @pytest.mark.req("R-UP-3", "R-JOB-1", "R-HEAL-2")
 @pytest.mark.timeout(900)
+@pytest.mark.long
 async def test_whatever_dies_on_the_way_the_transcript_is_the_same(replicated: Stack, tmp_path: Path) -> None:
     stack = replicated
     file = tmp_path / "Weekly.wav"
