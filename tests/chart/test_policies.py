@@ -160,7 +160,7 @@ def test_probes_ask_ports_that_the_container_has(rendered: Release) -> None:
 def test_nobody_is_killed_before_the_drain_is_over(rendered: Release) -> None:
     for owner in rendered.of("Deployment"):
         spec = owner["spec"]["template"]["spec"]
-        for variable in spec["containers"][0]["env"]:
+        for variable in spec["containers"][0].get("env", []):
             if variable["name"] == "DRAIN_S":
                 waited = float(re.findall(r"sleep\((\d+)\)", str(spec["containers"][0]["lifecycle"]))[0])
                 assert spec["terminationGracePeriodSeconds"] > float(variable["value"]) + waited

@@ -19,7 +19,7 @@ from tests.chart.rendering import CHART, ROOT
 from tests.cluster import admission, people, releases
 from tests.cluster.building import CannotBuildError, programs
 from tests.cluster.control_plane import control_plane
-from tests.cluster.kube import Cluster, Nodes, Refused
+from tests.cluster.kube import Cluster, Nodes, Refused, until
 from tests.cluster.steps import Outcome, Scene, Step, play, table
 
 TOOLS = ROOT / ".run" / "control-plane"
@@ -67,6 +67,7 @@ async def _here(options: argparse.Namespace, steps: list[Step]) -> tuple[list[Ou
         async with control_plane(folder, TOOLS, print) as kubeconfig:
             kubectl = programs(TOOLS, print)["kubectl"]
             cluster = Cluster(str(kubectl), rendering.helm() or "", kubeconfig)
+            await asyncio.to_thread(until, lambda: cluster.nodes() is Nodes.IMAGINARY, 60.0, "the node on paper")
             return await asyncio.to_thread(_play, options, cluster, steps, folder / "paused")
 
 

@@ -6,6 +6,7 @@ what the controllers make of deployments, jobs and budgets. No container runs.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import secrets
@@ -150,12 +151,15 @@ def _answers(url: str, token: str = "") -> Callable[[], Awaitable[bool]]:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
 
-    async def ask() -> bool:
+    def answers() -> bool:
         try:
-            with urllib.request.urlopen(request, timeout=5, context=context if "https" in url else None) as answer:  # noqa: S310, ASYNC210
+            with urllib.request.urlopen(request, timeout=5, context=context if "https" in url else None) as answer:  # noqa: S310
                 return bool(answer.status == 200)
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return False
+
+    async def ask() -> bool:
+        return await asyncio.to_thread(answers)
 
     return ask
 

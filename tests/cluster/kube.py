@@ -45,10 +45,10 @@ class Cluster:
     helm_path: str
     kubeconfig: Path | None = None
 
-    def kubectl(self, *arguments: str, given: Object | list[Object] | None = None, within_s: float = 0) -> str:
-        """Return what kubectl prints; `given` are objects on its standard input. Raises Refused."""
-        documents = None
-        if given is not None:
+    def kubectl(self, *arguments: str, given: Object | list[Object] | str | None = None, within_s: float = 0) -> str:
+        """Return what kubectl prints; `given` are objects, or text, on its standard input. Raises Refused."""
+        documents = given if isinstance(given, str) else None
+        if given is not None and documents is None:
             documents = yaml.safe_dump_all(given if isinstance(given, list) else [given])
         return self._run(self.kubectl_path, *arguments, given=documents, within_s=within_s or CALL_WITHIN_S)
 

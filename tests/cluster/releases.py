@@ -55,6 +55,7 @@ def second_eviction_waits(scene: Scene) -> str:
     selector = f"{INSTANCE},app.kubernetes.io/component=gateway"
     pods = [pod["metadata"]["name"] for pod in cluster.items("pods", namespace=FRESH, selector=selector)]
     assert len(pods) >= 2, pods
+    until(lambda: _may_go(cluster) >= 1, 120, "a budget that has seen its pods")
     if scene.pause:
         scene.pause.touch()
     try:
@@ -123,17 +124,22 @@ def upgrade_keeps_data(scene: Scene) -> str:
     with people.speaking(scene, MOVED) as spoken:
         cluster.helm("upgrade", RELEASE, str(CHART), "--namespace", MOVED, *WAIT, values=scene.values)
         spoken.flows()
+    wanted = _of_manifest(cluster, MOVED)
+    # Helm has asked for it; what goes takes a moment.
+    until(
+        lambda: not ((before_manifest - wanted) & cluster.inventory(MOVED).keys()),
+        120,
+        f"nothing left of the previous chart's {sorted(before_manifest - wanted)}",
+    )
     after = cluster.inventory(MOVED)
-    lasting = {
-        key for key in before if key[0] in {"StatefulSet", "PersistentVolumeClaim", "Secret", "Service", "Deployment"}
-    }
-    anew = {key for key in lasting if key in after and after[key] != before[key] and "helm.release" not in key[1]}
+    kinds = {"StatefulSet", "PersistentVolumeClaim", "Secret", "Service", "Deployment"}
+    lasting = {key for key in before if key[0] in kinds and key in after}
+    anew = {key for key in lasting if after[key] != before[key]}
     assert not anew, f"made anew: {sorted(anew)}"
+    gone = {key for key in before if key[0] in {"PersistentVolumeClaim", "Secret"}} - after.keys()
+    assert not gone, f"gone: {sorted(gone)}"
     now = cluster.get("secret", SECRET, namespace=MOVED)["data"]
     assert {key: now.get(key) for key in secret} == secret, "the secret has changed"
-    wanted = _of_manifest(cluster, MOVED)
-    left = {key for key in before_manifest - wanted if key in after}
-    assert not left, f"left of the previous chart: {sorted(left)}"
     assert not (missing := wanted - after.keys()), f"not there: {sorted(missing)}"
     added = len(now) - len(secret)
     return f"from {scene.previous_name}: {len(lasting)} lasting objects kept, {added} keys added; {spoken.verdict()}"
@@ -203,12 +209,13 @@ def _of_manifest(cluster: Cluster, namespace: str) -> set[tuple[str, str]]:
 def _evict(cluster: Cluster, pod: str) -> None:
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": FRESH}}
     cluster.kubectl(
-        "create", "--raw", f"/api/v1/namespaces/{FRESH}/pods/{pod}/eviction", "-f", "-", given=_json(eviction)
+        "create", "--raw", f"/api/v1/namespaces/{FRESH}/pods/{pod}/eviction", "-f", "-", given=json.dumps(eviction)
     )
 
 
-def _json(found: Object) -> Object:
-    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+def _may_go(cluster: Cluster) -> int:
+    budget = cluster.get("pdb", f"{RELEASE}-gateway", namespace=FRESH)
+    return int(budget.get("status", {}).get("disruptionsAllowed", 0))
 
 
 def _containers(owner: Object) -> list[Object]:
@@ -233,18 +240,19 @@ def _all_ready(cluster: Cluster, namespace: str) -> bool:
 
 
 STEPS = [
-    Step("install", "`helm install --wait` into a namespace that enforces `restricted`", installs),
-    Step("test", "`helm test`", doctor_passes, containers=True),
+    Step("install", "`helm install --wait` into a namespace that enforces `restricted`", installs, pods=True),
+    Step("test", "`helm test`", doctor_passes, pods=True, containers=True),
     Step(
         "restarts",
         "Live sessions across a rollout of each service and the deletion of each pod",
         restarts_lose_nothing,
+        pods=True,
         containers=True,
     ),
-    Step("eviction", "A node's drain takes one replica at a time", second_eviction_waits),
-    Step("scaling", "Replicas belong to whoever scales", scaling_is_left_alone),
-    Step("uninstall", "`helm uninstall`, and what is left", uninstall_leaves_what_it_says),
-    Step("upgrade", "`helm upgrade` from the previous chart", upgrade_keeps_data),
-    Step("rollback", "`helm rollback`", rollback_brings_the_former_back),
-    Step("moved-uninstall", "`helm uninstall` after both", moved_uninstall_leaves_what_it_says),
+    Step("eviction", "A node's drain takes one replica at a time", second_eviction_waits, pods=True),
+    Step("scaling", "Replicas belong to whoever scales", scaling_is_left_alone, pods=True),
+    Step("uninstall", "`helm uninstall`, and what is left", uninstall_leaves_what_it_says, pods=True),
+    Step("upgrade", "`helm upgrade` from the previous chart", upgrade_keeps_data, pods=True),
+    Step("rollback", "`helm rollback`", rollback_brings_the_former_back, pods=True),
+    Step("moved-uninstall", "`helm uninstall` after both", moved_uninstall_leaves_what_it_says, pods=True),
 ]

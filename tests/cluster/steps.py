@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -36,11 +37,15 @@ Play = Callable[[Scene], str]
 
 @dataclass(frozen=True)
 class Step:
-    """`play` returns what was seen, or raises AssertionError or Refused. `containers`: only where containers run."""
+    """`play` returns what was seen, or raises AssertionError or Refused.
+
+    `pods`: only where there are nodes, if only on paper; `containers`: only where containers run.
+    """
 
     name: str
     title: str
     play: Play
+    pods: bool = False
     containers: bool = False
 
 
@@ -61,10 +66,12 @@ def play(scene: Scene, steps: Iterable[Step], say: Callable[[str], None]) -> lis
         began = time.monotonic()
         if step.containers and not scene.real:
             verdict, told = "not run", f"needs containers; this is {scene.nodes.value}"
+        elif step.pods and scene.nodes is Nodes.NONE:
+            verdict, told = "not run", f"needs nodes; this is {scene.nodes.value}"
         else:
             try:
                 verdict, told = "passed", step.play(scene)
-            except (AssertionError, Refused) as fault:
+            except (AssertionError, Refused, subprocess.TimeoutExpired) as fault:
                 verdict, told = "FAILED", str(fault)
         outcomes.append(Outcome(step, verdict, told, time.monotonic() - began))
         say(f"{verdict:7} {step.name}: {told} ({outcomes[-1].seconds:.0f} s)")
