@@ -103,7 +103,7 @@ def test_every_container_has_its_bounds(rendered: Release) -> None:
 
 def test_every_image_is_pinned(rendered: Release) -> None:
     for name, _, container in containers(rendered):
-        assert re.search(r"(@sha256:[0-9a-f]{64}|:\d[\w.-]*)$", container["image"]), f"{name}: {container['image']}"
+        assert re.search(r"(@sha256:[0-9a-f]{64}|:v?\d[\w.-]*)$", container["image"]), f"{name}: {container['image']}"
 
 
 def test_all_that_is_mounted_is_there(rendered: Release) -> None:
