@@ -1,6 +1,6 @@
 """Measure search and analytics over a large library, through the services' own gRPC servers and real databases.
 
-python -m tests.bench.library [--segments 1000000] [--asks 40] [--out docs/performance-data.md]
+python -m tests.bench.library [--segments 1000000] [--asks 40] [--out docs/performance-data.md] [--library-only]
 
 Half of all segments belong to one account, the rest to fifty. Words follow Zipf's law over 20,000; meetings have 500
 segments and four speakers. Meetings are digested by the service's own code, and its figures told to the other's.
@@ -45,6 +45,7 @@ from services.meetings.paging import Cursors
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.store import idempotency_keys, outbox_rows
 from tests.bench.load import quantile_ms
+from tests.volume.rates import rates, table
 
 PER_MEETING = 500
 OTHERS = 50
@@ -311,7 +312,7 @@ def page(library: Library, found: list[Asked], listed: list[Asked], figures: lis
     load = os.getloadavg()[1]
     head = "|---|---|---|---|---|"
     return "\n".join((
-        "# Search and analytics over a large library", "",
+        "# Data: search and analytics over a large library, events, jobs", "",
         f"Written by `python -m tests.bench.library`. {library.segments:,} segments in "
         f"{library.segments // PER_MEETING:,} meetings; half of them belong to the account that asks. Milliseconds of "
         "a whole gRPC call, counted at the caller, one call at a time; CPU is what a call costs on average in caller, "
@@ -340,9 +341,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.library", description=__doc__)
     parser.add_argument("--segments", type=int, default=1_000_000)
     parser.add_argument("--asks", type=int, default=40)
+    parser.add_argument("--library-only", action="store_true", help="leave out how fast events and jobs go")
     parser.add_argument("--out", type=Path, help="where the page is written")
     chosen = parser.parse_args()
     text = asyncio.run(run(chosen.segments, chosen.asks))
+    if not chosen.library_only:
+        text += f"\n{table(asyncio.run(rates()))}"
     print(f"\n{text}")
     if chosen.out:
         chosen.out.write_text(text)
