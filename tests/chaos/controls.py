@@ -41,7 +41,7 @@ BOUNDS = Control("bounds on frames that carry no audio", {"gateway": f"{_HERE}.b
 # Not a defence left out: that clocks are really set, and that beyond what is borne it is noticed.
 CLOCKS = Control(
     "clocks within a minute (ten minutes apart)",
-    env={"gateway-2": skewed(300.0), "transcriber-2": skewed(-300.0)},
+    env={"gateway-2": skewed(300), "transcriber-2": skewed(-300)},
 )
 HEARTBEAT = Control("heartbeats", env={"gateway": {"HEARTBEAT_S": "60"}})
 DRAIN = Control("drain", env={"gateway": {"NOTICE_S": "0"}}, modules={"meetings": f"{_HERE}.notice"})

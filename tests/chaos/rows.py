@@ -175,7 +175,7 @@ ROWS = (
     Row(
         "32", "clocks 50 s apart: a gateway's ahead, a transcriber's behind; transcribers SIGKILL in turn",
         killed(*_TRANSCRIBERS, *_TRANSCRIBERS), controls.CLOCKS, own_platform=True, pause_s_p95=5.0,
-        env={"gateway-2": skewed(25.0), "transcriber-2": skewed(-25.0)}, impossible=may_skew,
+        env={"gateway-2": skewed(25), "transcriber-2": skewed(-25)}, impossible=may_skew,
     ),
     Row(
         "34", "oversize, fragmented, compressed frames, floods of pings", hostile_frames, controls.BOUNDS,
