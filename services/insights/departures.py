@@ -5,6 +5,8 @@ Their minutes go meeting by meeting (events.py), their figures too (figures.py).
 
 from __future__ import annotations
 
+from functools import partial
+
 from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from verbatim.meetings.v1.events_pb2 import AccountDeleted
@@ -39,9 +41,7 @@ class DepartureConsumer:
             if not account_id:
                 await self._refuse(message)
                 continue
-            await self._database.run(
-                "account departs", lambda connection, gone=account_id: usage_store.depart(connection, gone)
-            )
+            await self._database.run("account departs", partial(usage_store.depart, owner_id=account_id))
 
     async def _refuse(self, message: Msg) -> None:
         metrics.EVENTS_REFUSED.inc()
