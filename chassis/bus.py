@@ -169,6 +169,7 @@ class Bus:
         `handle` acknowledges nothing: the batch is acknowledged when it returns. When it raises AppError that is
         retryable, the same batch is handed over again after a pause (0.1 s doubling to 5 s), so order holds; any
         other exception is a bug and goes up. A message may come more than once; effects must be idempotent.
+        A batch may take longer than `ack_wait_s`: the broker is told that it is being worked on.
 
         Without `start`, order does not survive a crash: what a process held when it died comes again only after
         `ack_wait_s`, behind messages that are newer. With `start`, each subscription (the first, and each after a
@@ -187,7 +188,8 @@ class Bus:
         async with aclosing(pulled):
             async for messages in pulled:
                 if messages:
-                    await self._settle(durable, messages, handle)
+                    async with kept_alive(messages, ack_wait_s / 3):
+                        await self._settle(durable, messages, handle)
 
     async def pull(
         self,
@@ -315,8 +317,6 @@ class Bus:
                 log.warning("batch failed, trying again", consumer=durable, fault=str(fault))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
-                for message in messages:
-                    await quietly(message.in_progress())
         now = time.time()
         for message in messages:
             await quietly(message.ack())
@@ -351,13 +351,14 @@ async def quietly(acknowledgement: Awaitable[object]) -> None:
 
 
 @asynccontextmanager
-async def kept_alive(message: Msg, every_s: float) -> AsyncIterator[None]:
-    """Tell the broker inside that the message is being worked on."""
+async def kept_alive(messages: Sequence[Msg], every_s: float) -> AsyncIterator[None]:
+    """Tell the broker inside that the messages are being worked on."""
 
     async def beat() -> None:
         while True:
             await asyncio.sleep(every_s)
-            await quietly(message.in_progress())
+            for message in messages:
+                await quietly(message.in_progress())
 
     heart = asyncio.create_task(beat())
     try:
