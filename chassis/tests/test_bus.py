@@ -130,6 +130,31 @@ async def test_a_batch_that_takes_long_is_not_handed_to_another_meanwhile(nats_s
         assert sorted(handled) == list(range(10))
 
 
+@pytest.mark.req("R-DB-4", "R-HEAL-2")
+async def test_what_is_too_much_at_once_goes_through_in_pieces_and_in_order(nats_server: NatsServer) -> None:
+    """A batch that a slow database could not take within the limit of a transaction was tried as it was, for ever."""
+    handled: list[int] = []
+    largest = 0
+
+    async def handle(messages: list[Msg]) -> None:
+        nonlocal largest
+        if len(messages) > 3:
+            raise AppError(Kind.UNAVAILABLE, "The database does not answer.", log="took too long in all")
+        largest = max(largest, len(messages))
+        handled.extend(int(message.data) for message in messages)
+
+    async with bus.connect(nats_server.url, name="test", replicas=1) as broker:
+        await broker.declare(STREAM)
+        await _send(broker, range(20))
+        consuming = asyncio.create_task(
+            broker.consume(stream=STREAM.name, durable="slow", subject="events.>", handle=handle)
+        )
+        await _until(lambda: len(handled) == 20, within_s=60)
+        consuming.cancel()
+        assert handled == list(range(20))
+        assert largest > 1
+
+
 @pytest.mark.req("R-HEAL-2", "R-WS-4", "R-DB-4")
 async def test_order_outlives_what_a_broken_connection_has_swallowed(nats_server: NatsServer) -> None:
     """The client reconnects by itself: what was on its way on the connection before came half a minute later, behind
