@@ -18,7 +18,7 @@ from tests.volume.ledger import Ledger
 from tests.volume.page import write_page
 from tests.volume.run import EVENTS_EACH, JOBS_EACH, Outcome, run
 
-PIECES = 10
+PIECES = 20
 CONTROL_ROLES = ("relay", "forgetful", "forgetful", "unfenced", "unfenced")
 CONTROL_FAULTS = ("process killed", "worker frozen past its lease")
 CONTROL_TRANSACTIONS = 200
