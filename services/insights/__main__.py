@@ -24,8 +24,9 @@ from chassis.pruning import Pruner
 from chassis.relay import Relay
 from chassis.settings import load
 from chassis.worker import Policy, Worker
-from services.insights import figures_store, store
+from services.insights import figures_store, store, usage_store
 from services.insights.api import InsightsApi
+from services.insights.departures import DepartureConsumer
 from services.insights.events import MeetingEvents
 from services.insights.figures import AnalyticsApi, FiguresConsumer
 from services.insights.language import (
@@ -129,10 +130,11 @@ async def converse(
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             group.create_task(database.reset_by(controls))
-            group.create_task(Pruner(database, [*store.PRUNED, *figures_store.PRUNED]).run())
+            group.create_task(Pruner(database, [*store.PRUNED, *figures_store.PRUNED, *usage_store.PRUNED]).run())
             group.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker, (outbox.EVENTS, JOBS, DLQ)).run())
             group.create_task(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run())
             group.create_task(FiguresConsumer(database, broker).run())
+            group.create_task(DepartureConsumer(database, broker).run())
             group.create_task(controls.run())
             for worker in workers:
                 group.create_task(worker.run())

@@ -14,6 +14,7 @@ from tests.chaos.broker_faults import (
     broker_killed,
     streams_deleted,
 )
+from tests.chaos.clocks import may_skew, skewed
 from tests.chaos.controls import Control
 from tests.chaos.disk import may_mount
 from tests.chaos.fuzz import FuzzedWorkload
@@ -171,6 +172,11 @@ ROWS = (
         own_platform=True,
     ),
     Row("30", "Postgres crash, 4 times", database_crashes, controls.BATCH),
+    Row(
+        "32", "clocks 50 s apart: a gateway's ahead, a transcriber's behind; transcribers SIGKILL in turn",
+        killed(*_TRANSCRIBERS, *_TRANSCRIBERS), controls.CLOCKS, own_platform=True, pause_s_p95=5.0,
+        env={"gateway-2": skewed(25), "transcriber-2": skewed(-25)}, impossible=may_skew,
+    ),
     Row(
         "34", "oversize, fragmented, compressed frames, floods of pings", hostile_frames, controls.BOUNDS,
         own_platform=True, env={"transcriber": {"SESSION_IDLE_S": "5"}},  # so that what attackers leave behind ends

@@ -14,6 +14,7 @@ from verbatim_client.cli import (
     background,
     controls,
     doctor,
+    editing,
     figures,
     following,
     keys,
@@ -56,6 +57,8 @@ def application() -> typer.Typer:
     app.command("list")(library.list_meetings)
     app.command("search")(library.search)
     app.command("show")(library.show)
+    app.command("edit")(editing.edit)
+    app.command("rename-speaker")(editing.rename_speaker)
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
 
+from chassis import ids
+from services.insights import usage_store
 from services.insights.spending import Prices, Spend, period_of, until_next_s
 from services.insights.tests.conftest import House, eventually
 from services.insights.tests.fakes import FakeOpenAI
@@ -67,6 +70,38 @@ async def test_over_its_budget_an_account_has_a_draft_that_heals_when_the_next_m
         assert (healed.quality, healed.reason) == ("final", "")
     mine = [row[1:] for row in await usage(house) if row[0] == owner_id]
     assert mine == [("2026-11", 1, 100, 20), ("2026-12", 1, 100, 20)]
+
+
+@pytest.mark.req("R-AUTH-2")
+async def test_what_an_account_spent_that_is_no_more_is_nobodys_and_still_in_the_sums(house: House) -> None:
+    gone, stays = ids.new_id(), ids.new_id()
+
+    async def spend(owner_id: str, period: str) -> None:
+        spent = Spend()
+        spent.add(100, 20)
+        await house.database.run("spend", lambda connection: usage_store.add(connection, owner_id, period, spent))
+
+    for owner_id, period in ((gone, "2026-10"), (gone, "2026-11"), (stays, "2026-11")):
+        await spend(owner_id, period)
+    for _ in range(2):
+        await house.departed(gone)
+
+    async def forgotten() -> bool:
+        return gone not in {row[0] for row in await usage(house)}
+
+    await eventually(forgotten)
+    # A job that was under way, and those of another that goes at the same moment.
+    await asyncio.gather(*(spend(gone, "2026-11") for _ in range(3)), *(spend(stays, "2026-11") for _ in range(3)),
+                         house.departed(stays), house.departed(gone))  # fmt: skip
+
+    async def all_forgotten() -> bool:
+        return {row[0] for row in await usage(house)} == {usage_store.NOBODY}
+
+    await eventually(all_forgotten)
+    assert await usage(house) == [
+        (usage_store.NOBODY, "2026-10", 1, 100, 20),
+        (usage_store.NOBODY, "2026-11", 8, 800, 160),
+    ]
 
 
 def test_a_call_is_priced() -> None:
