@@ -12,6 +12,7 @@ from verbatim_client.cli import (
     accounts,
     admin,
     background,
+    completion,
     controls,
     doctor,
     figures,
@@ -56,6 +57,7 @@ def application() -> typer.Typer:
     app.command("list")(library.list_meetings)
     app.command("search")(library.search)
     app.command("show")(library.show)
+    app.command("share")(library.share)
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)
@@ -68,6 +70,7 @@ def application() -> typer.Typer:
     letters.command("show")(background.show_letter)
     letters.command("retry")(background.retry_letters)
     letters.command("discard")(background.discard_letters)
+    app.command("completion")(completion.completion)
     app.command("doctor")(doctor.doctor)
     app.command("backup")(recovery.backup)
     app.command("verify")(recovery.verify)

@@ -31,6 +31,7 @@ PUBLIC = {
     "/api/meetings/{meeting_id}": {"get", "patch", "delete"},
     "/api/meetings/{meeting_id}/segments": {"get"},
     "/api/meetings/{meeting_id}/export": {"get"},
+    "/api/meetings/{meeting_id}/share": {"post"},
     "/api/meetings/{meeting_id}/live": {"get"},
     "/api/tasks": {"get", "post"},
     "/api/tasks/{task_id}": {"get", "patch", "delete"},
