@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
+from typer.completion import completion_init
 
 from verbatim_client.cli import (
     accounts,
@@ -38,6 +39,8 @@ login, NO_COLOR switches colours off.
 
 def main() -> None:
     """Run the command line."""
+    # Typer does this only for programs that have its own options for completion.
+    completion_init()
     application()(prog_name="verbatim")
 
 

@@ -109,9 +109,9 @@ async def test_link_ends_with_all_logins_of_its_maker_and_with_the_key_that_made
     assert not ends(by_login, pb.REVOCATION_KIND_LOGIN, by_login.login_id)
 
 
-def test_links_live_no_longer_than_revocations_are_remembered() -> None:
-    revocations = Revocations(lambda: clock)
+async def test_links_live_no_longer_than_revocations_are_remembered() -> None:
     clock = time.time()
+    revocations = Revocations(lambda: clock)
     at = Timestamp()
     at.FromSeconds(int(clock))
     who = maker()
