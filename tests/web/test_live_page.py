@@ -14,7 +14,7 @@ from tests.web.conftest import SPOKEN_S, NewVisitor
 from tests.web.listener import Listener
 from tests.web.visitor import Visitor
 
-pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(900)]
 
 FIRST_SENTENCE = "Hello everyone, and welcome to our weekly meeting."
 

@@ -16,7 +16,7 @@ from tests.chaos.proxy import Proxy
 from tests.web.conftest import NewVisitor
 from tests.web.visitor import PASSWORD, Visitor
 
-pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(900)]
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SEGMENTS = 10_000

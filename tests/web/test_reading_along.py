@@ -16,7 +16,7 @@ from tests.chaos.proxy import Proxy
 from tests.web.browser import ASSETS
 from tests.web.visitor import Visitor
 
-pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(300), pytest.mark.long]
+pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(900), pytest.mark.long]
 
 FIRST_SENTENCE = "Hello everyone, and welcome to our weekly meeting."
 
