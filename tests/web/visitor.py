@@ -143,6 +143,11 @@ class Visitor:
             arg=seconds,
         )
 
+    async def recorded(self) -> int:
+        """Give the seconds that were recorded so far."""
+        minutes, seconds = (await self.page.locator(".elapsed").inner_text()).split(":")
+        return 60 * int(minutes) + int(seconds)
+
     async def kept(self) -> dict[str, Any]:
         """Give what the browser keeps of the session under way."""
         kept: str = await self.page.evaluate(
