@@ -11,7 +11,7 @@ from playwright.async_api import expect
 
 from dev.stack import Stack
 from tests.chaos.proxy import Proxy
-from tests.web.conftest import SPOKEN_S, NewVisitor
+from tests.web.conftest import SPOKEN_S
 from tests.web.listener import Listener
 from tests.web.visitor import Visitor
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
+from verbatim_client import VerbatimClient
 
+from dev.ports import HOST
+from dev.stack import Stack
 from tests.chaos.proxy import Proxy
+from tests.web import browser as browsers
 from tests.web.conftest import SPOKEN_S, NewVisitor
 from tests.web.listener import Listener
-from tests.web.visitor import Visitor
+from tests.web.visitor import PASSWORD, Visitor
 
 pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(900), pytest.mark.long]
 
@@ -64,6 +69,46 @@ async def test_a_browser_that_refuses_16_khz_is_heard_word_for_word_and_the_scre
     await visitor.said(listener.said_until(SPOKEN_S))
     assert meeting["coverage"] == 1.0
     await page.wait_for_function("window.wakeLocks.every(lock => lock.released)")
+
+
+async def test_the_sound_of_a_shared_tab_is_written_down(
+    stack: Stack, network: Proxy, listener: Listener, tmp_path: Path
+) -> None:
+    call = browsers.record(tmp_path / "call.wav", SPOKEN_S)
+    async with (
+        browsers.sharing(browsers.find_or_install(), "A call") as browser,
+        VerbatimClient(stack.url) as client,
+    ):
+        await client.register("tab@verbatim.example", "tab", PASSWORD)
+        await client.login("tab@verbatim.example", PASSWORD)
+        url = f"http://{HOST}:{network.port}"
+        visitor = await Visitor.arriving(browser, url, client, "tab@verbatim.example")
+        await visitor.sign_in()
+        other = await visitor.context.new_page()
+
+        async def answer(route: Route) -> None:
+            if route.request.url.endswith(".wav"):
+                await route.fulfill(path=call, content_type="audio/wav")
+            else:
+                await route.fulfill(
+                    content_type="text/html", body="<title>A call</title><audio src='/call.wav'></audio>"
+                )
+
+        await other.route("http://call.example/**", answer)
+        await other.goto("http://call.example/")
+        await visitor.page.bring_to_front()
+        await visitor.page.get_by_role("link", name="New meeting").first.click()
+        await visitor.page.get_by_label("Title").fill("Shared tab")
+        await visitor.page.get_by_label("Listen to").select_option("tab")
+        await visitor.page.get_by_role("button", name="Start").click()
+        await expect(visitor.standing).to_contain_text("Live")
+        await other.evaluate("document.querySelector('audio').play()")
+        began = await visitor.recorded()
+        await visitor.heard_for(began + SPOKEN_S + 3)
+        meeting = await visitor.finish()
+        await visitor.said(listener.said_until(SPOKEN_S))
+        assert meeting["coverage"] == 1.0
+        assert visitor.complaints == []
 
 
 async def test_without_a_microphone_the_page_says_why_and_listens_when_it_is_there(visitor: Visitor) -> None:
