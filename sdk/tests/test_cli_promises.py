@@ -66,6 +66,11 @@ def test_shells_complete_commands_and_options() -> None:
     assert cli(**asked).stdout.split() == ["stream"]
 
 
+def test_the_version_is_told_without_a_command() -> None:
+    told = cli("--version")
+    assert (told.returncode, told.stdout.strip()) == (0, "unreleased")
+
+
 def test_bash_takes_the_completion() -> None:
     script = cli("completion", "bash").stdout + "\ncomplete -p verbatim\n"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30, check=False)

@@ -119,6 +119,18 @@ class SyncVerbatimClient(Waiting):
         """Give the whole transcript."""
         return self._wait(self._client.segments(meeting_id))
 
+    def segment(self, meeting_id: str, segment_id: str) -> Json:
+        """Give one segment."""
+        return self._wait(self._client.segment(meeting_id, segment_id))
+
+    def update_segment(self, meeting_id: str, segment_id: str, version: int, **fields: str | None) -> Json:
+        """Write `text` or `speaker` of a segment oneself; None gives one back. The version must still be this."""
+        return self._wait(self._client.update_segment(meeting_id, segment_id, version, **fields))
+
+    def rename_speaker(self, meeting_id: str, version: int, speaker: str | None, name: str) -> Json:
+        """Rename a speaker (None: who has no name) in a meeting whose version is still this one; give the meeting."""
+        return self._wait(self._client.rename_speaker(meeting_id, version, speaker, name))
+
     def export(self, meeting_id: str, format_: str) -> str:
         """Give the transcript as a file: txt, md, srt, vtt or json."""
         return self._wait(self._client.export(meeting_id, format_))

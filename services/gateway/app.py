@@ -24,6 +24,7 @@ from services.gateway.api import (
     analytics,
     api_keys,
     dead_letters,
+    edits,
     insights,
     jobs,
     logins,
@@ -109,6 +110,7 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
     app.include_router(admin_accounts.routes(doors.entrance))
     app.include_router(meetings.routes(doors.meetings, timeout_s=call_s))
     app.include_router(transcripts.routes(doors.meetings, timeout_s=call_s, export_timeout_s=export_s))
+    app.include_router(edits.routes(doors.meetings, timeout_s=call_s))
     app.include_router(viewers_api.routes(doors.viewers, doors.entrance))
     app.include_router(shares.routes(doors.meetings, doors.entrance.shares, timeout_s=call_s))
     app.include_router(tasks.routes(doors.meetings, timeout_s=call_s))

@@ -95,6 +95,9 @@ class Settings(DatabaseSettings):
         description="Networks that webhooks may lead to though they are private or reserved, as a JSON list; "
         'for development: ["127.0.0.0/8"].',
     )
+    edits_rest_s: float = Field(
+        30.0, gt=0, le=3600, description="How long a transcript that people change rests before minutes are made again."
+    )
     digest_every_s: float = Field(
         2.0, gt=0, le=600, description="Pause between looks for what changed, for search and analytics."
     )

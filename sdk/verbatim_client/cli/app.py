@@ -16,6 +16,7 @@ from verbatim_client.cli import (
     completion,
     controls,
     doctor,
+    editing,
     figures,
     following,
     keys,
@@ -61,6 +62,8 @@ def application() -> typer.Typer:
     app.command("search")(library.search)
     app.command("show")(library.show)
     app.command("share")(library.share)
+    app.command("edit")(editing.edit)
+    app.command("rename-speaker")(editing.rename_speaker)
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)
@@ -108,14 +111,19 @@ def _group(app: typer.Typer, name: str, about: str) -> typer.Typer:
     return group
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes it so
+    if wanted:
+        typer.echo(_version())
+        raise typer.Exit
+
+
 def _root(
     ctx: typer.Context,
     url: Annotated[str | None, typer.Option("--url", metavar="URL", help="Address of the platform.")] = None,
-    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    if show_version:
-        typer.echo(_version())
-        raise typer.Exit
     ctx.obj = CliSettings.of(os.environ, url)
 
 

@@ -24,6 +24,7 @@ from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to
 from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.transcripts_pb2_grpc import add_TranscriptsServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 from verbatim.meetings.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
 from verbatim.meetings.v1.webhooks_pb2_grpc import add_WebhooksServiceServicer_to_server
@@ -61,6 +62,7 @@ from services.gateway.settings import Settings
 from services.gateway.shares import Shares
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
+from services.gateway.tests.fake_transcripts import FakeTranscripts
 from services.gateway.tests.fake_uploads import FakeUploads
 from services.gateway.tests.fake_webhooks import FakeUsage, FakeWebhooks
 from services.gateway.tests.fakes import (
@@ -226,6 +228,7 @@ async def running(
             (add_LoginsServiceServicer_to_server, gateway.logins),
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
+            (add_TranscriptsServiceServicer_to_server, FakeTranscripts(gateway.meetings)),
             (add_UploadsServiceServicer_to_server, gateway.uploads),
             (add_UsageServiceServicer_to_server, gateway.usage),
             (add_WebhooksServiceServicer_to_server, gateway.webhooks),

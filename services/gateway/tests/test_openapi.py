@@ -30,6 +30,8 @@ PUBLIC = {
     "/api/meetings": {"get", "post"},
     "/api/meetings/{meeting_id}": {"get", "patch", "delete"},
     "/api/meetings/{meeting_id}/segments": {"get"},
+    "/api/meetings/{meeting_id}/segments/{segment_id}": {"get", "patch"},
+    "/api/meetings/{meeting_id}/speakers": {"patch"},
     "/api/meetings/{meeting_id}/export": {"get"},
     "/api/meetings/{meeting_id}/share": {"post"},
     "/api/meetings/{meeting_id}/live": {"get"},

@@ -46,6 +46,7 @@ async def test_link_opens_no_other_route_and_changes_nothing(gateway: Gateway) -
     readable = {
         "/api/meetings/{meeting_id}", "/api/meetings/{meeting_id}/segments", "/api/meetings/{meeting_id}/export",
         "/api/meetings/{meeting_id}/live", "/api/insights/{meeting_id}",
+        "/api/meetings/{meeting_id}/segments/{segment_id}",
     }  # fmt: skip
     without_caller = {
         "/api/auth/register", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout", "/healthz", "/readyz"
