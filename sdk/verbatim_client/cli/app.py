@@ -111,7 +111,7 @@ def _group(app: typer.Typer, name: str, about: str) -> typer.Typer:
     return group
 
 
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes it so
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(_version())
         raise typer.Exit

@@ -127,6 +127,16 @@ export const meeting = (id: string) => json<Meeting>("GET", `/api/meetings/${id}
 export const rename = (one: Meeting, title: string) =>
   json<Meeting>("PATCH", `/api/meetings/${one.id}`, { body: { title }, version: one.version });
 
+export const correct = (meetingId: string, segment: Segment, change: { text?: string | null; speaker?: string | null }) =>
+  json<Segment>("PATCH", `/api/meetings/${meetingId}/segments/${segment.id}`, {
+    body: change,
+    version: segment.version ?? segment.revision,
+  });
+
+/** Give a speaker another name in all that was said and is yet to be said. */
+export const renameSpeaker = (one: Meeting, speaker: string | null, name: string) =>
+  json<Meeting>("PATCH", `/api/meetings/${one.id}/speakers`, { body: { speaker, name }, version: one.version });
+
 export const remove = (one: Meeting) => answer("DELETE", `/api/meetings/${one.id}`, { version: one.version });
 
 export interface Share {

@@ -7,7 +7,7 @@ import { Capture, CaptureError, type Frame, type Source } from "./capture.ts";
 import { LiveSocket, type World } from "./socket.ts";
 import type { Tabs } from "./tabs.ts";
 import { Transcript, type Change } from "./transcript.ts";
-import { BYTES_PER_SECOND, type Finished, type ServerEvent, type StartFields } from "./wire.ts";
+import { BYTES_PER_SECOND, isDraft, type Finished, type ServerEvent, type StartFields } from "./wire.ts";
 import { describe, type Words } from "./words.ts";
 
 /** Two minutes. */
@@ -260,7 +260,7 @@ export class Recording {
 
   #apply(event: ServerEvent): void {
     const change = this.transcript.apply(event);
-    if (change?.type === "replace" && change.wasDraft && change.row.segment.quality === "final") this.chronicle.healed();
+    if (change?.type === "replace" && change.wasDraft && !isDraft(change.row.segment)) this.chronicle.healed();
     if (change?.type === "add" && change.row.kind === "gap") this.chronicle.gap(change.row.gap);
     if (change || event.type === "partial" || event.type === "finished") this.watcher.changed(change);
   }

@@ -9,6 +9,7 @@ import { happened } from "./happened.ts";
 import { complain, tell } from "./notices.ts";
 import { ask } from "./question.ts";
 import { LIBRARY, meetingAddress, sharedAddress } from "./routes.ts";
+import { correct } from "./segment-editor.ts";
 import { handOut } from "./share.ts";
 import { statusWords } from "./status.ts";
 import type { TranscriptLog } from "./transcript-log.ts";
@@ -133,7 +134,7 @@ class MeetingView extends View {
       const change = this.#transcript.apply(event);
       if (change) changes.push(change);
       if (change?.type === "add" && change.row.kind === "gap") this.#chronicle.gap(change.row.gap);
-      if (change?.type === "replace" && change.wasDraft) {
+      if (change?.type === "replace" && change.wasDraft && change.row.segment.quality === "final") {
         this.#healed += 1;
         this.#chronicle.healed();
       }
@@ -154,6 +155,7 @@ class MeetingView extends View {
   protected override updated(): void {
     const log = this.#log;
     if (!log) return;
+    log.oncorrect = this.share ? null : (segmentId) => void this.#correct(segmentId);
     log.addressOf ??= (segment) => this.#addressOf(segment.id);
     log.placeholder = this.#following?.sight === "over" ? "Nothing was said." : "";
     if (log.size === 0 && this.#transcript.rows.length) log.reset(this.#transcript.rows);
@@ -299,6 +301,32 @@ class MeetingView extends View {
     } catch (fault) {
       complain(inWords(fault));
     }
+  }
+
+  async #correct(segmentId: string): Promise<void> {
+    const segment = this.#transcript.segment(segmentId);
+    const correction = segment && (await correct(segment));
+    if (!segment || !correction || !this.#meeting) return;
+    const { text, speaker, everywhere } = correction;
+    try {
+      const own = { ...(text !== undefined ? { text } : {}), ...(speaker !== undefined && !everywhere ? { speaker } : {}) };
+      if (Object.keys(own).length) {
+        const changed = await api.correct(this.meetingId, segment, own);
+        this.#heard([{ ...changed, type: "revised" }]);
+      }
+      if (speaker && everywhere) {
+        this.#meeting = await api.renameSpeaker(await api.meeting(this.meetingId), segment.speaker, speaker);
+        // Every row of that speaker is another now: the stream tells them, if it has not ended.
+        const following = this.#following;
+        if (following?.sight === "over") void this.#follow(following.again());
+      }
+      tell("Corrected. The minutes follow in a moment.");
+    } catch (fault) {
+      const isOld = fault instanceof ApiError && fault.status === 412;
+      complain(isOld ? "It was changed meanwhile. Here is the newest; try again." : inWords(fault));
+      if (isOld) await this.#load();
+    }
+    this.querySelector<HTMLElement>(".row.target")?.focus();
   }
 
   #edit(editing: boolean): void {
