@@ -18,7 +18,7 @@ export async function correct(segment: Segment): Promise<Correction | null> {
         <label class="choice">
           <input type="checkbox" name="everywhere" checked /> everywhere in this meeting
         </label>
-        <label for="correct-text">What was said</label>
+        <label for="correct-text">Words</label>
         <textarea id="correct-text" name="text" rows="4" maxlength="10000" required .value=${segment.text}></textarea>
         ${heard === null ? nothing : html`<p class="hint">Heard was: ${segment.heard?.text ?? segment.text}</p>`}
         <p class="hint">What you write stays, also when the sound is heard again.</p>

@@ -221,7 +221,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         <label class="choice">
           <input type="checkbox" name="everywhere" checked /> everywhere in this meeting
         </label>
-        <label for="correct-text">What was said</label>
+        <label for="correct-text">Words</label>
         <textarea id="correct-text" name="text" rows="4" maxlength="10000" required .value=${e.text}></textarea>
         ${n===null?T:C`<p class="hint">Heard was: ${e.heard?.text??e.text}</p>`}
         <p class="hint">What you write stays, also when the sound is heard again.</p>
