@@ -24,14 +24,20 @@ FIRST_SENTENCE = "Hello everyone, and welcome to our weekly meeting."
 
 def spoken(seconds: float) -> bytes:
     with wave.open(str(ASSETS / "meeting.wav")) as meeting:
-        return meeting.readframes(int(seconds * meeting.getframerate()))
+        return bytes(meeting.readframes(int(seconds * meeting.getframerate())))
 
 
 async def speak(
-    client: VerbatimClient, title: str | None, seconds: float, *, gap_s: float = 0.0, speaker: str = "Emma", **more: str
+    client: VerbatimClient,
+    title: str | None,
+    seconds: float,
+    *,
+    gap_s: float = 0.0,
+    speaker: str = "Emma",
+    meeting_id: str | None = None,
 ) -> str:
     """Speak the recording's beginning as fast as it is taken; with a gap behind it, if wanted. Give the meeting."""
-    async with client.live(LiveSettings(title=title, language="en", speaker=speaker, **more)) as session:
+    async with client.live(LiveSettings(title=title, language="en", speaker=speaker, meeting_id=meeting_id)) as session:
         await session.send(spoken(seconds))
         if gap_s:
             await session.gap(int(gap_s * 32_000))
