@@ -39,6 +39,7 @@ from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHtt
 from services.gateway.relay import Fleet
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
+from services.gateway.shares import Shares
 from services.gateway.switches import Switches
 from services.gateway.tickets import Tickets
 from services.gateway.transcribing import Transcribers
@@ -156,16 +157,19 @@ def _entrance(
     settings: Settings, meetings: Peer, broker: Broker, outside: httpx2.AsyncClient, life: Lifecycle
 ) -> Entrance:
     timeout_s, revocations = settings.call_timeout_s, Revocations()
+    shares = Shares(settings.service_auth_key.get_secret_value())
     credentials = Credentials(
         AccessTokens(settings.auth_public_key),
         ApiKeyChecks(meetings, timeout_s=timeout_s),
         _external(settings, meetings, outside, life),
+        shares,
         revocations,
     )
     return Entrance(
         meetings=meetings,
         credentials=credentials,
         tickets=Tickets(settings.service_auth_key.get_secret_value(), broker),
+        shares=shares,
         revocations=revocations,
         news=RevocationNews(revocations, meetings, broker, every_s=settings.revocation_poll_s, timeout_s=timeout_s),
         callers=Callers(secure=settings.verbatim_env == "production"),

@@ -60,6 +60,7 @@ from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHtt
 from services.gateway.relay import Fleet
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
+from services.gateway.shares import Shares
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
 from services.gateway.tests.fake_transcripts import FakeTranscripts
@@ -196,14 +197,19 @@ async def _backend(stack: AsyncExitStack, service: str, *servicers: tuple[Any, o
 
 
 def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
-    revocations = Revocations()
+    revocations, shares = Revocations(), Shares(SERVICE_KEY)
     credentials = Credentials(
-        AccessTokens(settings.auth_public_key), ApiKeyChecks(meetings, timeout_s=5.0), NoExternalTokens(), revocations
+        AccessTokens(settings.auth_public_key),
+        ApiKeyChecks(meetings, timeout_s=5.0),
+        NoExternalTokens(),
+        shares,
+        revocations,
     )
     return Entrance(
         meetings=meetings,
         credentials=credentials,
         tickets=Tickets(SERVICE_KEY, gateway.broker),
+        shares=shares,
         revocations=revocations,
         news=RevocationNews(revocations, meetings, gateway.broker, every_s=10.0, timeout_s=5.0),
         callers=Callers(secure=settings.verbatim_env == "production"),
