@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chassis import pruning
 from services.insights.spending import Spend
 from services.insights.store import METADATA
 
@@ -21,6 +23,9 @@ USAGE = sa.Table(
     sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
 )
+
+_KEPT_DAYS = 400
+PRUNED = [pruning.Rule(USAGE, pruning.older(USAGE.c.updated_at, _KEPT_DAYS))]
 
 
 async def add(connection: AsyncConnection, owner_id: str, period: str, spend: Spend) -> None:
@@ -39,3 +44,8 @@ async def spent(connection: AsyncConnection, owner_id: str, period: str) -> int:
     u = USAGE.c
     query = sa.select(u.input_tokens + u.output_tokens).where(u.owner_id == owner_id, u.period == period)
     return int((await connection.execute(query)).scalar() or 0)
+
+
+async def forget(connection: AsyncConnection, owner_ids: Sequence[str]) -> None:
+    """Forget what accounts have spent."""
+    await connection.execute(USAGE.delete().where(USAGE.c.owner_id.in_(owner_ids)))

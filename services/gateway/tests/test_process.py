@@ -65,6 +65,13 @@ async def test_it_serves_without_its_neighbours_and_ends_on_sigterm_with_status_
                 assert ready == {"status": "ready", "faults": {}}
                 assert (await client.get(f"http://127.0.0.1:{public}/readyz")).status_code == 200
                 assert (await client.get(f"http://127.0.0.1:{public}/metrics")).status_code == 404
+                detail = (await client.get(f"http://127.0.0.1:{internal}/readyz?verbose")).json()
+                assert detail["state"] == "ready"
+                assert detail["parts"]["redis"] | {"state": "disconnected", "failed": 0} == detail["parts"]["redis"]
+                assert detail["parts"]["transcribers"] == {"state": "away", "connected": []}
+                assert detail["resources"]["memory_bytes"] > 0
+                assert "relay.py" in (await client.get(f"http://127.0.0.1:{internal}/debug/tasks")).text
+                assert (await client.get(f"http://127.0.0.1:{public}/debug/tasks")).status_code == 404
                 assert "http_server_request" in (await client.get(f"http://127.0.0.1:{internal}/metrics")).text
                 asked = await client.get(f"http://127.0.0.1:{public}/nothing?ticket=canary")
             process.send_signal(signal.SIGTERM)
