@@ -59,14 +59,14 @@ def refusal(why: str) -> AppError:
     return AppError(Kind.UNAUTHORIZED, "The access token is missing, wrong or expired.", log=f"token refused: {why}")
 
 
-bearer = HTTPBearer(
+_bearer = HTTPBearer(
     auto_error=False,
     description="The `access_token` that `POST /api/auth/login` answers, or an API key of `POST /api/auth/api-keys`.",
 )
 
 
 async def _known(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Principal:
     if credentials is None:
         raise refusal("no bearer token")
@@ -87,9 +87,9 @@ async def _admin(who: Annotated[Principal, Depends(_scoped)]) -> Principal:
     return who
 
 
-async def admin_if(request: Request, credentials: HTTPAuthorizationCredentials | None) -> Principal:
-    """Return the admin that a request is from, for routes that need one now and then. Raises as `Admin` does."""
-    return await _admin(await _scoped(request, await _known(request, credentials)))
+async def admin_of(request: Request) -> Principal:
+    """Return the admin that a request is from, for a route that needs one now and then. Raises as `Admin` does."""
+    return await _admin(await _scoped(request, await _known(request, await _bearer(request))))
 
 
 async def _person(who: Known) -> Principal:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from chassis.errors import AppError, Kind, Problem
-from services.gateway.auth import admin_if, bearer
+from services.gateway.auth import admin_of
 from services.gateway.errors import documented
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
@@ -34,11 +33,12 @@ def routes(readiness: Readiness, ailing: Ailing) -> APIRouter:
         return State(status="ok")
 
     @router.get(
-        "/readyz", response_model_exclude_none=True, responses=documented(Kind.UNAUTHORIZED, Kind.RATE_LIMIT_EXCEEDED)
+        "/readyz",
+        response_model_exclude_none=True,
+        responses=documented(Kind.UNAUTHORIZED, Kind.VALIDATION_FAILED, Kind.RATE_LIMIT_EXCEEDED),
     )
     async def readyz(
         request: Request,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
         verbose: Annotated[str | None, Query(description="With any value, for admins: name what is not well.")] = None,
     ) -> State:
         """Tell whether this replica takes work. What is wrong is told to admins, and in detail on the internal port."""
@@ -47,7 +47,7 @@ def routes(readiness: Readiness, ailing: Ailing) -> APIRouter:
             if faults:
                 raise AppError(Kind.UNAVAILABLE, "This replica takes no work now.")
             return State(status="ready")
-        await admin_if(request, credentials)
+        await admin_of(request)
         if faults:
             told = tuple(Problem(name, fault) for name, fault in faults.items())
             raise AppError(Kind.UNAVAILABLE, "This replica takes no work now.", details=told)

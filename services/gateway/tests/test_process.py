@@ -55,7 +55,7 @@ async def test_it_serves_without_its_neighbours_and_ends_on_sigterm_with_status_
     public, internal = free_port(), free_port()
     async with started(PORT=str(public), INTERNAL_PORT=str(internal)) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while b'"event":"ready"' not in await process.stdout.readline():
                 pass
             async with httpx2.AsyncClient() as client:
@@ -107,7 +107,7 @@ async def test_after_sigterm_it_serves_until_load_balancers_have_noticed() -> No
 @pytest.mark.req("R-SVC-7")
 async def test_it_does_not_start_on_a_wrong_setting() -> None:
     async with started(PORT="nowhere") as process:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             _, told = await process.communicate()
         assert process.returncode == 2
         assert told.startswith(b"PORT: ")
