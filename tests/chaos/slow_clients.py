@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -51,6 +51,45 @@ KINDS = (
 )
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of slow connections: how many were open at first, behind the measurement, and at the end, `after_s`
+    seconds after the last had come; and how others were served meanwhile."""
+
+    open: int
+    during: int
+    left: int
+    after_s: float
+    others: Tally
+
+    @property
+    def cut_off(self) -> bool:
+        return self.left <= STRAGGLERS
+
+    def __str__(self) -> str:
+        return (
+            f"{self.open} open, {self.during} behind the measurement, {max(0, self.left)} after {self.after_s:.0f} s; "
+            f"others meanwhile {told(self.others)}"
+        )
+
+
+async def outlast(
+    port: int, kind: Slowness, connections: Callable[[], Awaitable[int]], within_s: float = CUT_WITHIN_S
+) -> Outcome:
+    """Let a thousand connections take their time, until they are cut off or `within_s` is over.
+
+    `connections` asks the server how many it has.
+    """
+    before = await connections()
+    async with _Crowd(port, kind) as slow:
+        at_first = await connections() - before
+        served = await others(port)
+        during = await connections() - before
+        while (left := await connections() - before) > STRAGGLERS and slow.open_s < within_s:
+            await asyncio.sleep(0.2)
+        return Outcome(at_first, during, left, slow.open_s, served)
+
+
 async def slow_clients(scene: Scene) -> None:
     """Let a thousand connections of each kind take their time; see how others are served, and that they are cut off."""
     name, (_, port) = next(iter(scene.platform.gateways.items()))
@@ -58,39 +97,34 @@ async def slow_clients(scene: Scene) -> None:
     async def connections() -> int:
         return int(await scene.platform.figure(name, "http_server_connections"))
 
-    quiet = await _others(port)
-    scene.notes.append(f"others alone: {_told(quiet)}")
-    p99_max_s = P99_FACTOR * quiet.percentile_s(0.99) + P99_MORE_S
+    quiet = await others(port)
+    scene.notes.append(f"others alone: {told(quiet)}")
     for kind in KINDS:
-        before = await connections()
-        async with _Crowd(port, kind) as slow:
-            scene.mark()
-            at_first = await connections() - before
-            served = await _others(port)
-            during = await connections() - before
-            while (left := await connections() - before) > STRAGGLERS and slow.open_s < CUT_WITHIN_S:
-                await scene.wait(0.2)
-            cut_s = slow.open_s
-        if served.cut or set(served.statuses) != {200}:
-            scene.breaches.append(f"slow {kind.name}: others got {dict(served.statuses)}, {served.cut} nothing")
-        if served.percentile_s(0.99) > p99_max_s:
-            scene.breaches.append(
-                f"slow {kind.name}: others waited {served.percentile_s(0.99):.2f} s (p99), more than {p99_max_s:.2f} s"
-            )
-        if left > STRAGGLERS:
-            scene.breaches.append(f"slow {kind.name}: {left} of {SLOW} still there after {cut_s:.0f} s")
-        scene.notes.append(
-            f"slow {kind.name}: {at_first} open, {during} behind the measurement, {max(0, left)} after {cut_s:.0f} s; "
-            f"others meanwhile {_told(served)}"
-        )
+        scene.mark()
+        found = await outlast(port, kind, connections)
+        scene.breaches += [f"slow {kind.name}: {what}" for what in broken(found, quiet)]
+        scene.notes.append(f"slow {kind.name}: {found}")
 
 
-def _told(tally: Tally) -> str:
+def broken(found: Outcome, quiet: Tally) -> list[str]:
+    """Say what does not hold; `quiet` is how others were served without slow connections."""
+    wrong = []
+    p99_s, p99_max_s = found.others.percentile_s(0.99), P99_FACTOR * quiet.percentile_s(0.99) + P99_MORE_S
+    if found.others.cut or set(found.others.statuses) != {200}:
+        wrong.append(f"others got {dict(found.others.statuses)}, {found.others.cut} nothing")
+    if p99_s > p99_max_s:
+        wrong.append(f"others waited {p99_s:.2f} s (p99), more than {p99_max_s:.2f} s")
+    if not found.cut_off:
+        wrong.append(f"{found.left} of {SLOW} still there after {found.after_s:.0f} s")
+    return wrong
+
+
+def told(tally: Tally) -> str:
     p50_s, p99_s = tally.percentile_s(0.5), tally.percentile_s(0.99)
     return f"p50 {p50_s * 1000:.0f} ms, p99 {p99_s * 1000:.0f} ms of {len(tally.answers)}"
 
 
-async def _others(port: int) -> Tally:
+async def others(port: int) -> Tally:
     """Ask for what touches no database, for some seconds, from another address."""
     tally, until = Tally(), time.monotonic() + _SAMPLES_S
 
