@@ -71,7 +71,8 @@ async def _ask(target: Target, served: Served, count: int) -> None:
         async with Caller(target.port, HOST) as caller:
             for _ in range(count // AT_ONCE):
                 answer = await caller.ask("GET", target.path, fields=target.fields)
-                assert answer.status == httpx2.codes.OK, answer
+                # On a machine that is much too busy a call may meet its deadline: that is told, and costs nothing less.
+                served.failed += answer.status != httpx2.codes.OK
                 served.took_s.append(answer.took_s)
 
     before = usage(target.pid).cpu_s

@@ -18,6 +18,7 @@ class Served:
 
     took_s: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
+    failed: int = 0
 
     @property
     def per_core(self) -> float:
@@ -59,13 +60,13 @@ def page(found: Measured) -> str:
         f"{AT_ONCE} connections, one gateway. *Per core* is requests for each second of processor time of the process "
         "that answers.",
         "",
-        "| | requests | per core | ms of processor each | p50 ms | p99 ms |",
-        "|---|---|---|---|---|---|",
+        "| | requests | failed | per core | ms of processor each | p50 ms | p99 ms |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, one in found.served.items():
         count = len(one.took_s)
         lines.append(
-            f"| {name} | {count} | {one.per_core:.0f} | {1000 * one.cpu_s / count:.2f} | "
+            f"| {name} | {count} | {one.failed} | {one.per_core:.0f} | {1000 * one.cpu_s / count:.2f} | "
             f"{quantile_ms(one.took_s, 0.5):.1f} | {quantile_ms(one.took_s, 0.99):.1f} |"
         )
     lines += [

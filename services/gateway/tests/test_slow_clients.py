@@ -23,7 +23,9 @@ READY_WITHIN_S = 120.0
 async def alone(**variables: str) -> AsyncIterator[tuple[int, Connections]]:
     """Run a gateway without its neighbours; give its port, and who tells how many connections it has."""
     public, internal = free_port(), free_port()
-    async with started(PORT=str(public), INTERNAL_PORT=str(internal), **variables), httpx2.AsyncClient() as http:
+    # Nobody reads what it logs: it must not have much to say, or it would wait for a reader.
+    settings = {"PORT": str(public), "INTERNAL_PORT": str(internal), "LOG_LEVEL": "ERROR", **variables}
+    async with started(**settings), httpx2.AsyncClient() as http:
 
         async def connections() -> int:
             text = (await http.get(f"http://127.0.0.1:{internal}/metrics", timeout=30)).text
