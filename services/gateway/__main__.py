@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from functools import partial
 
 import httpx2
 
 from chassis import lifecycle
-from chassis.cache import Cache
+from chassis.cache import Cache, State
 from chassis.dead_letters import DeadLetters
 from chassis.lifecycle import HttpServer, Lifecycle
 from chassis.limits import Limiter
@@ -117,7 +118,10 @@ async def start(
     )
     letters = DeadLetters(broker.require)
     doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers, budget, figures)
-    app = public_app(settings, doors, rates=rates, readiness=life.readiness)
+    life.tell("redis", lambda: _cache_told(cache))
+    life.tell("broker", lambda: {"state": "ok" if broker.connected else "away"})
+    life.tell("transcribers", lambda: {"state": "ok" if fleet.live else "away", "connected": sorted(fleet.live)})
+    app = public_app(settings, doors, rates=rates, readiness=life.readiness, ailing=life.ailing)
     crowd = Crowd(
         most=settings.connections_max,
         most_of_one=settings.connections_per_ip_max,
@@ -178,6 +182,12 @@ def _entrance(
         login_timeout_s=settings.login_timeout_s,
         fresh_login_s=settings.fresh_login_s,
     )
+
+
+def _cache_told(cache: Cache) -> dict[str, object]:
+    """Return the state of the connection to Redis and its statistics (R-RL-2)."""
+    told = asdict(cache.statistics())
+    return told | {"state": "ok" if cache.state is State.CONNECTED else cache.state.value}
 
 
 def _external(settings: Settings, meetings: Peer, outside: httpx2.AsyncClient, life: Lifecycle) -> ExternalTokens:

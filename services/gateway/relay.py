@@ -155,6 +155,11 @@ class Fleet:
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._connected = asyncio.Event()
 
+    @property
+    def live(self) -> list[str]:
+        """Return the targets that are connected and take sessions."""
+        return [target for target, (link, _) in self._links.items() if link.connected and not link.retiring]
+
     async def run(self) -> None:
         """Keep a link to every replica, for ever."""
         async with asyncio.TaskGroup() as tasks:

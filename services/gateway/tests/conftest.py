@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from verbatim.insights.v1.analytics_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
+from verbatim.insights.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server as add_model_usage
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
 from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
@@ -65,7 +66,7 @@ from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, Fake
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
 from services.gateway.tests.fake_transcripts import FakeTranscripts
 from services.gateway.tests.fake_uploads import FakeUploads
-from services.gateway.tests.fake_webhooks import FakeUsage, FakeWebhooks
+from services.gateway.tests.fake_webhooks import FakeModelUsage, FakeUsage, FakeWebhooks
 from services.gateway.tests.fakes import (
     FakeAnalytics,
     FakeCaptions,
@@ -137,8 +138,10 @@ class Gateway:
     uploads: FakeUploads = field(default_factory=FakeUploads)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     usage: FakeUsage = field(default_factory=FakeUsage)
+    model_usage: FakeModelUsage = field(default_factory=FakeModelUsage)
     recordings: FakeRecordings = field(default_factory=FakeRecordings)
     faults: dict[str, str] = field(default_factory=dict)
+    ailing: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
     full: bool = False
     controls: FakeControls = field(default_factory=FakeControls)
@@ -245,6 +248,7 @@ async def running(
             "insights",
             (add_InsightsServiceServicer_to_server, gateway.insights),
             (add_AnalyticsServiceServicer_to_server, gateway.analytics),
+            (add_model_usage, gateway.model_usage),
         )
         transcriber = await _backend(
             stack,
@@ -305,7 +309,7 @@ async def running(
             aggressive_factor=settings.rate_limits_aggressive,
             is_aggressive=lambda: gateway.aggressive,
         )
-        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness)
+        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness, ailing=lambda: gateway.ailing)
         crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
         patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=look_s)
         server = HttpServer(
