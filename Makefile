@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli web screenshots test test-long chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli web screenshots test test-long alerts coverage chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ test: setup-dev ## Run every test that needs no cluster (a slice of the long run
 
 test-long: setup-dev ## Run the tests that `make test` leaves out: more of the page in Chromium
 	@$(PY) -m pytest -m long
+
+alerts: setup-dev ## Cause every alert that can be caused, repair it by its runbook, write how long it took (ONLY=Redis)
+	VERBATIM_ALERTS_OUT=$(if $(ONLY),,docs/operations/alerts.md) $(PY) -m pytest -m long tests/observe/test_scenarios.py \
+		--numprocesses 0 -s $(if $(ONLY),-k "$(ONLY)")
 
 chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a NEMESIS_S=600)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --nemesis-s $(or $(NEMESIS_S),600) --out docs/faults.md

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -12,10 +11,9 @@ from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines
 from verbatim_client.cli.printing import note, print_json, print_rows
 from verbatim_client.cli.settings import CliSettings
+from verbatim_client.cli.spans import seconds
 
 COLUMNS = ("name", "value", "until", "who", "why", "set_at")
-_SPAN = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Name = Annotated[str, typer.Argument(help="As rate_limits or breaker.openai.")]
 Why = Annotated[str, typer.Option(help="For the record: others will read it.")]
@@ -46,7 +44,7 @@ def set_control(
     ] = None,
 ) -> None:
     """Set a switch for all services, at once."""
-    run(_set(ctx.obj, name, value, why, _seconds(span)))
+    run(_set(ctx.obj, name, value, why, None if span is None else seconds(span, "--for")))
 
 
 async def _set(settings: CliSettings, name: str, value: str | None, why: str, for_s: int | None) -> None:
@@ -59,13 +57,3 @@ async def _set(settings: CliSettings, name: str, value: str | None, why: str, fo
 def unset_control(ctx: typer.Context, name: Name, why: Why) -> None:
     """Give a switch back to its default."""
     run(_set(ctx.obj, name, None, why, None))
-
-
-def _seconds(span: str | None) -> int | None:
-    """Return how long a span is. Raises typer.BadParameter."""
-    if span is None:
-        return None
-    match = _SPAN.fullmatch(span)
-    if match is None:
-        raise typer.BadParameter("is written as 30m, 2h or 1d", param_hint="--for")
-    return int(match[1]) * _SECONDS[match[2]]
