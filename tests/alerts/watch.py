@@ -116,6 +116,7 @@ async def watched(
                 _program("prometheus"),
                 f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
                 f"--web.listen-address={HOST}:{prometheus}", "--rules.alert.resend-delay=2s",
+                "--enable-feature=exemplar-storage",
             ],
             env=plain_environment(), cwd=folder,
             ready=probes.http(prometheus, "/-/ready"), ready_within_s=READY_WITHIN_S,

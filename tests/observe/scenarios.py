@@ -73,7 +73,8 @@ SCENARIOS = (
     Scenario(
         "2, 3", "a console holds locks on two tables, idle in its transaction", faults.tables_locked,
         (
-            "DBPoolSaturated", "SlowQueries", "DatabaseTimeouts", "HighLatencyP95", "SLOFastBurn", "TranscriptsStoredLate",
+            "DBPoolSaturated", "SlowQueries", "DatabaseTimeouts", "HighLatencyP95", "SLOFastBurn",
+            "TranscriptsStoredLate",
         ),
         # HighErrorRate is kept quiet by SLOFastBurn.
         (("DBPoolSaturated", _END_IDLE),), also=frozenset({"HighErrorRate"}), fires_within_s=240.0,

@@ -42,7 +42,7 @@ PAGES = sorted(
 )
 PROGRAMS = ("verbatim", "curl", "kubectl", "helm", "nats")
 OBEYED = re.compile(
-    r"rate_limits|breaker\.(openai|llm|language_model)|pool\.(meetings|insights)|log_level(\.\S+)?|drain\.\S+|<name>"
+    r"rate_limits|breaker\.(openai|llm|language_model)|pool\.(meetings|insights)|log_level(\.\S+)?|drain\.\S+|caches(\.\S+)?|feature\.partials|<name>"
 )
 
 pytestmark = pytest.mark.req("R-RUN-7", "R-HEAL-1")
@@ -54,6 +54,7 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         text = page.read_text()
         lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+        lines += re.findall(r"^    (\S.*)$", text, re.M)
         lines += [quoted for quoted in re.findall(r"`([^`\n]+)`", text) if " " in quoted]
         found += [(page.stem, line) for line in lines if line.split(" ")[0] in PROGRAMS]
     return sorted(set(found))
@@ -83,9 +84,12 @@ def made() -> dict[tuple[str, str], dict[str, Any]]:
             found["pod", f"{name}-0"] = one
             for claim in one["spec"]["volumeClaimTemplates"]:
                 found["persistentvolumeclaim", f"{claim['metadata']['name']}-{name}-0"] = claim
-    template = (ROOT / "deploy/helm/verbatim/templates/backup.yaml").read_text()  # only where it is enabled
-    assert "kind: CronJob" in template and "name: {{ $full }}-backup" in template
-    found["cronjob", "verbatim-backup"] = {"metadata": {"labels": {"app.kubernetes.io/component": "backup"}}}
+    for kind, name in (("CronJob", "backup"), ("Deployment", "probe")):  # only where they are enabled
+        template = (ROOT / f"deploy/helm/verbatim/templates/{name}.yaml").read_text()
+        assert f"kind: {kind}\nmetadata:\n  name: {{{{ $full }}}}-{name}\n" in template
+        found[kind.lower(), f"verbatim-{name}"] = {"metadata": {"labels": {"app.kubernetes.io/component": name}}}
+    assert any("v-verbatim-secrets" in str(one) for one in found.values())  # a job makes it
+    found["secret", "verbatim-secrets"] = {"metadata": {}}
     return found
 
 
@@ -138,7 +142,7 @@ def test_the_chart_makes_what_it_names(line: str) -> None:
         instance = key == "app.kubernetes.io/instance"
         assert any(one.get(key) == ("v" if instance else value) for one in labels), f"nothing has {call.selector}"
     for container in re.findall(r"(?:--container|-c)[ =](\S+)", line):
-        pods = [one["spec"]["template"]["spec"] for (kind, _), one in made().items() if kind.endswith(("t", "set"))]
+        pods = [one["spec"]["template"]["spec"] for (kind, _), one in made().items() if kind.endswith("set")]
         assert any(container == one["name"] for pod in pods for one in pod["containers"]), container
 
 

@@ -154,7 +154,10 @@ async def test_the_fault_pages_and_its_runbook_repairs_it(scenario: Scenario, sh
 
 
 async def repair(scenario: Scenario, fault: Fault, site: Site) -> float:
-    """Type the lines and return when the last one was typed. What PostgreSQL is asked to end may not be old enough yet: it is asked again."""
+    """Type the lines and return when the last one was typed.
+
+    What PostgreSQL is asked to end may not be old enough yet: it is asked again.
+    """
     await fault.outside()
     began = time.monotonic()
     for _, line in scenario.repairs:
