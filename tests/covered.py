@@ -22,8 +22,8 @@ PARTS = ("chassis", *(f"services/{name}" for name in sorted(SERVICES)))
 HEAD = """# Coverage
 
 `make coverage` wrote this page and fails below {required:.0%} of the lines, or of the branches, of chassis and services
-together (R-TEST-1). Counted is what every process executes, also the services that end-to-end tests start; one that a test
-kills with SIGKILL tells nothing. Migrations are not counted. {scope}
+together (R-TEST-1). Counted is what every process executes, also the services that end-to-end tests start; one that a
+test kills with SIGKILL tells nothing. Migrations are not counted. {scope}
 
 | part | lines | of | branches | of |
 |---|---|---|---|---|
