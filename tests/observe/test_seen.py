@@ -93,12 +93,12 @@ async def test_every_panel_has_figures_and_every_process_few_series(scene: Scene
                         del missing[name]
                 print("without figures:", sorted(missing))
         # From a bar of a histogram to its trace.
-        for name in (
+        for metric in (
             "http_server_request_duration_seconds",
             "segment_latency_seconds",
             "rpc_server_call_duration_seconds",
         ):
-            await _exemplar(prometheus, scene, f"{name}_bucket")
+            await _exemplar(prometheus, scene, f"{metric}_bucket")
         for process in scene.stack.plan.names():
             text = (await prometheus.get(f"{scene.stack.internal_url(process)}/metrics")).text
             series = [line for line in text.splitlines() if not line.startswith("#")]
@@ -111,7 +111,7 @@ async def _exemplar(prometheus: httpx2.AsyncClient, scene: Scene, name: str) -> 
     """Wait until Prometheus has an exemplar of a histogram whose trace has arrived at the collector."""
     async with asyncio.timeout(60):
         while True:
-            over = {"query": name, "start": time.time() - 600, "end": time.time() + 60}
+            over: dict[str, str | float] = {"query": name, "start": time.time() - 600, "end": time.time() + 60}
             found = (await prometheus.get("/api/v1/query_exemplars", params=over)).json()["data"]
             named = {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
             if named & scene.collector.traces().keys():

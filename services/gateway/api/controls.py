@@ -21,7 +21,7 @@ ControlName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}(\
 ControlValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,100}$")]
 
 # What is known of names; a service that asks for another one says itself what it takes.
-_VALUES = (
+_VALUES: tuple[tuple[re.Pattern[str], frozenset[str]], ...] = (
     (re.compile(r"rate_limits"), frozenset({"normal", "aggressive"})),
     (re.compile(r"uploads"), frozenset({"allow", "refuse"})),
     (re.compile(r"breaker\..*"), frozenset({"open", "closed", "auto"})),
