@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
+import grpc.aio
 import uvicorn
 import uvloop
 from prometheus_client import REGISTRY, Gauge, disable_created_metrics
@@ -195,6 +196,9 @@ def run(service: str, settings: ServiceSettings, start: Callable[[Lifecycle], Aw
     disable_created_metrics()  # type: ignore[no-untyped-call]
     with _told(service, replica, settings):
         try:
+            # Never shut down: the end of its last channel may wait for ever for its poller
+            # (https://github.com/grpc/grpc/pull/40989), and the end of the process takes both.
+            grpc.aio.init_grpc_aio()
             uvloop.run(_supervise(service, settings, start))
         except BaseExceptionGroup as faults:
             log.critical("stopped by a failure", exc_info=faults)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-import orjson
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from chassis import telemetry
@@ -41,7 +40,7 @@ from services.gateway.api import viewers as viewers_api
 from services.gateway.api.controls import ControlDesk
 from services.gateway.bodies import BodyLimits
 from services.gateway.budget import AudioBudget
-from services.gateway.document import document
+from services.gateway.document import Described
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
 from services.gateway.last_known import LastKnown
@@ -158,11 +157,21 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    """Add what is the same for everybody, made once: now that all routes are known."""
-    schema = document(app)
-    _add_fixed(app, "/openapi.json", Response(orjson.dumps(schema), media_type="application/json"))
-    _add_fixed(app, "/docs", HTMLResponse(pages.reference(schema)))
-    _add_fixed(app, "/style.css", Response(pages.STYLE, media_type="text/css"))
+    """Add what is the same for everybody, made once."""
+    described = Described(app)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return _fixed(await described.schema(), "application/json")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return _fixed(await described.page(), "text/html; charset=utf-8")
+
+    @app.get("/style.css", include_in_schema=False)
+    async def style() -> Response:
+        return _fixed(pages.STYLE.encode(), "text/css; charset=utf-8")
+
     _add_site(app, Site.read())
 
 
@@ -178,9 +187,5 @@ def _add_site(app: FastAPI, site: Site) -> None:
         return found.answer(request.headers)
 
 
-def _add_fixed(app: FastAPI, path: str, answer: Response) -> None:
-    async def fixed() -> Response:
-        return answer
-
-    answer.headers["Cache-Control"] = "no-cache"
-    app.add_api_route(path, fixed, include_in_schema=False)
+def _fixed(content: bytes, media_type: str) -> Response:
+    return Response(content, headers={"Content-Type": media_type, "Cache-Control": "no-cache"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Mapping
@@ -184,7 +185,8 @@ async def _of_framework(request: Request, error: Exception) -> Response:
     response = answer(found, request.url.path)
     if found.kind is Kind.METHOD_NOT_ALLOWED:
         # The framework names the methods of one route; a path may have several.
-        operations = request.app.openapi()["paths"].get(request.scope["route"].path, {"get": None})
+        schema = request.app.openapi_schema or await asyncio.to_thread(request.app.openapi)
+        operations = schema["paths"].get(request.scope["route"].path, {"get": None})
         response.headers["Allow"] = ", ".join(sorted(method.upper() for method in operations))
     return response
 

@@ -12,6 +12,7 @@ from dev.plan import Plan
 from dev.ports import Ports
 from dev.stack import Stack
 from tests.alerts.watch import SCRAPE_S, Page, available, watched
+from tests.limits import ONE_ENGINE
 from tests.observe.cluster import Cluster
 
 pytestmark = [
@@ -26,7 +27,9 @@ TOLD_WITHIN_S = 10.0  # two scrapes, a reconnecting client's notice, a group's s
 
 
 async def test_a_lost_broker_pages_once_and_its_runbook_ends_it(stack_folder: Path, nats_binary: str | None) -> None:
-    stack = Stack(Plan(stack_folder / "alerts", Ports.free(), nats_server=nats_binary))
+    stack = Stack(
+        Plan(stack_folder / "alerts", Ports.free(), extra_env={"transcriber": ONE_ENGINE}, nats_server=nats_binary)
+    )
     await stack.start()
     try:
         async with watched(stack, stack_folder / "alerts" / "watch") as pager:

@@ -23,6 +23,7 @@ from dev.plan import SERVICES, Plan
 from dev.ports import Ports
 from dev.stack import Stack
 from tests.e2e.speech import recording, speak
+from tests.limits import ONE_ENGINE
 
 pytestmark = [pytest.mark.req("R-SEC-1", "R-SVC-6"), pytest.mark.timeout(300)]
 
@@ -40,6 +41,7 @@ async def guarded(
         files = authority.issue(service)
         named = {"CERT": files.certificate, "KEY": files.key, "CA": files.authority}
         env[service] = {f"GRPC_TLS_{name}": str(file) for name, file in named.items()}
+    env["transcriber"] |= ONE_ENGINE
     stack = Stack(Plan(stack_folder / "identity", Ports.free(), extra_env=env, nats_server=nats_binary))
     await stack.start()
     yield stack

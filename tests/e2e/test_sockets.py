@@ -19,13 +19,15 @@ from dev.ports import Ports
 from dev.stack import Stack
 from tests.e2e.conftest import PASSWORD
 from tests.e2e.speech import Message, Socket, recording, socket, started
+from tests.limits import ONE_ENGINE
 
 TOKEN_S = 8
 WITHIN_S = 60.0
 SHORT = {
     "meetings": {"ACCESS_TOKEN_LIFE_S": str(TOKEN_S)},
     "gateway": {"TOKEN_GRACE_S": "0", "SESSIONS_PER_ACCOUNT": "2", "NOTICE_S": "0"},
-    "transcriber": {"DRAIN_S": "45"},  # the embedded engine on a busy machine; the stack kills who takes 30 s
+    "transcriber": {"DRAIN_S": "45"}
+    | ONE_ENGINE,  # the embedded engine on a busy machine; the stack kills who takes 30 s
 }
 
 

@@ -17,7 +17,7 @@ from dev.plan import Plan
 from dev.ports import Ports
 from dev.settings import ROOT
 from dev.stack import Stack
-from tests.limits import OPEN_TO_MANY, RAISED
+from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 
 HERE = Path(__file__).parent
 # Of one process, whatever it was sent: labels are bounded.
@@ -45,6 +45,7 @@ class Outcome:
 def stack(folder: Path, nats_server: str | None) -> Stack:
     """Return a platform to be fuzzed: nobody is put off, by a limit or by the machine."""
     env = {"gateway": RAISED | PATIENT, "meetings": OPEN_TO_MANY | {"LOGIN_TRIES_OF_ACCOUNT": "1000"}}
+    env["transcriber"] = ONE_ENGINE
     return Stack(Plan(folder, Ports.free(), people=(ADMIN,), extra_env=env, nats_server=nats_server))
 
 

@@ -32,7 +32,7 @@ from tests.alerts.test_rules import ALERTS
 from tests.alerts.watch import Page, Pager, available, watched
 from tests.chaos.disk import Disk, may_mount
 from tests.e2e.conftest import PASSWORD
-from tests.limits import OPEN_TO_MANY, RAISED
+from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 from tests.observe.cluster import PYTHON_PATH, Cluster
 from tests.observe.faults import Fault, Site
 from tests.observe.receivers import Receiver, Vendor
@@ -99,7 +99,7 @@ async def shift(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Sh
             exits.enter_context(disk)
         speech = {
             "OPENAI_API_KEY": "scripted", "OPENAI_BASE_URL": f"{models.url}/v1", "SPEECH_RETRY_MIN_S": "0.1",
-            "BREAKER_OPEN_S": "600",
+            "BREAKER_OPEN_S": "600", **ONE_ENGINE,
         }  # fmt: skip
         plan = Plan(
             folder, Ports.free(), people=(ADMIN,), nats_server=nats_binary,

@@ -22,7 +22,7 @@ from dev.plan import Plan
 from dev.ports import Ports
 from dev.stack import Stack
 from tests.alerts.watch import available, watched
-from tests.limits import OPEN_TO_MANY, RAISED, WEBHOOKS_HERE
+from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED, WEBHOOKS_HERE
 from tests.observe.cluster import Cluster, Terminal
 from tests.observe.test_runbooks import commands
 
@@ -48,7 +48,7 @@ async def terminal(stack_folder: Path, nats_binary: str | None) -> AsyncIterator
     folder = stack_folder / "typed"
     plan = Plan(
         folder, Ports.free(), people=(ADMIN,), nats_server=nats_binary,
-        extra_env={"gateway": RAISED, "meetings": OPEN_TO_MANY | WEBHOOKS_HERE | {"ACCESS_TOKEN_LIFE_S": "3600"}},
+        extra_env={"gateway": RAISED, "transcriber": ONE_ENGINE, "meetings": OPEN_TO_MANY | WEBHOOKS_HERE | {"ACCESS_TOKEN_LIFE_S": "3600"}},
     )  # fmt: skip
     stack = Stack(plan)
     await stack.start()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import httpx2
@@ -144,7 +145,7 @@ class Gateway:
     objects: Objects = field(init=False)
     entrance: Entrance = field(init=False)
     port: int = 0
-    client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
+    client: httpx2.AsyncClient = field(init=False)
     backends: list[Server] = field(default_factory=list)
 
     def as_account(self, account_id: str | None = None) -> dict[str, str]:
@@ -167,6 +168,12 @@ class Gateway:
 
     async def readiness(self) -> dict[str, str]:
         return self.faults
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all clients: to read the certificates costs more than most tests do."""
+    return ssl.create_default_context()
 
 
 async def _live(scope: Any, receive: Any, send: Any) -> None:
@@ -299,11 +306,12 @@ async def running(
             http=partial(PatientHttp, crowd, patience),
             ws=partial(CountedSocket, crowd),
             ws_per_message_deflate=False,
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )
         serving = asyncio.create_task(server.run_until_exit())
         gateway.port = server.port
-        gateway.client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10)
+        gateway.client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10, verify=_tls())
         try:
             yield gateway
         finally:
