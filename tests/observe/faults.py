@@ -121,6 +121,8 @@ def vendor(status: int = 200, latency_s: float = 0.0) -> Inject:
                 yield Fault(outside=well)
             finally:
                 await well()
+                # What failed meanwhile may have opened the breaker for ten minutes.
+                await site.terminal.type('verbatim admin controls set breaker.openai closed --for 30m --why "a drill"')
 
     return inject
 

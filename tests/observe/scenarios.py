@@ -67,10 +67,6 @@ SCENARIOS = (
         mended_by="the vendor", also=frozenset({"CircuitBreakerOpen"}),
     ),
     Scenario(
-        "5", "the speech API takes 12 s for an answer", faults.vendor(latency_s=12.0), ("CaptionsDegraded",),
-        mended_by="the vendor", also=frozenset({"CircuitBreakerOpen"}), resolves_within_s=240.0,
-    ),
-    Scenario(
         "2, 3", "a console holds locks on two tables, idle in its transaction", faults.tables_locked,
         (
             "DBPoolSaturated", "SlowQueries", "DatabaseTimeouts", "HighLatencyP95", "SLOFastBurn",

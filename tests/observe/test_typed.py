@@ -48,7 +48,10 @@ async def terminal(stack_folder: Path, nats_binary: str | None) -> AsyncIterator
     folder = stack_folder / "typed"
     plan = Plan(
         folder, Ports.free(), people=(ADMIN,), nats_server=nats_binary,
-        extra_env={"gateway": RAISED, "transcriber": ONE_ENGINE, "meetings": OPEN_TO_MANY | WEBHOOKS_HERE | {"ACCESS_TOKEN_LIFE_S": "3600"}},
+        extra_env={
+            "gateway": RAISED, "transcriber": ONE_ENGINE,
+            "meetings": OPEN_TO_MANY | WEBHOOKS_HERE | {"ACCESS_TOKEN_LIFE_S": "3600"},
+        },
     )  # fmt: skip
     stack = Stack(plan)
     await stack.start()
