@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Iterator
 
+import grpc.aio
 import pytest
 
 from chassis.tests.servers import database_url, nats_server, own_postgres, postgres_server, redis_server
@@ -14,6 +15,22 @@ __all__ = ["database_url", "nats_server", "own_postgres", "postgres_server", "re
 
 # https://github.com/python/cpython/issues/106905
 PARSER_DISLIKES_GARBAGE = sys.version_info < (3, 11, 8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _grpc_stays() -> Iterator[None]:
+    """Hold gRPC's poller to the end, as a service does: with the last channel it may stop and never come to its end.
+
+    https://github.com/grpc/grpc/pull/40989
+    """
+    grpc.aio.init_grpc_aio()
+    yield
+
+
+def pytest_collection_finish() -> None:
+    """Look no more at what was imported: most of what a collection would go through, and it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,12 +13,13 @@ from chassis.bus import Bus, quietly
 _BATCH = 1000
 _WAIT_S = 2.0
 _LIFE_S = 60.0
+_SILENCES_MAX = 5
 
 
 async def readable(broker: Bus, stream: str, subject: str, first: int, last: int) -> set[int]:
     """Return the sequences from `first` to `last` whose messages the broker can read, by having it read all of them.
 
-    Only headers are sent. Raises one of chassis.bus.FAULTS.
+    Only headers are sent. Raises one of chassis.bus.FAULTS, also if what the broker has sent does not arrive.
     """
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
@@ -32,16 +33,22 @@ async def readable(broker: Bus, stream: str, subject: str, first: int, last: int
     )
     subscription = await broker.js.pull_subscribe(subject, stream=stream, config=config)
     found: set[int] = set()
+    silences = 0
     try:
         name = (await subscription.consumer_info()).name
         while not found or max(found) < last:
             try:
                 messages = await subscription.fetch(_BATCH, timeout=_WAIT_S)
             except TimeoutError:
-                # Silence at the end, or a broker that is slow: it knows which.
-                if not (await subscription.consumer_info()).num_pending:
+                # Silence at the end, a broker that is slow, or messages on their way to us: it knows which.
+                info = await subscription.consumer_info()
+                if not info.num_pending and info.num_ack_pending == len(found):
                     break
+                silences += 1
+                if silences > _SILENCES_MAX:
+                    raise
                 continue
+            silences = 0
             found.update(message.metadata.sequence.stream for message in messages)
         # Else it would count as one that is behind until it ends by itself.
         await broker.js.delete_consumer(stream, name)

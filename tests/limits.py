@@ -14,5 +14,8 @@ RAISED = {
 # The same of the meetings service: many people who come from one address.
 OPEN_TO_MANY = {"REGISTRATIONS_PER_HOUR": "10000", "LOGIN_TRIES": "1000"}
 
+# One process of the embedded engine where it has little to do: each takes two seconds of a processor to start.
+ONE_ENGINE = {"EMBEDDED_WORKERS": "1"}
+
 # Receivers of webhooks that tests run on this machine.
 WEBHOOKS_HERE = {"WEBHOOK_ALLOW_HTTP": "true", "WEBHOOK_ALLOWED_NETWORKS": '["127.0.0.0/8"]'}

@@ -101,6 +101,11 @@ async def _admin(who: Annotated[Principal, Depends(_scoped)]) -> Principal:
     return who
 
 
+async def admin_of(request: Request) -> Principal:
+    """Return the admin that a request is from, for a route that needs one now and then. Raises as `Admin` does."""
+    return await _admin(await _scoped(request, await _known(request, await _bearer(request))))
+
+
 async def _person(who: Known) -> Principal:
     if who.key_id:
         raise AppError(Kind.FORBIDDEN, "An API key may not do this: log in.")

@@ -6,7 +6,7 @@ visible in their order, and a segment that arrives meanwhile has either been ren
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -135,7 +135,7 @@ async def names_of(connection: AsyncConnection, meeting_ids: Iterable[str]) -> d
     return found
 
 
-def healed(row: Any) -> Mapping[str, Any]:
+def healed(row: Any) -> dict[str, Any]:
     """Return what a revision that arrives (`row`, as it would be inserted) makes of text and speaker.
 
     Where a person wrote them, it only changes what stands beside: decided by the database on the row as it is then, so

@@ -136,7 +136,8 @@ async def _write_segments(
     connection: AsyncConnection, batch: Batch, known: Mapping[str, Session], numbers: Numbers, applied: Applied
 ) -> None:
     rows = []
-    names = await names_of(connection, {known[s].meeting_id for s, _ in batch.segments if s in known})
+    meeting_ids = {known[s].meeting_id for s, _ in batch.segments if s in known}
+    names = await names_of(connection, meeting_ids) if meeting_ids else {}
     for (session_id, index), entry in batch.segments.items():
         if (session := known.get(session_id)) is None:
             continue

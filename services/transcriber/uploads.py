@@ -128,7 +128,12 @@ class Uploads:
         journal = UploadJournal(upload.id, self._transcripts, self._drafts, self._replica)
         closed = await journal.catch_up()
         if closed is None:
-            closed = await self._from_file(upload, journal, report)
+            try:
+                closed = await self._from_file(upload, journal, report)
+            except AppError as fault:
+                # Who had the job before may have finished it, and removed the file, after we looked.
+                if fault.kind is not Kind.NOT_FOUND or (closed := await journal.catch_up()) is None:
+                    raise
         if journal.ledger.drafts:
             await self._ask_to_heal(upload.id)
         await self._objects.remove(upload.id)

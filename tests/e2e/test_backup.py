@@ -20,7 +20,7 @@ from tests.e2e.conftest import PASSWORD, NewClient
 from tests.e2e.meetings import made, told
 from tests.e2e.speech import recording, started
 from tests.e2e.test_healing import SpeechApi
-from tests.limits import OPEN_TO_MANY, RAISED
+from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 
 pytestmark = pytest.mark.req("R-RUN-5")
 
@@ -62,6 +62,7 @@ async def complete(client: VerbatimClient, meeting_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long
 async def test_restored_platform_has_the_same_accounts_and_hears_what_was_only_acknowledged(
     stack: Stack, new_client: NewClient, stack_folder: Path, nats_binary: str | None, tmp_path: Path
 ) -> None:
@@ -99,7 +100,7 @@ async def test_restored_platform_has_the_same_accounts_and_hears_what_was_only_a
     async with api.run():
         env = {
             "janitor": QUICK, "gateway": RAISED, "meetings": OPEN_TO_MANY,
-            "transcriber": {"OPENAI_API_KEY": "scripted", "OPENAI_BASE_URL": api.url},
+            "transcriber": {"OPENAI_API_KEY": "scripted", "OPENAI_BASE_URL": api.url} | ONE_ENGINE,
         }  # fmt: skip
         restored = Stack(Plan(folder, Ports.free(), extra_env=env, nats_server=nats_binary))
         await restored.start()

@@ -67,4 +67,5 @@ async def test_what_is_anothers_stays_when_a_meeting_is_deleted(stack: Stack, ne
     before = await places(stack, f"{word}kept")
     await client.delete_meeting(gone, (await client.meeting(gone))["version"])
     await vanished(stack, f"{word}gone")
-    assert await places(stack, f"{word}kept") == before
+    after = await places(stack, f"{word}kept")
+    assert all(after.get(place, 0) >= count for place, count in before.items())  # what is told meanwhile comes later

@@ -20,7 +20,7 @@ from dev.stack import Stack
 from services.transcriber.tests.scripted_server import Answer, Request, ScriptedServer, answer
 from tests.e2e.conftest import PASSWORD
 from tests.e2e.speech import Message, Socket, recording, socket, speak, started
-from tests.limits import OPEN_TO_MANY, RAISED
+from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 
 # The first test waits for the stack as well, and what comes after a test that is broken off would share its API.
 pytestmark = [pytest.mark.req("R-STT-5", "R-STT-4"), pytest.mark.timeout(600)]
@@ -61,7 +61,8 @@ async def stack(stack_folder: Path, nats_binary: str | None, api: SpeechApi) -> 
     plan = Plan(
         stack_folder / "healing", Ports.free(), nats_server=nats_binary,
         extra_env={
-            "transcriber": quick, "gateway": RAISED | {"VIEWER_HEAL_WAIT_S": "120"}, "meetings": OPEN_TO_MANY,
+            "transcriber": quick | ONE_ENGINE,
+            "gateway": RAISED | {"VIEWER_HEAL_WAIT_S": "120"}, "meetings": OPEN_TO_MANY,
         },
     )  # fmt: skip
     whole = Stack(plan)

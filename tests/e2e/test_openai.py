@@ -12,13 +12,13 @@ from dev.stack import Stack
 from tests.corpus import recordings as make
 from tests.e2e.conftest import NewClient
 from tests.e2e.speech import plain, recording, script
-from tests.e2e.test_uploads import left_over
+from tests.e2e.test_uploads import stored
 
 
 @pytest.mark.req("R-UP-4")
 async def test_a_recording_is_transcribed_for_a_program_that_knows_openai(stack: Stack, new_client: NewClient) -> None:
     account = await new_client()
-    before = await left_over(stack)
+    before = await stored(stack)
     pcm = recording(20.0)
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=account.access_token, max_retries=0) as client:
         file = ("meeting.mp3", io.BytesIO(make.mp3(pcm)))
@@ -41,4 +41,4 @@ async def test_a_recording_is_transcribed_for_a_program_that_knows_openai(stack:
             half = ("half.wav", io.BytesIO(make.wav(pcm)[:100_000]))
             await client.audio.transcriptions.create(model="whisper-1", file=half)
     assert [meeting async for meeting in account.meetings()] == [], "nothing is kept"
-    assert set(await left_over(stack)) <= set(before)
+    assert await stored(stack) <= before

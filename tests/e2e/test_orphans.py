@@ -14,6 +14,7 @@ from dev.plan import Plan
 from dev.ports import Ports
 from dev.stack import Stack
 from tests.e2e.speech import recording, started
+from tests.limits import ONE_ENGINE
 
 QUICK = {"SESSIONS_EVERY_S": "0.5", "ORPHAN_IDLE_S": "3", "KEEP_LOGS_S": "0", "KEEP_DRAFT_LOGS_S": "0"}
 
@@ -28,7 +29,12 @@ async def metric(stack: Stack, name: str) -> float:
 async def test_abandoned_meeting_is_completed_and_its_logs_are_freed(
     stack_folder: Path, nats_binary: str | None
 ) -> None:
-    plan = Plan(stack_folder / "orphans", Ports.free(), extra_env={"janitor": QUICK}, nats_server=nats_binary)
+    plan = Plan(
+        stack_folder / "orphans",
+        Ports.free(),
+        extra_env={"janitor": QUICK, "transcriber": ONE_ENGINE},
+        nats_server=nats_binary,
+    )
     stack = Stack(plan)
     await stack.start()
     try:

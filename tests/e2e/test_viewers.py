@@ -28,7 +28,7 @@ from dev.ports import Ports
 from dev.stack import Stack
 from tests.e2e.conftest import PASSWORD
 from tests.e2e.speech import Message, recording, speak, started
-from tests.limits import OPEN_TO_MANY, RAISED
+from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 
 WITHIN_S = 60.0
 DEAF = 4
@@ -43,7 +43,8 @@ async def wide(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Sta
     impatient = {"VIEWER_STALL_S": "1", "VIEWER_HEARTBEAT_S": "1", "VIEWERS_PER_ACCOUNT_MAX": "5"}
     plan = Plan(
         stack_folder / "viewers", Ports.free(), replicas={"gateway": 2, "janitor": 0},
-        extra_env={"gateway": RAISED | impatient, "meetings": OPEN_TO_MANY}, nats_server=nats_binary,
+        extra_env={"gateway": RAISED | impatient, "meetings": OPEN_TO_MANY, "transcriber": ONE_ENGINE},
+        nats_server=nats_binary,
     )  # fmt: skip
     stack = Stack(plan)
     await stack.start()

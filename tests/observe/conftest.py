@@ -14,7 +14,7 @@ from dev.people import ADMIN
 from dev.plan import Plan
 from dev.ports import Ports
 from dev.stack import Stack
-from tests.limits import OPEN_TO_MANY, RAISED
+from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 from tests.observe.receivers import Collector, Receiver, SentryServer, Vendor
 
 HERE = Path(__file__).parent
@@ -54,7 +54,8 @@ async def scene(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Sc
         plan = Plan(
             stack_folder / "observe", Ports.free(), people=(ADMIN,), nats_server=nats_binary, passed_on=everywhere,
             extra_env={
-                "gateway": RAISED, "meetings": OPEN_TO_MANY, "transcriber": speech | {"BREAKER_OPEN_S": "1"},
+                "gateway": RAISED, "meetings": OPEN_TO_MANY,
+                "transcriber": speech | ONE_ENGINE | {"BREAKER_OPEN_S": "1"},
                 "insights": {**speech, **quick},
             },
         )  # fmt: skip

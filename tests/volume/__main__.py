@@ -16,10 +16,9 @@ from chassis.tests.servers import nats_broker, postgres_cluster
 from dev.settings import ROOT
 from tests.volume.ledger import Ledger
 from tests.volume.page import write_page
-from tests.volume.rates import Rates, measure
 from tests.volume.run import EVENTS_EACH, JOBS_EACH, Outcome, run
 
-PIECES = 10
+PIECES = 20
 CONTROL_ROLES = ("relay", "forgetful", "forgetful", "unfenced", "unfenced")
 CONTROL_FAULTS = ("process killed", "worker frozen past its lease")
 CONTROL_TRANSACTIONS = 200
@@ -42,19 +41,12 @@ async def control(seed: int) -> Outcome:
         )  # fmt: skip
 
 
-async def rates() -> Rates:
-    """Measure on servers of its own."""
-    with postgres_cluster() as server, nats_broker() as nats:
-        return await measure(server, nats, events=50_000, jobs=3_000, latency_s=10.0)
-
-
 def main() -> None:
     """Print the page, write it if asked to; exit 1 unless the accounts are exact and those of the control are not."""
     parser = argparse.ArgumentParser(prog="python -m tests.volume", description=__doc__)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-rates", action="store_true", help="leave out how fast it goes without faults")
     parser.add_argument("--out", type=Path, help="where the page is written")
     chosen = parser.parse_args()
     transactions = max(-(-chosen.events // EVENTS_EACH), -(-chosen.jobs // JOBS_EACH))
@@ -70,7 +62,7 @@ def main() -> None:
     outcome, pieces = ledger.sum("piece")
     without = ledger.pieces["control"]
     print("control", without)
-    text = write_page(outcome, pieces, chosen.seed, without, None if chosen.no_rates else asyncio.run(rates()))
+    text = write_page(outcome, pieces, chosen.seed, without)
     print(f"\n{text}")
     if chosen.out:
         chosen.out.write_text(text)

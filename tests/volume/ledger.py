@@ -28,7 +28,7 @@ class Ledger:
         """Keep the outcome of a piece."""
         self.pieces[name] = outcome
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_bytes(orjson.dumps({name: asdict(one) for name, one in self.pieces.items()}))
+        self._path.write_bytes(orjson.dumps({name: _kept(one) for name, one in self.pieces.items()}))
 
     def sum(self, prefix: str) -> tuple[Outcome, int]:
         """Return all pieces whose name begins so, as one outcome, and how many they are."""
@@ -37,6 +37,12 @@ class Ledger:
         faults = sum((one.faults for one in found), Counter[str]())
         totals = (sum(one.restarted for one in found), sum(one.in_stream for one in found))
         return Outcome(Accounts(**accounts), faults, *totals, sum(one.seconds for one in found), 0), len(found)
+
+
+def _kept(outcome: Outcome) -> dict[str, Any]:
+    # asdict would make a Counter of the Counter's items.
+    plain = {field.name: getattr(outcome, field.name) for field in fields(Outcome)}
+    return plain | {"accounts": asdict(outcome.accounts), "faults": dict(outcome.faults)}
 
 
 def _outcome(kept: dict[str, Any]) -> Outcome:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.volume.rates import Rates
 from tests.volume.rows import ROWS
 from tests.volume.run import Outcome
 
@@ -17,7 +16,7 @@ _LINES = (
 )  # fmt: skip
 
 
-def write_page(outcome: Outcome, pieces: int, seed: int, control: Outcome, speed: Rates | None) -> str:
+def write_page(outcome: Outcome, pieces: int, seed: int, control: Outcome) -> str:
     """Return what was found, as a page. `pieces` is of how many runs `outcome` is the sum, by seeds from `seed` on."""
     accounts = outcome.accounts
     lines = [
@@ -41,16 +40,6 @@ def write_page(outcome: Outcome, pieces: int, seed: int, control: Outcome, speed
         f"None lost of {accounts.put:,} means, with 95 % confidence, less than one in {accounts.put // 3:,}."
         if not accounts.lost else "Something was lost.", "",
     ]  # fmt: skip
-    if speed is not None:
-        lines += [
-            "## How fast, without faults", "", "| | measured | target |", "|---|---|---|",
-            f"| outbox to broker, {speed.events:,} rows, one relay | {speed.drain_per_s:,.0f} events/s | |",
-            f"| the same per second of the relay's CPU | {speed.drain_per_cpu_s:,.0f} events/s | 10,000 |",
-            f"| before the insert to the consumer, 200 a second | p50 {speed.latency_p50_ms:.1f} ms, "
-            f"p99 {speed.latency_p99_ms:.1f} ms | p99 10 ms |",
-            f"| jobs that do nothing, one worker process of eight hands | {speed.jobs_per_s:,.0f} jobs/s, "
-            f"{speed.jobs_per_cpu_s:,.0f} per second of its CPU | |", "",
-        ]  # fmt: skip
     lines += ["## Row by row", "", "Which test plays which fault of databases, events and jobs, and what shows that it "
               "would be noticed. All of them are part of `make test`, `make test-long`, `make chaos` or this page.", "",
               "| row | fault | test | control |", "|---|---|---|---|"]  # fmt: skip

@@ -20,7 +20,7 @@ from dev.servers import ServersMissingError
 from dev.settings import ROOT
 from dev.stack import Stack
 from tests.chaos.proxy import Proxy
-from tests.limits import OPEN_TO_MANY, RAISED
+from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 from tests.web import browser as browsers
 from tests.web.listener import Listener
 from tests.web.visitor import PASSWORD, Visitor
@@ -55,7 +55,7 @@ async def stack(stack_folder: Path, nats_binary: str | None, listener: Listener)
         "OPENAI_API_KEY": "scripted", "OPENAI_BASE_URL": listener.url, "SPEECH_RETRY_MIN_S": "0.1",
         "BREAKER_OPEN_S": "1", "BREAKER_RAMP_S": "0",
     }  # fmt: skip
-    env = {"gateway": RAISED, "meetings": OPEN_TO_MANY, "transcriber": speech}
+    env = {"gateway": RAISED, "meetings": OPEN_TO_MANY, "transcriber": speech | ONE_ENGINE}
     whole = Stack(Plan(stack_folder / "web", Ports.free(), extra_env=env, nats_server=nats_binary))
     await whole.start()
     yield whole

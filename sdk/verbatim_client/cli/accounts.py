@@ -117,7 +117,13 @@ async def _usage(settings: CliSettings, *, json_lines: bool) -> None:
         return
     limit = used["audio_seconds_limit"]
     most = "no limit" if limit is None else f"of {limit / 60:.0f}"
+    tokens, tokens_limit = used.get("model_tokens"), used.get("model_tokens_limit")
+    spent = "not known" if tokens is None else f"{tokens} ({f'of {tokens_limit}' if tokens_limit else 'no limit'})"
     print_facts(
-        ["audio_minutes", "until"],
-        {"audio_minutes": f"{used['audio_seconds'] / 60:.1f} ({most})", "until": used["period_end"]},
+        ["audio_minutes", "model_tokens", "until"],
+        {
+            "audio_minutes": f"{used['audio_seconds'] / 60:.1f} ({most})",
+            "model_tokens": spent,
+            "until": used["period_end"],
+        },
     )

@@ -8,7 +8,6 @@ import os
 import struct
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import CancelledError
 
 from verbatim_client.cli.edge import CliError
 from verbatim_client.speaking import FRAME_S
@@ -59,14 +58,16 @@ class Audio:
     async def frames(self, stop: asyncio.Event) -> AsyncIterator[bytes]:
         """Give frames of a tenth of a second, in whole samples, until the end or until `stop` is set."""
         queue: asyncio.Queue[bytes | OSError] = asyncio.Queue(QUEUED_FRAMES_MAX)
+        room = threading.Semaphore(QUEUED_FRAMES_MAX)
         # Not a task or an executor's thread: one that waits for a silent pipe would keep the process from ending.
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._pump, args=(queue, loop), name="audio", daemon=True).start()
+        threading.Thread(target=self._pump, args=(queue, room, loop), name="audio", daemon=True).start()
         stopped = asyncio.create_task(stop.wait())
         try:
             while not stopped.done():
                 frame = asyncio.create_task(queue.get())
                 await asyncio.wait([frame, stopped], return_when=asyncio.FIRST_COMPLETED)
+                room.release()
                 if not frame.done():
                     frame.cancel()
                 elif isinstance(data := frame.result(), OSError):
@@ -78,11 +79,13 @@ class Audio:
         finally:
             stopped.cancel()
 
-    def _pump(self, queue: asyncio.Queue[bytes | OSError], loop: asyncio.AbstractEventLoop) -> None:
-        """Read in a thread; an empty frame is the end. Ends with the loop."""
+    def _pump(
+        self, queue: asyncio.Queue[bytes | OSError], room: threading.Semaphore, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Read in a thread as long as the queue has room; an empty frame is the end. Ends with the loop."""
         sample_bytes = self.channels * SAMPLE_BYTES
         frame_bytes = int(self.sample_rate * FRAME_S) * sample_bytes
-        with contextlib.suppress(RuntimeError, CancelledError):
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             frame: bytes | OSError = b"..."
             while frame and not isinstance(frame, OSError):
                 try:
@@ -90,7 +93,8 @@ class Audio:
                     frame = frame[: len(frame) - len(frame) % sample_bytes]
                 except OSError as fault:
                     frame = fault
-                asyncio.run_coroutine_threadsafe(queue.put(frame), loop).result()
+                room.acquire()
+                loop.call_soon_threadsafe(queue.put_nowait, frame)
 
     def _read(self, size: int) -> bytes:
         if self._left_bytes is not None:

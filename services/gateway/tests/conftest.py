@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import httpx2
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from verbatim.insights.v1.analytics_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
+from verbatim.insights.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server as add_model_usage
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
 from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
@@ -64,7 +66,7 @@ from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, Fake
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
 from services.gateway.tests.fake_transcripts import FakeTranscripts
 from services.gateway.tests.fake_uploads import FakeUploads
-from services.gateway.tests.fake_webhooks import FakeUsage, FakeWebhooks
+from services.gateway.tests.fake_webhooks import FakeModelUsage, FakeUsage, FakeWebhooks
 from services.gateway.tests.fakes import (
     FakeAnalytics,
     FakeCaptions,
@@ -136,8 +138,10 @@ class Gateway:
     uploads: FakeUploads = field(default_factory=FakeUploads)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     usage: FakeUsage = field(default_factory=FakeUsage)
+    model_usage: FakeModelUsage = field(default_factory=FakeModelUsage)
     recordings: FakeRecordings = field(default_factory=FakeRecordings)
     faults: dict[str, str] = field(default_factory=dict)
+    ailing: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
     full: bool = False
     controls: FakeControls = field(default_factory=FakeControls)
@@ -147,7 +151,7 @@ class Gateway:
     objects: Objects = field(init=False)
     entrance: Entrance = field(init=False)
     port: int = 0
-    client: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
+    client: httpx2.AsyncClient = field(init=False)
     backends: list[Server] = field(default_factory=list)
 
     def as_account(self, account_id: str | None = None) -> dict[str, str]:
@@ -170,6 +174,12 @@ class Gateway:
 
     async def readiness(self) -> dict[str, str]:
         return self.faults
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all clients: to read the certificates costs more than most tests do."""
+    return ssl.create_default_context()
 
 
 async def _live(scope: Any, receive: Any, send: Any) -> None:
@@ -215,7 +225,7 @@ def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
 
 @asynccontextmanager
 async def running(
-    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, **changed: Any
+    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, look_s: float = 5.0, **changed: Any
 ) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
     gateway = Gateway(Signer(), captcha=captcha or NoCaptcha())
@@ -238,6 +248,7 @@ async def running(
             "insights",
             (add_InsightsServiceServicer_to_server, gateway.insights),
             (add_AnalyticsServiceServicer_to_server, gateway.analytics),
+            (add_model_usage, gateway.model_usage),
         )
         transcriber = await _backend(
             stack,
@@ -298,9 +309,9 @@ async def running(
             aggressive_factor=settings.rate_limits_aggressive,
             is_aggressive=lambda: gateway.aggressive,
         )
-        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness)
+        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness, ailing=lambda: gateway.ailing)
         crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
-        patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=1.0)
+        patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=look_s)
         server = HttpServer(
             app,
             "127.0.0.1",
@@ -308,11 +319,12 @@ async def running(
             http=partial(PatientHttp, crowd, patience),
             ws=partial(CountedSocket, crowd),
             ws_per_message_deflate=False,
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )
         serving = asyncio.create_task(server.run_until_exit())
         gateway.port = server.port
-        gateway.client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10)
+        gateway.client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10, verify=_tls())
         try:
             yield gateway
         finally:

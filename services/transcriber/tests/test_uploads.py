@@ -46,6 +46,23 @@ class HaltingSpeech(CountingSpeech):
         return await super().transcribe(pcm, language=language, prompt=prompt, deadline_s=deadline_s)
 
 
+class HaltingObjects(Objects):
+    """Reads nothing until it may."""
+
+    def __init__(self, broker: bus.Bus) -> None:
+        super().__init__(lambda: broker, BUCKET)
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.wanted = asyncio.Event()
+
+    async def read(self, name: str, size: int) -> AsyncIterator[bytes]:
+        """See `Objects`."""
+        self.wanted.set()
+        await self.may_read.wait()
+        async for piece in super().read(name, size):
+            yield piece
+
+
 class Replica:
     """One transcriber without its gRPC edge, for files only."""
 
@@ -53,7 +70,7 @@ class Replica:
         self.folder = folder
         self.engine = HaltingSpeech(quality=quality)
         self.broker = broker
-        self.objects = Objects(lambda: broker, BUCKET)
+        self.objects = HaltingObjects(broker)
         self.transcripts = TranscriptLog(broker)
         self.audio = AudioLog(broker, coalesce_s=0.05)
         settings = RecognitionSettings(embedded_workers=8, embedded_attempts=1)
@@ -153,7 +170,7 @@ async def test_a_successor_goes_on_where_a_dead_one_stopped(
         upload = await a.receive(recording)
         a.engine.before_halt = 8
         work = asyncio.create_task(a.transcribe(upload))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(await a.log_of(upload)) < 6:
                 await asyncio.sleep(0.01)
         work.cancel()
@@ -179,7 +196,7 @@ async def test_of_two_that_work_on_one_upload_the_later_wins_and_nothing_is_doub
         upload = await a.receive(recording)
         a.engine.gate.clear()
         first = asyncio.create_task(a.transcribe(upload))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await a.log_of(upload):
                 await asyncio.sleep(0.01)
         await b.transcribe(upload)
@@ -187,6 +204,24 @@ async def test_of_two_that_work_on_one_upload_the_later_wins_and_nothing_is_doub
         with pytest.raises(Fenced):
             await first
         segments_of(await b.log_of(upload))
+
+
+@pytest.mark.req("R-UP-3")
+async def test_who_comes_for_a_file_that_another_has_just_finished_tells_what_became_of_it(
+    nats_server: NatsServer, tmp_path: Path, recording: bytes
+) -> None:
+    async with replica(nats_server, tmp_path, "a") as a, replica(nats_server, tmp_path, "b") as b:
+        upload = await a.receive(recording)
+        b.objects.may_read.clear()
+        second = asyncio.create_task(b.transcribe(upload))
+        await b.objects.wanted.wait()
+        closed = await a.transcribe(upload)
+        b.objects.may_read.set()
+        assert await second == closed
+        gone = Upload(ids.new_id(), upload.size_bytes, "wav", upload.opened, last_attempt=False)
+        with pytest.raises(AppError) as caught:
+            await b.transcribe(gone)
+        assert caught.value.kind is Kind.NOT_FOUND
 
 
 @pytest.mark.req("R-UP-3", "R-STT-5")
