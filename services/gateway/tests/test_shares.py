@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 import time
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
