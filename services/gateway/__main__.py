@@ -89,6 +89,7 @@ async def start(
     )
     admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits, budget)
     figures = LastKnown(cache, "analytics")
+    life.orders.may_forget(figures.forget)
     life.spawn(cache.run(), "redis")
     life.spawn(admission.run(), "sessions")
 
@@ -162,9 +163,11 @@ def _entrance(
 ) -> Entrance:
     timeout_s, revocations = settings.call_timeout_s, Revocations()
     shares = Shares(settings.service_auth_key.get_secret_value())
+    checks = ApiKeyChecks(meetings, timeout_s=timeout_s)
+    life.orders.may_forget(checks.forget)
     credentials = Credentials(
         AccessTokens(settings.auth_public_key),
-        ApiKeyChecks(meetings, timeout_s=timeout_s),
+        checks,
         _external(settings, meetings, outside, life),
         shares,
         revocations,
@@ -195,6 +198,7 @@ def _external(settings: Settings, meetings: Peer, outside: httpx2.AsyncClient, l
         return NoExternalTokens()
     keys = IssuerKeys(outside, settings.oidc_issuer, settings.oidc_jwks_url)
     life.spawn(keys.run(), "keys of the issuer")
+    life.orders.may_forget(keys.forget)
     return OidcTokens(settings.oidc_issuer, settings.oidc_audience, keys, meetings, timeout_s=settings.call_timeout_s)
 
 

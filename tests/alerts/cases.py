@@ -187,6 +187,19 @@ CASES: dict[str, Case] = {
         # The process is gone, and its books with it.
         recovers=_books("3840+3200x20 640+3200x300", "0+3200x20 0+3200x300", "0x400"),
     ),
+    "SyntheticProbeFailing": Case(
+        {"synthetic_probe_success": "1x4 0x300", "synthetic_probe_last_run_timestamp_seconds": "0+15x300"},
+        # One round in two fails: people get through.
+        {
+            "synthetic_probe_success": "1x20 0x20 1x20 0x20 1x20 0x20",
+            "synthetic_probe_last_run_timestamp_seconds": "0+15x300",
+        },
+        at="14m",
+        recovers={
+            "synthetic_probe_success": "1x4 0x100 1x200",
+            "synthetic_probe_last_run_timestamp_seconds": "0+15x300",
+        },
+    ),
     "SegmentsLost": Case(
         {'transcript_segments_lost_total{service="meetings",instance="m"}': "0x20 1x300"},
         {'transcript_segments_lost_total{service="meetings",instance="m"}': "0x300"},

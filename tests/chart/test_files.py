@@ -204,3 +204,14 @@ def test_each_database_is_its_owners_alone(postgres_server: PostgresServer) -> N
             connection.execute("CREATE TABLE mine (id int)")
         with pytest.raises(psycopg.OperationalError, match="permission denied"):
             psycopg.connect(**at, dbname=other)  # type: ignore[arg-type]
+
+
+def test_the_image_is_built_of_what_the_build_is_given() -> None:
+    """`recovery` was copied into the image and kept from the build: no image could be made."""
+    lines = (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+    copied = [
+        source for line in lines if line.startswith("COPY ") and "--from" not in line for source in line.split()[1:-1]
+    ]
+    given = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied and set(copied) == given
+    assert all((ROOT / source).exists() for source in copied)

@@ -99,7 +99,7 @@ async def test_who_has_the_link_reads_along_without_an_account_and_can_do_nothin
         await visitor.client.delete_meeting(meeting["id"], newest["version"])
         await other.goto("about:blank")
         await other.goto(link)
-        await expect(other.get_by_role("alert")).to_contain_text("This meeting is gone")
+        await expect(other.get_by_role("alert").get_by_text("This meeting is gone")).to_be_visible()
 
 
 @pytest.mark.req("R-API-1")
@@ -120,7 +120,9 @@ async def test_the_library_shows_page_after_page_and_a_hit_leads_to_where_it_was
     await page.get_by_label("From").fill("")
     await page.get_by_label("Search titles and transcripts").fill("marketing")
     await expect(items).to_have_count(1)
-    hit = page.get_by_role("list", name="Where it was said").get_by_role("listitem").first
+    # The minutes may have the word too; they lead nowhere.
+    hits = page.get_by_role("list", name="Where it was said").get_by_role("listitem")
+    hit = hits.filter(has=page.get_by_role("link")).first
     await expect(hit.locator("mark")).to_have_text("marketing")
     await hit.get_by_role("link").click()
     target = page.locator(".row.target")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -12,10 +11,9 @@ from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines
 from verbatim_client.cli.printing import print_json, print_rows, told
 from verbatim_client.cli.settings import CliSettings
+from verbatim_client.cli.spans import seconds
 
 COLUMNS = ("name", "value", "until", "who", "why", "set_at")
-_SPAN = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Name = Annotated[str, typer.Argument(help="As rate_limits or breaker.openai.")]
 Why = Annotated[str, typer.Option(help="For the record: others will read it.")]
@@ -47,7 +45,8 @@ def set_control(
     json_lines: JsonLines = False,
 ) -> None:
     """Set a switch for all services, at once."""
-    run(_set(ctx.obj, name, value, why, _seconds(span), json_lines=json_lines))
+    for_s = None if span is None else seconds(span, "--for")
+    run(_set(ctx.obj, name, value, why, for_s, json_lines=json_lines))
 
 
 async def _set(
@@ -63,13 +62,3 @@ async def _set(
 def unset_control(ctx: typer.Context, name: Name, why: Why, json_lines: JsonLines = False) -> None:
     """Give a switch back to its default."""
     run(_set(ctx.obj, name, None, why, None, json_lines=json_lines))
-
-
-def _seconds(span: str | None) -> int | None:
-    """Return how long a span is. Raises typer.BadParameter."""
-    if span is None:
-        return None
-    match = _SPAN.fullmatch(span)
-    if match is None:
-        raise typer.BadParameter("is written as 30m, 2h or 1d", param_hint="--for")
-    return int(match[1]) * _SECONDS[match[2]]
