@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli web screenshots test test-long alerts coverage chaos volume bench bench-speech fuzz mutation lint lock clean image image-test
+.PHONY: help setup setup-dev run demo seed cli web screenshots test test-long alerts coverage chaos volume bench bench-speech bench-edge fuzz mutation lint lock clean image image-test cluster-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench: setup-dev ## Measure the live path beside the raw limits of this machine 
 bench-speech: setup-dev ## Measure drafts, healing, fairness and what captions cost at the API (ONLY=errors,drafts)
 	@$(PY) -m tests.bench.speech $(if $(ONLY),--only $(ONLY),--out docs/performance-speech.md)
 
+bench-edge: setup-dev ## Measure the edge beside bare FastAPI, the bare store and a PING (REQUESTS=4000)
+	@$(PY) -m tests.bench.edge $(if $(REQUESTS),--requests $(REQUESTS) --rounds 2,--out docs/performance-edge.md)
+
 IMAGE ?= verbatim:$(shell sed -n 's/^appVersion: //p' deploy/helm/verbatim/Chart.yaml)
 CA_CERTIFICATES ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
@@ -92,6 +95,10 @@ image: ## Build the one image of all services, and its bill of materials (IMAGE=
 
 image-test: setup-dev image ## Run the image hardened, down to a real transcription
 	VERBATIM_IMAGE=$(IMAGE) $(PY) -m pytest tests/image -s
+
+cluster-test: setup-dev ## Take the chart through its life in the current cluster (CLUSTER=control-plane: one made here)
+	@$(PY) -m tests.cluster --cluster $(or $(CLUSTER),current) --image $(IMAGE) --previous "$(PREVIOUS)" --steps "$(STEPS)" \
+		$(if $(OUT),--out $(OUT))
 
 fuzz: setup-dev ## Send the platform whatever its document allows, and what it does not (CASES=50000 SEED=1)
 	@$(PY) -m tests.fuzz --cases $(or $(CASES),50000) --seed $(or $(SEED),1)

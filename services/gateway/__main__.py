@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from functools import partial
 
 import httpx2
 
 from chassis import lifecycle
-from chassis.cache import Cache
+from chassis.cache import Cache, State
 from chassis.dead_letters import DeadLetters
 from chassis.lifecycle import HttpServer, Lifecycle
 from chassis.limits import Limiter
@@ -39,6 +40,7 @@ from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHtt
 from services.gateway.relay import Fleet
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
+from services.gateway.shares import Shares
 from services.gateway.switches import Switches
 from services.gateway.tickets import Tickets
 from services.gateway.transcribing import Transcribers
@@ -117,7 +119,10 @@ async def start(
     )
     letters = DeadLetters(broker.require)
     doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers, budget, figures)
-    app = public_app(settings, doors, rates=rates, readiness=life.readiness)
+    life.tell("redis", lambda: _cache_told(cache))
+    life.tell("broker", lambda: {"state": "ok" if broker.connected else "away"})
+    life.tell("transcribers", lambda: {"state": "ok" if fleet.live else "away", "connected": sorted(fleet.live)})
+    app = public_app(settings, doors, rates=rates, readiness=life.readiness, ailing=life.ailing)
     crowd = Crowd(
         most=settings.connections_max,
         most_of_one=settings.connections_per_ip_max,
@@ -157,18 +162,21 @@ def _entrance(
     settings: Settings, meetings: Peer, broker: Broker, outside: httpx2.AsyncClient, life: Lifecycle
 ) -> Entrance:
     timeout_s, revocations = settings.call_timeout_s, Revocations()
+    shares = Shares(settings.service_auth_key.get_secret_value())
     checks = ApiKeyChecks(meetings, timeout_s=timeout_s)
     life.orders.may_forget(checks.forget)
     credentials = Credentials(
         AccessTokens(settings.auth_public_key),
         checks,
         _external(settings, meetings, outside, life),
+        shares,
         revocations,
     )
     return Entrance(
         meetings=meetings,
         credentials=credentials,
         tickets=Tickets(settings.service_auth_key.get_secret_value(), broker),
+        shares=shares,
         revocations=revocations,
         news=RevocationNews(revocations, meetings, broker, every_s=settings.revocation_poll_s, timeout_s=timeout_s),
         callers=Callers(secure=settings.verbatim_env == "production"),
@@ -177,6 +185,12 @@ def _entrance(
         login_timeout_s=settings.login_timeout_s,
         fresh_login_s=settings.fresh_login_s,
     )
+
+
+def _cache_told(cache: Cache) -> dict[str, object]:
+    """Return the state of the connection to Redis and its statistics (R-RL-2)."""
+    told = asdict(cache.statistics())
+    return told | {"state": "ok" if cache.state is State.CONNECTED else cache.state.value}
 
 
 def _external(settings: Settings, meetings: Peer, outside: httpx2.AsyncClient, life: Lifecycle) -> ExternalTokens:

@@ -28,6 +28,11 @@ UNACCOUNTED_S = Counter(
 CLOSED_AUDIO_S = Counter("transcript_closed_audio_seconds_total", "Audio of closed sessions.")
 MEETINGS_COMPLETED = Counter("meetings_completed_total", "Meetings of which every session is closed and stored.")
 CONSUMING = Gauge("transcript_consuming", "1 while this replica is the one that stores transcripts.")
+EDITS = Counter(
+    "transcript_edits_total", "Changes that people made in transcripts. what: segment, speaker (a renaming).", ["what"]
+)
+for _what in ("segment", "speaker"):
+    EDITS.labels(_what)
 EXPORTS = Counter("meeting_exports_total", "Exports begun.", ["format"])
 TASKS_FOUND = Counter("tasks_from_insights_total", "Tasks found in transcripts and stored.")
 LOGIN_FAILURES = Counter(

@@ -216,6 +216,8 @@ WISHES: dict[str, Callable[[World, str], Awaitable[Wish]]] = {
     "POST /api/meetings": _always(json={"title": "Planning"}),
     "PATCH /api/meetings/{meeting_id}": _always(json={"title": "Taken"}, headers=AS_READ),
     "DELETE /api/meetings/{meeting_id}": _always(headers=AS_READ),
+    "PATCH /api/meetings/{meeting_id}/segments/{segment_id}": _always(json={"text": "Taken"}, headers=AS_READ),
+    "PATCH /api/meetings/{meeting_id}/speakers": _always(json={"speaker": None, "name": "Taken"}, headers=AS_READ),
     "POST /api/tasks": _task,
     "PATCH /api/tasks/{task_id}": _always(json={"title": "Taken"}, headers=AS_READ),
     "DELETE /api/tasks/{task_id}": _always(headers=AS_READ),
