@@ -14,6 +14,7 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcriber.v1 import transcriber_pb2_grpc
 
 from chassis import telemetry
+from chassis.cancelling import check_cancelled
 from chassis.errors import AppError, Kind
 from chassis.rpc import Identity, Peer
 from services.gateway import metrics
@@ -82,6 +83,7 @@ class Link:
                 except (grpc.aio.AioRpcError, TimeoutError, grpc.aio.UsageError) as fault:
                     log.info("transcriber not connected", target=self.target, fault=_brief(fault))
                 self._lose()
+                check_cancelled()
                 await asyncio.sleep(random.uniform(*_RECONNECT_S))
         finally:
             self._lose()

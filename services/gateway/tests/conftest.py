@@ -216,7 +216,7 @@ def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
 
 @asynccontextmanager
 async def running(
-    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, **changed: Any
+    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, look_s: float = 5.0, **changed: Any
 ) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
     gateway = Gateway(Signer(), captcha=captcha or NoCaptcha())
@@ -301,7 +301,7 @@ async def running(
         )
         app = public_app(settings, doors, rates=rates, readiness=gateway.readiness)
         crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
-        patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=1.0)
+        patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=look_s)
         server = HttpServer(
             app,
             "127.0.0.1",
