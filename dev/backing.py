@@ -26,6 +26,7 @@ MAX_CONNECTIONS = 300
 UNIX_SOCKET_PATH_MAX = 107
 SUPERUSER = "verbatim"
 NATS_PERMISSIONS = ROOT / "deploy" / "helm" / "verbatim" / "files" / "nats-permissions.conf"
+REDIS_RULES = ROOT / "deploy" / "helm" / "verbatim" / "files" / "redis-rules.txt"
 
 
 def make_cluster(postgres: Postgres, folder: Path, password: str) -> None:
@@ -163,13 +164,16 @@ def nats_program(
     )
 
 
-def redis_program(redis: Path, folder: Path, port: int, env: Mapping[str, str]) -> Program:
-    """Run Redis with its append-only file in `folder`."""
+def redis_program(redis: Path, folder: Path, port: int, password: str, env: Mapping[str, str]) -> Program:
+    """Run Redis with its append-only file in `folder`; `password` is the gateway's, which may count and no more."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"bind": HOST, "port": port, "dir": folder, "appendonly": "yes", "save": "", "daemonize": "no"}
     return Program(
         name="redis",
-        argv=[str(redis), *(part for key, value in settings.items() for part in (f"--{key}", str(value)))],
+        argv=[
+            *(str(redis), *(part for key, value in settings.items() for part in (f"--{key}", str(value)))),
+            *("--user", "gateway", "on", f">{password}", *REDIS_RULES.read_text().split()),
+        ],
         env=env,
         cwd=folder,
         ready=probes.redis(port),

@@ -11,8 +11,11 @@ from dev.ports import HOST
 
 
 def plain_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Keep of the caller's environment what any program needs, so that nothing else of it changes a stack."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+    """Keep of the caller's environment what any program needs, so that nothing else of it changes a stack.
+
+    And what lets `make coverage` see which lines the processes of a stack execute.
+    """
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
     return {name: environ[name] for name in kept if name in environ}
 
 
@@ -43,6 +46,11 @@ def nats_url(plan: Plan, keys: Keys, user: str) -> str:
     return f"nats://{user}:{keys.nats_passwords[user]}@{HOST}:{plan.ports.of('nats')}"
 
 
+def redis_url(plan: Plan, keys: Keys) -> str:
+    """Give the URL of Redis as the gateway knows it."""
+    return f"redis://gateway:{keys.redis_password}@{HOST}:{plan.ports.of('redis')}/0"
+
+
 def _common(plan: Plan, keys: Keys, name: str) -> dict[str, str]:
     return {
         "VERBATIM_ENV": "development",
@@ -70,7 +78,7 @@ def _gateway(plan: Plan, keys: Keys, name: str) -> dict[str, str]:
         "MEETINGS_TARGET": _target(plan, "meetings"),
         "INSIGHTS_TARGET": _target(plan, "insights"),
         "AUTH_PUBLIC_KEY": keys.auth_public_key,
-        "REDIS_URL": plan.redis_url,
+        "REDIS_URL": redis_url(plan, keys),
         "NOTICE_S": "0",  # nobody balances the load of a single gateway
     }
 

@@ -22,6 +22,7 @@ class Keys:
     meetings_password: str
     insights_password: str
     nats_passwords: Mapping[str, str]
+    redis_password: str
     service_auth_key: str
     auth_private_key: str
     auth_public_key: str
@@ -36,6 +37,7 @@ class Keys:
             meetings_password=_kept(folder / "meetings_password", _new_password),
             insights_password=_kept(folder / "insights_password", _new_password),
             nats_passwords={name: _kept(folder / f"nats_{name}_password", _new_password) for name in BROKER_USERS},
+            redis_password=_kept(folder / "redis_password", _new_password),
             service_auth_key=_kept(folder / "service_auth_key", lambda: secrets.token_hex(32)),
             auth_private_key=private_pem,
             auth_public_key=_public_key(private_pem),

@@ -78,7 +78,7 @@ class Plan:
 
     @property
     def redis_url(self) -> str:
-        """Where Redis listens."""
+        """Where Redis listens. Without a user, as here, it takes the caller for the operator, who may do everything."""
         return f"redis://{HOST}:{self.ports.of('redis')}/0"
 
     def gateway_url(self, name: str = "gateway") -> str:

@@ -178,7 +178,7 @@ class Stack:
         await self.runner.start(
             backing.postgres_program(servers.postgres, cluster, of("postgres"), password, env),
             backing.nats_program(servers.nats, data / "nats", of("nats"), of("nats http"), keys.nats_passwords, env),
-            backing.redis_program(servers.redis, data / "redis", of("redis"), env),
+            backing.redis_program(servers.redis, data / "redis", of("redis"), keys.redis_password, env),
         )
         owners = {"meetings": keys.meetings_password, "insights": keys.insights_password}
         await backing.make_databases(of("postgres"), password, owners)

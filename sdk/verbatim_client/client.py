@@ -197,6 +197,10 @@ class VerbatimClient:
         answer = await self.answer("GET", f"/api/meetings/{meeting_id}/export", params={"format": format_})
         return answer.text
 
+    async def share(self, meeting_id: str) -> Json:
+        """Make a link that shows a meeting for a day: `path` of the page, `token` for programs, `expires_at`."""
+        return await self.call("POST", f"/api/meetings/{meeting_id}/share")
+
     # Tasks, insights, analytics.
 
     def tasks(self, **filters: str) -> AsyncGenerator[Json, None]:

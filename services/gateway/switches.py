@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from chassis import bus, telemetry
-from chassis.cancelling import check_cancelled
 from chassis.controls import Control, Controls
 from chassis.errors import AppError, Kind
 from chassis.orders import Orders
@@ -59,5 +58,4 @@ class Switches:
                         group.create_task(broker.until_closed())
             except* bus.FAULTS as faults:
                 log.warning("no controls", fault=repr(faults.exceptions[0]))
-            check_cancelled()
             await asyncio.sleep(_AGAIN_S)

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from verbatim.insights.v1 import analytics_pb2_grpc, insights_pb2_grpc
+from verbatim.insights.v1 import analytics_pb2_grpc, insights_pb2_grpc, usage_pb2_grpc
 
 from chassis import bus, lifecycle, outbox, postgres, rpc
 from chassis.breaker import Breaker, BreakerSettings
@@ -25,6 +25,7 @@ from chassis.relay import Relay
 from chassis.settings import load
 from chassis.worker import Policy, Worker
 from services.insights import figures_store, store, usage_store
+from services.insights.accounts import UsageApi
 from services.insights.api import InsightsApi
 from services.insights.departures import DepartureConsumer
 from services.insights.events import MeetingEvents
@@ -73,6 +74,9 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
         InsightsApi(database, queue, transcripts, attempts_max=settings.job_attempts_max),
     )
     server.add(analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server, AnalyticsApi(database))
+    server.add(
+        usage_pb2_grpc.add_UsageServiceServicer_to_server, UsageApi(database, tokens_max=settings.llm_budget_tokens)
+    )
     await server.start()
 
     life.require("database", schema.check)

@@ -35,8 +35,11 @@ DEPARTED = sa.Table(
     sa.Column("owner_id", sa.Text, primary_key=True),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
 )
-# No attempt at minutes takes that long.
-PRUNED = [pruning.Rule(DEPARTED, pruning.older(DEPARTED.c.at, 7))]
+# No attempt at minutes takes as long as departures are kept.
+PRUNED = [
+    pruning.Rule(DEPARTED, pruning.older(DEPARTED.c.at, 7)),
+    pruning.Rule(USAGE, pruning.older(USAGE.c.updated_at, 400)),
+]
 
 _SUMS = ("calls", "input_tokens", "output_tokens")
 

@@ -114,9 +114,9 @@ async def start(
     queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
 
     server = grpc_server(settings.grpc_host, settings.grpc_port, identity)
-    for register, servicer in account_servicers(settings, database, cursors, hashing):
-        server.add(register, servicer)
     keys = IdempotencyKeys(database, idempotency_keys)
+    for register, servicer in account_servicers(settings, database, cursors, hashing, keys):
+        server.add(register, servicer)
     server.add(
         add_MeetingsServiceServicer_to_server,
         MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database), keys),
@@ -124,7 +124,7 @@ async def start(
     server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors), keys))
     server.add(add_TranscriptsServiceServicer_to_server, TranscriptsApi(EditsStore(database)))
     limits = _upload_limits(settings)
-    server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits)))
+    server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits), keys))
     server.add(*webhook_servicer(settings, database, cursors, queue, keys))
     server.add(add_UsageServiceServicer_to_server, UsageApi(UsageStore(database), utc_now))
     await server.start()

@@ -17,7 +17,10 @@ DEAD_LETTERS = Counter(
     "Entries that could not be applied. reason: unreadable, orphan, refused.",
     ["reason"],
 )
-STORED_LAG_S = Gauge("transcript_stored_lag_seconds", "Age of the newest entry of a batch when it was committed.")
+STORED_LAG_S = Gauge(
+    "transcript_stored_lag_seconds",
+    "Age of the newest entry of a batch when it was committed, or of the oldest of one that could not be.",
+)
 UNACCOUNTED_S = Counter(
     "transcript_unaccounted_seconds_total",
     "Audio of closed sessions that was acknowledged and is neither text, nor silence, nor a gap: lost.",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, IPvAnyNetwork, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator
 
 from chassis.settings import DatabaseSettings
+
+_KEY_CHARS_MIN = 32
 
 
 class Settings(DatabaseSettings):
@@ -104,3 +106,10 @@ class Settings(DatabaseSettings):
     digest_live_every_s: float = Field(
         60.0, ge=0, le=3600, description="How often a meeting that goes on is digested for search and analytics."
     )
+
+    @field_validator("webhook_signing_key")
+    @classmethod
+    def _be_long_enough(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < _KEY_CHARS_MIN:
+            raise ValueError(f"must have at least {_KEY_CHARS_MIN} characters")
+        return value

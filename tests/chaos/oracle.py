@@ -1,7 +1,7 @@
 """A server with OpenAI's transcription API that hears the numbers in numbered audio (`numbered.py`), and nothing else.
 
-`python -m tests.chaos.oracle PORT` runs it. `PUT /script` changes at run time how it behaves: see `Script`. It holds no
-state about what it heard, so whatever reaches it twice is heard twice.
+`python -m tests.chaos.oracle PORT [HOST]` runs it. `PUT /script` changes at run time how it behaves: see `Script`. It
+holds no state about what it heard, so whatever reaches it twice is heard twice.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ async def _answer(send: Send, status: int, body: dict[str, Any], headers: dict[b
 
 def main() -> None:
     """Serve until told to stop."""
-    port = int(sys.argv[1])
-    uvicorn.run(Oracle(Script()), host=HOST, port=port, log_level="warning", loop="uvloop", lifespan="off")
+    port, host = int(sys.argv[1]), (sys.argv[2:] or [HOST])[0]
+    uvicorn.run(Oracle(Script()), host=host, port=port, log_level="warning", loop="uvloop", lifespan="off")
 
 
 if __name__ == "__main__":

@@ -50,10 +50,16 @@ CASES: Mapping[str, Object] = {
     "autoscaling": {"defaults": {"autoscaling": {"enabled": True}}},
     "keda": {"defaults": {"autoscaling": {"enabled": True}}, "keda": {"enabled": True}},
     "monitoring": {"metrics": {"podMonitor": True, "rules": True, "labels": {"release": "kps"}}},
+    "alertmanager-config": {
+        "metrics": {"alertmanagerConfig": {"enabled": True, "existingSecret": "told", "mailTo": "ops@v.example"}}
+    },
+    "bundled-monitoring": {"monitoring": {"enabled": True}},
+    "trust": {"trust": {"configMap": "authorities"}},
     "tls-issuer": {"tls": {"enabled": True, "issuerRef": {"name": "inside"}}},
     "tls-secrets": {"tls": {"enabled": True, "existingSecretPrefix": "mine"}},
     "no-policies": {"networkPolicy": {"enabled": False}},
     "backup": {"backup": {"enabled": True, "existingClaim": "backups"}},
+    "probe": {"probe": {"enabled": True, "existingSecret": "probe"}, "metrics": {"podMonitor": True}},
     "pinned": {
         "image": {"digest": "sha256:" + "a" * 64, "pullSecrets": ["registry"]},
         "fullnameOverride": "a-very-long-name-that-goes-on-and-on-and-on-for-ever",

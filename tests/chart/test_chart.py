@@ -14,7 +14,7 @@ from tests.chart.rendering import CASES, CHART, NEWEST, OLDEST, SERVICES, Object
 
 pytestmark = [pytest.mark.req("R-RUN-2"), pytest.mark.timeout(600)]
 
-CUSTOM = {"Certificate", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
+CUSTOM = {"AlertmanagerConfig", "Certificate", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
 
 
 def test_lint_has_nothing_to_say() -> None:
@@ -50,6 +50,7 @@ def test_validation_sees_a_wrong_field() -> None:
         ({"tls": {"enabled": True}}, "tls.issuerRef.name"),
         ({"tls": {"enabled": True, "issuerRef": {"name": "a"}, "existingSecretPrefix": "b"}}, "existingSecretPrefix"),
         ({"backup": {"enabled": True}}, "backup.existingClaim"),
+        ({"metrics": {"alertmanagerConfig": {"enabled": True}}}, "alertmanagerConfig.existingSecret"),
         ({"services": {"gateway": {"autoscaling": {"min": 5, "max": 2}}}}, "services.gateway.autoscaling.min"),
         ({"defaults": {"drainSeconds": 20000}}, "drainSeconds"),
         ({"replicaCount": 3}, "replicaCount"),

@@ -144,6 +144,15 @@ def test_a_newer_chart_adds_keys_and_changes_none(cluster: ClusterWithSecrets, t
     assert cluster.secrets["s"]["REDIS_URL"] == lost, "made of the password that was kept"
 
 
+@pytest.mark.req("R-API-7")
+def test_secrets_of_webhooks_stay_when_they_get_a_key_of_their_own(cluster: ClusterWithSecrets, tmp_path: Path) -> None:
+    make_secrets(cluster, tmp_path)
+    assert told(cluster)["WEBHOOK_SIGNING_KEY"] != told(cluster)["SERVICE_AUTH_KEY"]
+    del cluster.secrets["s"]["WEBHOOK_SIGNING_KEY"]
+    make_secrets(cluster, tmp_path)
+    assert told(cluster)["WEBHOOK_SIGNING_KEY"] == told(cluster)["SERVICE_AUTH_KEY"]
+
+
 def test_two_at_once_agree(cluster: ClusterWithSecrets, tmp_path: Path) -> None:
     cluster.raced = True
     make_secrets(cluster, tmp_path)
@@ -152,7 +161,10 @@ def test_two_at_once_agree(cluster: ClusterWithSecrets, tmp_path: Path) -> None:
 
 def test_every_secret_key_that_a_pod_asks_for_is_made() -> None:
     text = SCRIPT.read_text()
-    asked = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "REDIS_URL", "SERVICE_AUTH_KEY", "AUTH_PRIVATE_KEY"}
+    asked = {
+        "POSTGRES_PASSWORD", "REDIS_PASSWORD", "REDIS_URL", "SERVICE_AUTH_KEY", "AUTH_PRIVATE_KEY",
+        "WEBHOOK_SIGNING_KEY",
+    }  # fmt: skip
     assert all(f'"{key}"' in text for key in asked)
 
 
@@ -192,3 +204,14 @@ def test_each_database_is_its_owners_alone(postgres_server: PostgresServer) -> N
             connection.execute("CREATE TABLE mine (id int)")
         with pytest.raises(psycopg.OperationalError, match="permission denied"):
             psycopg.connect(**at, dbname=other)  # type: ignore[arg-type]
+
+
+def test_the_image_is_built_of_what_the_build_is_given() -> None:
+    """`recovery` was copied into the image and kept from the build: no image could be made."""
+    lines = (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+    copied = [
+        source for line in lines if line.startswith("COPY ") and "--from" not in line for source in line.split()[1:-1]
+    ]
+    given = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied and set(copied) == given
+    assert all((ROOT / source).exists() for source in copied)

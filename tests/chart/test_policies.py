@@ -16,7 +16,7 @@ from tests.chart.rendering import CASES, SERVICES, STORES, Object, Release, rele
 pytestmark = [pytest.mark.req("R-RUN-2"), pytest.mark.timeout(600)]
 
 # Read by libraries, not by our settings.
-FOREIGN = {"PYTHONPATH", "TMPDIR"}
+FOREIGN = {"PYTHONPATH", "SSL_CERT_FILE", "TMPDIR"}
 CLUSTER_API = {"make-secrets"}
 
 
@@ -78,7 +78,7 @@ def test_pods_meet_the_restricted_standard(rendered: Release) -> None:
         assert spec["securityContext"]["runAsUser"] > 0, owner
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, owner
         kinds = {kind for volume in spec.get("volumes", []) for kind in volume if kind != "name"}
-        assert kinds <= {"emptyDir", "configMap", "persistentVolumeClaim", "secret"}, owner
+        assert kinds <= {"emptyDir", "configMap", "persistentVolumeClaim", "projected", "secret"}, owner
     for name, _, container in containers(rendered):
         context = container["securityContext"]
         assert context["allowPrivilegeEscalation"] is False, name
@@ -103,11 +103,12 @@ def test_every_container_has_its_bounds(rendered: Release) -> None:
 
 def test_every_image_is_pinned(rendered: Release) -> None:
     for name, _, container in containers(rendered):
-        assert re.search(r"(@sha256:[0-9a-f]{64}|:\d[\w.-]*)$", container["image"]), f"{name}: {container['image']}"
+        assert re.search(r"(@sha256:[0-9a-f]{64}|:v?\d[\w.-]*)$", container["image"]), f"{name}: {container['image']}"
 
 
 def test_all_that_is_mounted_is_there(rendered: Release) -> None:
-    maps = {found["metadata"]["name"] for found in rendered.of("ConfigMap")}
+    theirs = {"authorities"}  # whoever installs the chart has made it
+    maps = {found["metadata"]["name"] for found in rendered.of("ConfigMap")} | theirs
     claims = {c["metadata"]["name"] for s in rendered.of("StatefulSet") for c in s["spec"]["volumeClaimTemplates"]}
     for name, spec, container in containers(rendered):
         volumes = {volume["name"] for volume in spec.get("volumes", [])} | claims
@@ -159,7 +160,7 @@ def test_probes_ask_ports_that_the_container_has(rendered: Release) -> None:
 def test_nobody_is_killed_before_the_drain_is_over(rendered: Release) -> None:
     for owner in rendered.of("Deployment"):
         spec = owner["spec"]["template"]["spec"]
-        for variable in spec["containers"][0]["env"]:
+        for variable in spec["containers"][0].get("env", []):
             if variable["name"] == "DRAIN_S":
                 waited = float(re.findall(r"sleep\((\d+)\)", str(spec["containers"][0]["lifecycle"]))[0])
                 assert spec["terminationGracePeriodSeconds"] > float(variable["value"]) + waited

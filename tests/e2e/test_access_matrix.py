@@ -211,7 +211,7 @@ WISHES: dict[str, Callable[[World, str], Awaitable[Wish]]] = {
     "POST /api/auth/api-keys": _always(json={"name": "another", "scopes": ["read"]}),
     "PATCH /api/admin/accounts/{account_id}": _always(json={"role": "user"}, headers=AS_READ),
     "DELETE /api/admin/accounts/{account_id}": _always(headers=AS_READ),
-    "PUT /api/admin/controls": _always(json={"name": "feature.matrix", "value": "off", "why": "A test", "for_s": 1}),
+    "PUT /api/admin/controls": _always(json={"name": "feature.partials", "value": "off", "why": "A test", "for_s": 1}),
     "POST /api/admin/dlq/retry": _always(json={"kind": "nothing-of-it"}),
     "POST /api/meetings": _always(json={"title": "Planning"}),
     "PATCH /api/meetings/{meeting_id}": _always(json={"title": "Taken"}, headers=AS_READ),

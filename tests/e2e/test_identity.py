@@ -1,4 +1,5 @@
-"""Services know each other: by certificate over gRPC, by permissions at the broker, by role in the databases."""
+"""Services know each other: by certificate over gRPC, by permissions at the broker, by role in the databases, by rules
+in Redis."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx2
 import nats
 import nats.errors
 import nats.js.errors
 import psycopg
 import pytest
 import pytest_asyncio
+import redis.asyncio as redis
 from nats.aio.client import Client
 from psycopg.conninfo import make_conninfo
 from sqlalchemy.engine import make_url
@@ -125,6 +128,34 @@ async def test_a_wrong_password_opens_nothing(guarded: Stack) -> None:
     url = f"nats://gateway:guessed@127.0.0.1:{guarded.plan.ports.of('nats')}"
     with pytest.raises(nats.errors.Error):
         await nats.connect(url, allow_reconnect=False, connect_timeout=5)
+
+
+async def test_the_gateway_counts_in_redis_and_does_nothing_else_there(guarded: Stack) -> None:
+    async with redis.Redis.from_url(guarded.plan.redis_url) as operator, httpx2.AsyncClient() as client:
+        async with asyncio.timeout(60):
+            # Memory counts while Redis is slow.
+            while not [key async for key in operator.scan_iter("limit:*")]:
+                await client.get(f"{guarded.url}/api/meetings")
+        await operator.set("another", "1")
+    async with redis.Redis.from_url(guarded.env("gateway")["REDIS_URL"]) as gateway:
+        assert await gateway.set("limit:here", "1", ex=1)
+        for forbidden in (
+            gateway.get("another"),
+            gateway.flushall(),
+            gateway.config_get("*"),
+            gateway.keys("*"),
+            gateway.acl_list(),
+            gateway.eval("return redis.call('GET', 'another')", 0),
+        ):
+            with pytest.raises(redis.ResponseError, match=r"(?i)no permissions|can't run|ACL failure"):
+                await forbidden
+
+
+async def test_a_guessed_password_counts_nothing(guarded: Stack) -> None:
+    port = guarded.plan.ports.of("redis")
+    async with redis.Redis(port=port, username="gateway", password="guessed") as stranger:
+        with pytest.raises(redis.AuthenticationError):
+            await stranger.ping()
 
 
 async def test_no_service_enters_anothers_database(guarded: Stack) -> None:

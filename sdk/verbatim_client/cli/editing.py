@@ -9,7 +9,7 @@ import typer
 from verbatim_client.cli.edge import run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines, MeetingId
-from verbatim_client.cli.printing import print_facts, print_json
+from verbatim_client.cli.printing import print_facts, print_json, told
 from verbatim_client.cli.settings import CliSettings
 
 SEGMENT_FACTS = ("id", "speaker", "text", "edited", "quality", "version")
@@ -52,12 +52,14 @@ def rename_speaker(
     meeting: MeetingId,
     speaker: Annotated[str, typer.Argument(metavar="SPEAKER", help="As it is shown; '': whoever has no name.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")],
+    json_lines: JsonLines = False,
 ) -> None:
     """Rename a speaker in a whole meeting, also in what is yet to be said."""
-    run(_rename(ctx.obj, meeting, speaker, name))
+    run(_rename(ctx.obj, meeting, speaker, name, json_lines=json_lines))
 
 
-async def _rename(settings: CliSettings, meeting_id: str, speaker: str, name: str) -> None:
+async def _rename(settings: CliSettings, meeting_id: str, speaker: str, name: str, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
         version = (await client.meeting(meeting_id))["version"]
-        await client.rename_speaker(meeting_id, version, speaker or None, name)
+        changed = await client.rename_speaker(meeting_id, version, speaker or None, name)
+    told(f"{speaker or 'whoever had no name'} is {name}", changed, json_lines=json_lines)

@@ -33,6 +33,7 @@ PUBLIC = {
     "/api/meetings/{meeting_id}/segments/{segment_id}": {"get", "patch"},
     "/api/meetings/{meeting_id}/speakers": {"patch"},
     "/api/meetings/{meeting_id}/export": {"get"},
+    "/api/meetings/{meeting_id}/share": {"post"},
     "/api/meetings/{meeting_id}/live": {"get"},
     "/api/tasks": {"get", "post"},
     "/api/tasks/{task_id}": {"get", "patch", "delete"},

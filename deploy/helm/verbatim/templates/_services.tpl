@@ -83,6 +83,7 @@ backup: [nats, postgres]
 {{- if and (eq .component "janitor") $values.backup.enabled }}{{ $_ := set $plain "BACKUP_EXPECTED" "true" }}{{ end -}}
 {{- if eq .component "transcriber" }}{{ $_ := set $plain "WHISPER_MODEL" $values.openai.whisperModel }}{{ end -}}
 {{- if eq .component "insights" }}{{ $_ := set $plain "LLM_MODEL" $values.openai.llmModel }}{{ end -}}
+{{- if $values.trust.configMap }}{{ $_ := set $plain "SSL_CERT_FILE" (printf "/trust/%s" $values.trust.key) }}{{ end -}}
 {{- if $values.tls.enabled -}}
 {{- range $variable, $file := dict "CERT" "tls.crt" "KEY" "tls.key" "CA" "ca.crt" -}}
 {{- $_ := set $plain (printf "GRPC_TLS_%s" $variable) (printf "/tls/%s" $file) -}}
@@ -108,6 +109,7 @@ backup: [nats, postgres]
 {{- end }}
 {{- if eq .component "meetings" }}
 {{ include "verbatim.secretEnv" (dict "name" "AUTH_PRIVATE_KEY" "secret" $secret) }}
+{{ include "verbatim.secretEnv" (dict "name" "WEBHOOK_SIGNING_KEY" "secret" $secret "optional" true) }}
 {{- end }}
 {{- if and (has .component (list "transcriber" "insights")) $values.openai.existingSecret }}
 {{ include "verbatim.secretEnv" (dict "name" "OPENAI_API_KEY" "secret" $values.openai.existingSecret) }}
