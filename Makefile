@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli web screenshots test test-long chaos volume bench bench-speech fuzz mutation lint lock clean image image-test cluster-test
+.PHONY: help setup setup-dev run demo seed cli web screenshots test test-long alerts coverage chaos volume bench bench-speech bench-edge fuzz mutation lint lock clean image image-test cluster-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,17 @@ test: setup-dev ## Run every test that needs no cluster (a slice of the long run
 test-long: setup-dev ## Run the tests that `make test` leaves out: more of the page in Chromium
 	@$(PY) -m pytest -m long
 
+alerts: setup-dev ## Cause every alert that can be caused, repair it by its runbook, write how long it took (ONLY=Redis)
+	VERBATIM_ALERTS_OUT=$(if $(ONLY),,docs/operations/alerts.md) $(PY) -m pytest -m long tests/observe/test_scenarios.py \
+		--numprocesses 0 -s $(if $(ONLY),-k "$(ONLY)")
+
+COVERAGE := COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/build/coverage/data
+
+coverage: setup-dev ## Count the lines and branches that the tests execute, in every process; fail below 90 % (PARTS=chassis)
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(COVERAGE) $(PYTEST) $(PARTS)
+	@$(COVERAGE) $(PY) -m tests.covered $(if $(PARTS),,--out docs/coverage.md)
+
 chaos: setup-dev ## Break everything under load and count what is lost (SEED=1 ROWS=8,24a NEMESIS_S=600)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --rows "$(ROWS)" --nemesis-s $(or $(NEMESIS_S),600) --out docs/faults.md
 
@@ -61,9 +72,13 @@ bench: setup-dev ## Measure the live path beside the raw limits of this machine 
 	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200,400) $(if $(SESSIONS),,--out docs/performance.md)
 	@$(PY) -m tests.bench.calls
 	@$(PY) -m tests.bench.library $(if $(SESSIONS),--segments 50000,--out docs/performance-data.md)
+	@$(PY) -m tests.bench.overhead $(if $(SESSIONS),--seconds 5,--out docs/performance-overhead.md)
 
 bench-speech: setup-dev ## Measure drafts, healing, fairness and what captions cost at the API (ONLY=errors,drafts)
 	@$(PY) -m tests.bench.speech $(if $(ONLY),--only $(ONLY),--out docs/performance-speech.md)
+
+bench-edge: setup-dev ## Measure the edge beside bare FastAPI, the bare store and a PING (REQUESTS=4000)
+	@$(PY) -m tests.bench.edge $(if $(REQUESTS),--requests $(REQUESTS) --rounds 2,--out docs/performance-edge.md)
 
 IMAGE ?= verbatim:$(shell sed -n 's/^appVersion: //p' deploy/helm/verbatim/Chart.yaml)
 CA_CERTIFICATES ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)

@@ -167,8 +167,10 @@ class Bus:
         """Hand every message of the subject to `handle`, in batches in stream order, for ever.
 
         `handle` acknowledges nothing: the batch is acknowledged when it returns. When it raises AppError that is
-        retryable, the same batch is handed over again after a pause (0.1 s doubling to 5 s), so order holds; any
-        other exception is a bug and goes up. A message may come more than once; effects must be idempotent.
+        retryable, the same messages are handed over again, half as many at once, after a pause (0.1 s doubling to 5 s),
+        so order holds and what is too much for a slow database gets through; any other exception is a bug and goes up.
+        A message may come more than once; effects must be idempotent. A batch may take longer than `ack_wait_s`: the
+        broker is told that it is being worked on.
 
         Without `start`, order does not survive a crash: what a process held when it died comes again only after
         `ack_wait_s`, behind messages that are newer. With `start`, each subscription (the first, and each after a
@@ -187,7 +189,8 @@ class Bus:
         async with aclosing(pulled):
             async for messages in pulled:
                 if messages:
-                    await self._settle(durable, messages, handle)
+                    async with kept_alive(messages, ack_wait_s / 3):
+                        await self._settle(durable, messages, handle)
 
     async def pull(
         self,
@@ -303,20 +306,24 @@ class Bus:
                 raise nats.js.errors.NotFoundError(description=f"{durable}: {status}")
 
     async def _settle(self, durable: str, messages: list[Msg], handle: Callable[[list[Msg]], Awaitable[None]]) -> None:
-        pause = 0.1
-        while True:
+        pause, size, left = 0.1, len(messages), messages
+        while left:
+            part = left[:size]
             try:
-                await handle(messages)
-                break
+                await handle(part)
             except AppError as fault:
                 if not fault.codes.retryable:
                     raise
-                CONSUMED.labels(durable, "retried").inc(len(messages))
+                CONSUMED.labels(durable, "retried").inc(len(part))
                 log.warning("batch failed, trying again", consumer=durable, fault=str(fault))
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
-                for message in messages:
-                    await quietly(message.in_progress())
+                # What is too much at once for a database that is slow goes through in pieces.
+                pause, size = min(pause * 2, 5.0), max(1, size // 2)
+                continue
+            await self._done(durable, part)
+            pause, size, left = 0.1, size * 2, left[size:]
+
+    async def _done(self, durable: str, messages: list[Msg]) -> None:
         now = time.time()
         for message in messages:
             await quietly(message.ack())
@@ -351,13 +358,14 @@ async def quietly(acknowledgement: Awaitable[object]) -> None:
 
 
 @asynccontextmanager
-async def kept_alive(message: Msg, every_s: float) -> AsyncIterator[None]:
-    """Tell the broker inside that the message is being worked on."""
+async def kept_alive(messages: Sequence[Msg], every_s: float) -> AsyncIterator[None]:
+    """Tell the broker inside that the messages are being worked on."""
 
     async def beat() -> None:
         while True:
             await asyncio.sleep(every_s)
-            await quietly(message.in_progress())
+            for message in messages:
+                await quietly(message.in_progress())
 
     heart = asyncio.create_task(beat())
     try:

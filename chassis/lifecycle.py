@@ -6,21 +6,18 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
 import grpc.aio
 import uvicorn
 import uvloop
-from prometheus_client import REGISTRY, Gauge, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from prometheus_client import disable_created_metrics
 
 from chassis import telemetry
+from chassis.internal_port import internal_app
 from chassis.orders import Orders
 from chassis.resources import Resources
 from chassis.sentry import Sentry
@@ -29,8 +26,6 @@ from chassis.tracing import Tracing
 
 log = telemetry.logger(__name__)
 
-TASKS = Gauge("asyncio_tasks", "Tasks in the event loop.")
-
 _UNREAD_MS = 30_000
 _UNSENT_BYTES = 128 * 1024
 _CANCELLED_WITHIN_S = 2.0
@@ -38,6 +33,7 @@ _CANCELLATIONS_MAX = 8
 
 T = TypeVar("T")
 Check = Callable[[], Awaitable[None]]
+Part = Callable[[], Mapping[str, object]]
 
 
 class BackgroundTaskEnded(RuntimeError):
@@ -64,6 +60,8 @@ class Lifecycle:
         self._stop = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self._checks: dict[str, Check] = {}
+        self._parts: dict[str, Part] = {}
+        self._began = time.monotonic()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run `work` for the life of the process. If it fails, or ends before the process does, the process ends."""
@@ -79,6 +77,13 @@ class Lifecycle:
     def require(self, name: str, check: Check) -> None:
         """Let readiness depend on `check` (raises if its dependency is not there). Must be bounded in time."""
         self._checks[name] = check
+
+    def tell(self, name: str, part: Part) -> None:
+        """Have the internal port tell of a part that readiness does not depend on.
+
+        Its `state` says how it is: "ok", or in a word what is wrong. No secrets, and nothing of people.
+        """
+        self._parts[name] = part
 
     def ready(self) -> None:
         """Say that the service takes work."""
@@ -103,14 +108,43 @@ class Lifecycle:
         """Return the faults that keep the service from taking work, by dependency; empty if there are none."""
         if self.state != "ready":
             return {"process": self.state}
-        faults = {}
+        return {name: fault for name, (fault, _) in (await self._checked()).items() if fault}
+
+    async def _checked(self) -> dict[str, tuple[str, float]]:
+        """Return of each dependency the name of its fault (empty: none) and how long the check took, in seconds."""
+        found = {}
         for name, check in self._checks.items():
+            began, fault = time.monotonic(), ""
             try:
                 async with asyncio.timeout(1.0):
                     await check()
-            except Exception as fault:  # noqa: BLE001 - any failure of a check is the answer
-                faults[name] = type(fault).__name__
-        return faults
+            except Exception as error:  # noqa: BLE001 - any failure of a check is the answer
+                fault = type(error).__name__
+            found[name] = (fault, time.monotonic() - began)
+        return found
+
+    def ailing(self) -> dict[str, str]:
+        """Return of the parts that readiness does not depend on those that are not well, each in a word."""
+        states = {name: str(part().get("state", "ok")) for name, part in self._parts.items()}
+        return {name: state for name, state in states.items() if state != "ok"}
+
+    async def detail(self) -> dict[str, object]:
+        """Return all that an operator may want to know of the process now."""
+        checks = await self._checked()
+        return {
+            "service": self.service,
+            "replica": self.replica,
+            "version": telemetry.VERSION,
+            "state": self.state,
+            "up_s": round(time.monotonic() - self._began, 1),
+            "checks": {
+                name: {"state": fault or "ok", "ms": round(took_s * 1000, 1)}
+                for name, (fault, took_s) in checks.items()
+            },
+            "parts": {name: dict(part()) for name, part in self._parts.items()},
+            "resources": self.resources.told(),
+            "tasks": len(asyncio.all_tasks()),
+        }
 
     async def end_background(self) -> None:
         """End the background tasks, at the end of the drain."""
@@ -166,23 +200,6 @@ class HttpServer(uvicorn.Server):
     async def run_until_exit(self) -> None:
         """Serve until `should_exit` is set."""
         await self.serve(sockets=[self.socket])
-
-
-def _internal_app(life: Lifecycle) -> Starlette:
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def readyz(_: Request) -> Response:
-        faults = await life.readiness()
-        return JSONResponse({"status": "unready" if faults else "ready", "faults": faults}, 503 if faults else 200)
-
-    async def metrics(request: Request) -> Response:
-        TASKS.set(len(asyncio.all_tasks()))
-        # Prometheus asks for OpenMetrics, which has exemplars.
-        encode, kind = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(REGISTRY), headers={"Content-Type": kind})
-
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
 def run(service: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
@@ -241,7 +258,7 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
         loop.set_exception_handler(_forgotten)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, life.stop)
-        internal = HttpServer(_internal_app(life), settings.internal_host, settings.internal_port)
+        internal = HttpServer(internal_app(life), settings.internal_host, settings.internal_port)
         internal_task = tasks.create_task(internal.run_until_exit(), name="internal port")
         life.spawn(life.resources.run(), "resources")
         body = asyncio.ensure_future(start(life))

@@ -1,8 +1,9 @@
-"""What a process does when an operator says so, whichever service it is: another log level, or to retire.
+"""What a process does when an operator says so, whichever service it is: another log level, to forget, or to retire.
 
 | control | value | effect |
 |---|---|---|
 | `log_level`, `log_level.<service>`, `log_level.<replica>` | DEBUG … CRITICAL | the narrowest that is set holds |
+| `caches`, `caches.<service>`, `caches.<replica>` | `now` | what was learnt from others and may be old is forgotten |
 | `drain.<replica>` | `now` | that process drains and ends; what keeps it running starts it anew |
 """
 
@@ -29,10 +30,16 @@ class Orders:
         """`level` is the log level where no control says otherwise; `retire` begins the drain."""
         self._names = [f"log_level.{replica.lower()}", f"log_level.{service}", "log_level"]
         self._drain = f"drain.{replica.lower()}"
+        self._caches = {f"caches.{replica.lower()}", f"caches.{service}", "caches"}
+        self._forgets: list[Callable[[], None]] = []
         self._level = level
         self._retire = retire
         self._clock = clock
         self._began_s = clock()
+
+    def may_forget(self, forget: Callable[[], None]) -> None:
+        """Have `forget` called when caches are to be dropped. It must not raise or wait."""
+        self._forgets.append(forget)
 
     def obey(self, controls: Controls) -> None:
         """Do what they say from here on."""
@@ -41,6 +48,10 @@ class Orders:
     def _told(self, controls: Controls, name: str, value: str | None) -> None:
         if name in self._names:
             self._set_level(next((found for each in self._names if (found := controls.value(each))), self._level))
+        elif name in self._caches and value:
+            for forget in self._forgets:
+                forget()
+            log.warning("caches dropped by order", caches=len(self._forgets))
         elif name == self._drain and value and self._is_meant_for_us(controls):
             log.warning("retiring by order")
             self._retire()

@@ -93,6 +93,15 @@ class Resources:
                 memory_at = now
                 self.look()
 
+    def told(self) -> dict[str, object]:
+        """Return what is in use now: bytes of memory, seconds that the event loop was late at most lately."""
+        return {
+            "memory_bytes": self._used_bytes(),
+            "memory_limit_bytes": self._limit_bytes(),
+            "memory_tight": self.tight,
+            "event_loop_lag_s": round(max((lag for _, lag in self._lags), default=0.0), 4),
+        }
+
     def note_lag(self, now: float, lag_s: float) -> None:
         """Count how late the loop was; the worst of the last seconds is what is shown."""
         self._lags.append((now, lag_s))

@@ -153,7 +153,7 @@ class Worker:
         )
         with traced, telemetry.bound(request, job_id=job_id, job_kind=self._kind):
             try:
-                async with bus.kept_alive(message, self._policy.ack_wait_s / 3):
+                async with bus.kept_alive([message], self._policy.ack_wait_s / 3):
                     delay_s = await self._process(job_id, headers.get(LETTER_HEADER, ""))
             except Superseded:
                 log.info("superseded")  # the message is the business of whoever came after us

@@ -25,6 +25,7 @@ def main() -> None:
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     values = {
         "SERVICE_AUTH_KEY": secrets.token_hex(32),
+        "WEBHOOK_SIGNING_KEY": secrets.token_hex(32),
         "POSTGRES_PASSWORD": secrets.token_hex(24),
         "POSTGRES_PASSWORD_MEETINGS": secrets.token_hex(24),
         "POSTGRES_PASSWORD_INSIGHTS": secrets.token_hex(24),

@@ -11,8 +11,11 @@ from dev.ports import HOST
 
 
 def plain_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Keep of the caller's environment what any program needs, so that nothing else of it changes a stack."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+    """Keep of the caller's environment what any program needs, so that nothing else of it changes a stack.
+
+    And what lets `make coverage` see which lines the processes of a stack execute.
+    """
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
     return {name: environ[name] for name in kept if name in environ}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-OPENED_WITHIN_S = 60.0
+OPENED_WITHIN_S = 180.0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from chassis.settings import ServiceSettings, variables
-from dev import chart
+from dev import chart, survived
 
 ROOT = Path(__file__).parent.parent
 SERVICES = ("gateway", "transcriber", "meetings", "insights", "janitor")
@@ -170,9 +170,11 @@ def _marks(decorators: list[ast.expr]) -> list[str]:
 
 
 def main() -> None:
-    """Write what is derived: the two pages, and what goes with the chart's values."""
+    """Write what is derived: the two pages, the README's table, and what goes with the chart's values."""
     (ROOT / "docs/settings.md").write_text(settings_page())
     (ROOT / "docs/requirements.md").write_text(requirements_page())
+    faults, readme = (ROOT / "docs/faults.md").read_text(), ROOT / "README.md"
+    readme.write_text(survived.told(readme.read_text(), faults))
     values = (chart.CHART / "values.yaml").read_text()
     (chart.CHART / "README.md").write_text(chart.readme(values))
     (chart.CHART / "values.schema.json").write_text(chart.schema(values))

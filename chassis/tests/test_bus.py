@@ -95,6 +95,66 @@ async def test_a_consumer_that_was_deleted_is_made_again(nats_server: NatsServer
         consuming.cancel()
 
 
+@pytest.mark.req("R-DB-4")
+async def test_a_batch_that_takes_long_is_not_handed_to_another_meanwhile(nats_server: NatsServer) -> None:
+    """Under load a batch took longer than the broker waits: it came again, each time to a consumer that was slower for
+    it, until nothing went on any more."""
+    begun: list[int] = []
+    handled: list[int] = []
+
+    async def handle(messages: list[Msg]) -> None:
+        begun.extend(int(message.data) for message in messages)
+        await asyncio.sleep(3.0)  # three times what the broker waits
+        handled.extend(int(message.data) for message in messages)
+
+    async with bus.connect(nats_server.url, name="test", replicas=1) as broker:
+        await broker.declare(STREAM)
+        await _send(broker, range(10))
+        consuming = [
+            asyncio.create_task(
+                broker.consume(
+                    stream=STREAM.name, durable="slow", subject="events.>", handle=handle, batch=5, ack_wait_s=1.0
+                )
+            )
+            for _ in range(3)  # one of them has nothing to do
+        ]
+        async with asyncio.timeout(60):
+            while True:
+                if len(handled) >= 10 and len(handled) == len(begun):
+                    info = await broker.js.consumer_info(STREAM.name, "slow")
+                    if not info.num_ack_pending and not info.num_pending:
+                        break
+                await asyncio.sleep(0.05)
+        for task in consuming:
+            task.cancel()
+        assert sorted(handled) == list(range(10))
+
+
+@pytest.mark.req("R-DB-4", "R-HEAL-2")
+async def test_what_is_too_much_at_once_goes_through_in_pieces_and_in_order(nats_server: NatsServer) -> None:
+    """A batch that a slow database could not take within the limit of a transaction was tried as it was, for ever."""
+    handled: list[int] = []
+    largest = 0
+
+    async def handle(messages: list[Msg]) -> None:
+        nonlocal largest
+        if len(messages) > 3:
+            raise AppError(Kind.UNAVAILABLE, "The database does not answer.", log="took too long in all")
+        largest = max(largest, len(messages))
+        handled.extend(int(message.data) for message in messages)
+
+    async with bus.connect(nats_server.url, name="test", replicas=1) as broker:
+        await broker.declare(STREAM)
+        await _send(broker, range(20))
+        consuming = asyncio.create_task(
+            broker.consume(stream=STREAM.name, durable="slow", subject="events.>", handle=handle)
+        )
+        await _until(lambda: len(handled) == 20, within_s=60)
+        consuming.cancel()
+        assert handled == list(range(20))
+        assert largest > 1
+
+
 @pytest.mark.req("R-HEAL-2", "R-WS-4", "R-DB-4")
 async def test_order_outlives_what_a_broken_connection_has_swallowed(nats_server: NatsServer) -> None:
     """The client reconnects by itself: what was on its way on the connection before came half a minute later, behind

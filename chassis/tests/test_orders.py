@@ -63,3 +63,16 @@ async def test_a_replica_retires_when_told_and_only_then(controls: Controls) -> 
     Orders("meetings", "meetings-1", "INFO", lambda: retired.append("1 again")).obey(controls)
     await controls.put("drain.meetings-2", "now", who="ops", why="leak", for_s=300)
     await until(lambda: retired == ["1", "2"])
+
+
+async def test_caches_are_dropped_where_it_is_said_and_each_time(controls: Controls) -> None:
+    dropped: list[str] = []
+    for name in ("gateway-1", "gateway-2"):
+        orders = Orders("gateway", name, "INFO", lambda: None)
+        orders.may_forget(lambda name=name: dropped.append(name))  # type: ignore[misc]
+        orders.obey(controls)
+    await controls.put("caches.gateway-2", "now", who="ops", why="a key was changed", for_s=0.5)
+    await until(lambda: dropped == ["gateway-2"])
+    await until(lambda: controls.value("caches.gateway-2") == "")
+    await controls.put("caches", "now", who="ops", why="a key was changed", for_s=60)
+    await until(lambda: sorted(dropped) == ["gateway-1", "gateway-2", "gateway-2"])

@@ -268,6 +268,33 @@ async def test_events_whose_stored_bytes_were_damaged_are_noticed_and_come_again
     assert sorted(number for _, number in arrived) == list(range(400))
 
 
+@pytest.mark.long
+async def test_control_without_reconciling_damaged_events_are_lost(place: Place, nats_server: NatsServer) -> None:
+    class Credulous(Relay):
+        async def reconcile(self) -> None:
+            """Believe that what the broker acknowledged it has."""
+
+    relay = Credulous(place.database, ferry.OUTBOX, ferry.STREAMS, place.bus, reconcile_s=0.5)
+    place.tasks.create_task(relay.run())
+    await place.send(*((f"a{number % 7}", number) for number in range(400)))
+    await place.all_published()
+    nats_server.kill()
+    assert nats_server.damage(EVENTS.name, 0.5) > 0
+    nats_server.start()
+    await eventually(lambda: truth(place.bus.client.is_connected))
+    place.consumer()
+
+    async def all_delivered() -> bool:
+        with suppress(*bus.FAULTS):
+            for info in await place.bus.js.consumers_info(EVENTS.name):
+                if info.delivered and info.delivered.stream_seq:
+                    return not info.num_pending and not info.num_ack_pending
+        return False
+
+    await eventually(all_delivered, within_s=60.0)
+    assert len(await place.arrived()) < 400
+
+
 async def test_a_consumer_deleted_by_hand_is_made_again_and_no_effect_is_doubled(place: Place) -> None:
     place.relay()
     place.consumer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -140,8 +141,8 @@ async def test_no_more_than_a_limit_wait(database_url: str) -> None:
 
 
 @pytest.mark.req("R-DB-2")
-async def test_a_statement_ends_at_its_limit_and_others_go_on(database: Database) -> None:
-    """Row 3 of the fault table."""
+async def test_a_statement_ends_at_its_limit_and_others_go_on(database: Database, database_url: str) -> None:
+    """Row 3 of the fault table. The control is a pool with a longer limit, where such a statement goes on."""
     began = time.monotonic()
     slow = asyncio.create_task(database.run("slow", sleeping(30.0)))
     await database.run("other", backend)
@@ -150,6 +151,8 @@ async def test_a_statement_ends_at_its_limit_and_others_go_on(database: Database
         await slow
     assert caught.value.kind is Kind.TIMEOUT
     assert SMALL.statement_s <= time.monotonic() - began < SMALL.statement_s + 0.8
+    async with postgres.database(database_url, limits=replace(SMALL, statement_s=30.0)) as control:
+        await control.run("slow", sleeping(SMALL.statement_s + 0.2))
 
 
 @pytest.mark.req("R-DB-2")

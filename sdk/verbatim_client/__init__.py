@@ -2,9 +2,11 @@
 
 async with VerbatimClient("http://localhost:8000") as client:
     await client.login(email, password)
-    async for event in client.stream(pcm, title="Planning"):
+    async for event in client.stream(pcm, LiveSettings(title="Planning")):
         if event["type"] == "segment":
             print(event["text"])
+
+`SyncVerbatimClient` is the same without asyncio.
 """
 
 from verbatim_client.backoff import Backoff
@@ -12,6 +14,7 @@ from verbatim_client.client import VerbatimClient
 from verbatim_client.errors import ApiError, ConnectionGivenUpError, SessionLostError, StreamError
 from verbatim_client.live import LiveSession
 from verbatim_client.settings import Buffering, LiveSettings
+from verbatim_client.sync import SyncVerbatimClient
 from verbatim_client.transcript import Transcript
 from verbatim_client.watch import Watch
 
@@ -24,6 +27,7 @@ __all__ = [
     "LiveSettings",
     "SessionLostError",
     "StreamError",
+    "SyncVerbatimClient",
     "Transcript",
     "VerbatimClient",
     "Watch",

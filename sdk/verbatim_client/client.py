@@ -178,10 +178,28 @@ class VerbatimClient:
         """Give the whole transcript."""
         return [segment async for segment in self.pages(f"/api/meetings/{meeting_id}/segments", {})]
 
+    async def segment(self, meeting_id: str, segment_id: str) -> Json:
+        """Give one segment."""
+        return await self.call("GET", f"/api/meetings/{meeting_id}/segments/{segment_id}")
+
+    async def update_segment(self, meeting_id: str, segment_id: str, version: int, **fields: str | None) -> Json:
+        """Write `text` or `speaker` of a segment oneself; None gives one back. The version must still be this."""
+        path = f"/api/meetings/{meeting_id}/segments/{segment_id}"
+        return await self.call("PATCH", path, version=version, json=fields)
+
+    async def rename_speaker(self, meeting_id: str, version: int, speaker: str | None, name: str) -> Json:
+        """Rename a speaker (None: who has no name) in a meeting whose version is still this one; give the meeting."""
+        wanted = {"speaker": speaker, "name": name}
+        return await self.call("PATCH", f"/api/meetings/{meeting_id}/speakers", version=version, json=wanted)
+
     async def export(self, meeting_id: str, format_: str) -> str:
         """Give the transcript as a file: txt, md, srt, vtt or json."""
         answer = await self.answer("GET", f"/api/meetings/{meeting_id}/export", params={"format": format_})
         return answer.text
+
+    async def share(self, meeting_id: str) -> Json:
+        """Make a link that shows a meeting for a day: `path` of the page, `token` for programs, `expires_at`."""
+        return await self.call("POST", f"/api/meetings/{meeting_id}/share")
 
     # Tasks, insights, analytics.
 

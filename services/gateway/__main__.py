@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from functools import partial
 
 import httpx2
 
 from chassis import lifecycle
-from chassis.cache import Cache
+from chassis.cache import Cache, State
 from chassis.dead_letters import DeadLetters
 from chassis.lifecycle import HttpServer, Lifecycle
 from chassis.limits import Limiter
@@ -39,6 +40,7 @@ from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHtt
 from services.gateway.relay import Fleet
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
+from services.gateway.shares import Shares
 from services.gateway.switches import Switches
 from services.gateway.tickets import Tickets
 from services.gateway.transcribing import Transcribers
@@ -87,6 +89,7 @@ async def start(
     )
     admission = Admission(rates, limiter, Seats(cache, "sessions"), settings.session_limits, budget)
     figures = LastKnown(cache, "analytics")
+    life.orders.may_forget(figures.forget)
     life.spawn(cache.run(), "redis")
     life.spawn(admission.run(), "sessions")
 
@@ -116,7 +119,10 @@ async def start(
     )
     letters = DeadLetters(broker.require)
     doors = Doors(entrance, meetings, insights, live, viewers, desk, switches, letters, transcribers, budget, figures)
-    app = public_app(settings, doors, rates=rates, readiness=life.readiness)
+    life.tell("redis", lambda: _cache_told(cache))
+    life.tell("broker", lambda: {"state": "ok" if broker.connected else "away"})
+    life.tell("transcribers", lambda: {"state": "ok" if fleet.live else "away", "connected": sorted(fleet.live)})
+    app = public_app(settings, doors, rates=rates, readiness=life.readiness, ailing=life.ailing)
     crowd = Crowd(
         most=settings.connections_max,
         most_of_one=settings.connections_per_ip_max,
@@ -156,16 +162,21 @@ def _entrance(
     settings: Settings, meetings: Peer, broker: Broker, outside: httpx2.AsyncClient, life: Lifecycle
 ) -> Entrance:
     timeout_s, revocations = settings.call_timeout_s, Revocations()
+    shares = Shares(settings.service_auth_key.get_secret_value())
+    checks = ApiKeyChecks(meetings, timeout_s=timeout_s)
+    life.orders.may_forget(checks.forget)
     credentials = Credentials(
         AccessTokens(settings.auth_public_key),
-        ApiKeyChecks(meetings, timeout_s=timeout_s),
+        checks,
         _external(settings, meetings, outside, life),
+        shares,
         revocations,
     )
     return Entrance(
         meetings=meetings,
         credentials=credentials,
         tickets=Tickets(settings.service_auth_key.get_secret_value(), broker),
+        shares=shares,
         revocations=revocations,
         news=RevocationNews(revocations, meetings, broker, every_s=settings.revocation_poll_s, timeout_s=timeout_s),
         callers=Callers(secure=settings.verbatim_env == "production"),
@@ -176,11 +187,18 @@ def _entrance(
     )
 
 
+def _cache_told(cache: Cache) -> dict[str, object]:
+    """Return the state of the connection to Redis and its statistics (R-RL-2)."""
+    told = asdict(cache.statistics())
+    return told | {"state": "ok" if cache.state is State.CONNECTED else cache.state.value}
+
+
 def _external(settings: Settings, meetings: Peer, outside: httpx2.AsyncClient, life: Lifecycle) -> ExternalTokens:
     if not settings.oidc_issuer:
         return NoExternalTokens()
     keys = IssuerKeys(outside, settings.oidc_issuer, settings.oidc_jwks_url)
     life.spawn(keys.run(), "keys of the issuer")
+    life.orders.may_forget(keys.forget)
     return OidcTokens(settings.oidc_issuer, settings.oidc_audience, keys, meetings, timeout_s=settings.call_timeout_s)
 
 

@@ -46,6 +46,10 @@ class ApiKeyChecks:
         self._clock = clock
         self._remembered: dict[bytes, _Known] = {}
 
+    def forget(self) -> None:
+        """Ask about every key anew."""
+        self._remembered.clear()
+
     async def authenticate(self, key: str) -> Principal:
         """Return whom the key stands for.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -23,11 +21,14 @@ from services.gateway.api import (
     analytics,
     api_keys,
     dead_letters,
+    edits,
+    health,
     insights,
     jobs,
     logins,
     meetings,
     openai,
+    shares,
     tasks,
     transcripts,
     tus,
@@ -38,8 +39,9 @@ from services.gateway.api import (
 from services.gateway.api import controls as controls_api
 from services.gateway.api import viewers as viewers_api
 from services.gateway.api.controls import ControlDesk
+from services.gateway.api.health import Ailing, Readiness
 from services.gateway.bodies import BodyLimits
-from services.gateway.budget import AudioBudget
+from services.gateway.budget import AudioBudget, ModelSpending
 from services.gateway.document import Described
 from services.gateway.edge import Edge, Guard
 from services.gateway.entrance import Entrance
@@ -52,20 +54,12 @@ from services.gateway.transcribing import Transcribers
 from services.gateway.uploading import UploadDesk
 from services.gateway.viewers import Viewers
 
-Readiness = Callable[[], Awaitable[Mapping[str, str]]]
-
 _ABOUT = (
     "Live meetings and recordings into transcripts, minutes and tasks. Times are RFC 3339 in UTC, durations seconds, "
     "ids are UUIDs. Every failure has the shape of ErrorAnswer, and every answer an X-Request-ID that its log lines "
     "share. What is versioned carries an ETag, and a call that changes it sends that as If-Match. Live audio goes to "
     "the WebSocket /transcribe."
 )
-
-
-class State(BaseModel):
-    """Whether the service is there."""
-
-    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +79,9 @@ class Doors:
     analytics: LastKnown
 
 
-def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness) -> Edge:
+def public_app(
+    settings: Settings, doors: Doors, *, rates: RateLimits, readiness: Readiness, ailing: Ailing = dict
+) -> Edge:
     """Return the ASGI callable of the public port."""
     app = FastAPI(
         title="Verbatim",
@@ -101,27 +97,32 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
     app.state.credentials = doors.entrance.credentials
     errors.install(app)
     call_s, export_s = settings.call_timeout_s, settings.export_timeout_s
-    app.include_router(accounts.routes(doors.entrance))
-    app.include_router(logins.routes(doors.entrance))
-    app.include_router(api_keys.routes(doors.entrance))
-    app.include_router(admin_accounts.routes(doors.entrance))
-    app.include_router(meetings.routes(doors.meetings, timeout_s=call_s))
-    app.include_router(transcripts.routes(doors.meetings, timeout_s=call_s, export_timeout_s=export_s))
-    app.include_router(viewers_api.routes(doors.viewers, doors.entrance))
-    app.include_router(tasks.routes(doors.meetings, timeout_s=call_s))
-    app.include_router(webhooks.routes(doors.meetings, timeout_s=call_s))
-    app.include_router(usage.routes(doors.budget))
-    app.include_router(insights.routes(doors.insights, timeout_s=call_s))
-    app.include_router(analytics.routes(doors.insights, doors.analytics, timeout_s=call_s))
-    app.include_router(jobs.routes(doors.meetings, doors.insights, timeout_s=call_s))
-    app.include_router(tus.routes(doors.uploads))
-    app.include_router(uploads.routes(doors.uploads))
-    app.include_router(controls_api.routes(doors.controls))
-    app.include_router(dead_letters.routes(doors.letters))
-    app.include_router(
-        openai.routes(doors.transcribers, model=settings.whisper_model, idle_s=settings.upload_idle_s)
-    )  # fmt: skip
-    _add_health(app, readiness)
+    routers = (
+        accounts.routes(doors.entrance),
+        logins.routes(doors.entrance),
+        api_keys.routes(doors.entrance),
+        admin_accounts.routes(doors.entrance),
+        meetings.routes(doors.meetings, timeout_s=call_s),
+        transcripts.routes(doors.meetings, timeout_s=call_s, export_timeout_s=export_s),
+        edits.routes(doors.meetings, timeout_s=call_s),
+        viewers_api.routes(doors.viewers, doors.entrance),
+        shares.routes(doors.meetings, doors.entrance.shares, timeout_s=call_s),
+        tasks.routes(doors.meetings, timeout_s=call_s),
+        webhooks.routes(doors.meetings, timeout_s=call_s),
+        usage.routes(doors.budget, ModelSpending(doors.insights, timeout_s=settings.budget_timeout_s)),
+        insights.routes(doors.insights, timeout_s=call_s),
+        analytics.routes(doors.insights, doors.analytics, timeout_s=call_s),
+        jobs.routes(doors.meetings, doors.insights, timeout_s=call_s),
+        tus.routes(doors.uploads),
+        uploads.routes(doors.uploads),
+        controls_api.routes(doors.controls),
+        dead_letters.routes(doors.letters),
+        openai.routes(doors.transcribers, model=settings.whisper_model, idle_s=settings.upload_idle_s),
+        health.routes(readiness, ailing),
+    )
+    for router in routers:
+        # Not `include_router`: it makes every route anew, half a second in the midst of the first request.
+        app.router.routes.extend(router.routes)
     _add_pages(app)
     guard = Guard(
         proxies=Proxies(settings.trusted_proxies),
@@ -140,20 +141,6 @@ def public_app(settings: Settings, doors: Doors, *, rates: RateLimits, readiness
         request_s=settings.request_timeout_s,
     )
     return Edge(app, {"/transcribe": doors.live}, guard)
-
-
-def _add_health(app: FastAPI, readiness: Readiness) -> None:
-    @app.get("/healthz", tags=["service"])
-    async def healthz() -> State:
-        """Tell that the process lives. Asks nobody else."""
-        return State(status="ok")
-
-    @app.get("/readyz", tags=["service"], responses=errors.documented())
-    async def readyz() -> State:
-        """Tell whether this replica takes work. What is missing is told on the internal port only."""
-        if await readiness():
-            raise AppError(Kind.UNAVAILABLE, "This replica takes no work now.")
-        return State(status="ready")
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -33,6 +33,8 @@ class Principal:
     login_id: str = ""
     key_id: str = ""
     scopes: frozenset[str] = SCOPES
+    meeting_id: str = ""
+    """The only meeting that a shared link leads to; empty for every other credential."""
 
     def require(self, scope: str) -> None:
         """Raise AppError(FORBIDDEN) unless this may be done with the credential."""
@@ -71,7 +73,19 @@ async def _known(
     if credentials is None:
         raise refusal("no bearer token")
     recognises: Recognises = request.app.state.credentials
-    return await recognises.authenticate(credentials.credentials)
+    who = await recognises.authenticate(credentials.credentials)
+    if who.meeting_id:
+        _stay_in_meeting(request, who.meeting_id)
+    return who
+
+
+def _stay_in_meeting(request: Request, meeting_id: str) -> None:
+    """Keep who has a shared link to routes that name its meeting; its scope keeps them to reading."""
+    named = request.path_params.get("meeting_id")
+    if named is None:
+        raise AppError(Kind.FORBIDDEN, "A shared link shows one meeting and nothing else.")
+    if str(named).lower() != meeting_id:
+        raise AppError(Kind.NOT_FOUND, "There is no such meeting.")
 
 
 Known = Annotated[Principal, Depends(_known)]
@@ -85,6 +99,11 @@ async def _scoped(request: Request, who: Known) -> Principal:
 async def _admin(who: Annotated[Principal, Depends(_scoped)]) -> Principal:
     who.require(ADMIN)
     return who
+
+
+async def admin_of(request: Request) -> Principal:
+    """Return the admin that a request is from, for a route that needs one now and then. Raises as `Admin` does."""
+    return await _admin(await _scoped(request, await _known(request, await _bearer(request))))
 
 
 async def _person(who: Known) -> Principal:

@@ -1,4 +1,4 @@
-"""What an account may use in a month: asked of the durable accounts before something new begins."""
+"""What an account may use in a month: asked of the durable accounts, of audio before something new begins."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from verbatim.insights.v1.usage_pb2 import GetUsageRequest as GetModelUsageRequest
+from verbatim.insights.v1.usage_pb2_grpc import UsageServiceStub as ModelUsageServiceStub
 from verbatim.meetings.v1.usage_pb2 import GetUsageRequest
 from verbatim.meetings.v1.usage_pb2_grpc import UsageServiceStub
 
@@ -30,6 +32,33 @@ class Usage:
     @property
     def used_up(self) -> bool:
         return self.audio_limit_s is not None and self.audio_s >= self.audio_limit_s
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsage:
+    """Tokens of language models that an account has spent in the month; limit None: any."""
+
+    tokens: int
+    tokens_limit: int | None
+
+
+class ModelSpending:
+    """Asks insights what was spent on language models. It keeps to that budget itself, whoever asks."""
+
+    def __init__(self, insights: Peer, *, timeout_s: float) -> None:
+        self._insights = insights
+        self._usage = ModelUsageServiceStub(insights.channel)
+        self._timeout_s = timeout_s
+
+    async def of(self, account_id: str) -> ModelUsage | None:
+        """Return what an account has spent; None if insights cannot be asked."""
+        request = GetModelUsageRequest(owner_id=account_id)
+        try:
+            answer = await self._insights.call(self._usage.GetUsage, request, timeout_s=self._timeout_s)
+        except AppError as fault:
+            log.warning("spending not known", fault=str(fault))
+            return None
+        return ModelUsage(answer.tokens, answer.tokens_max or None)
 
 
 class AudioBudget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -25,6 +26,7 @@ log = telemetry.logger(__name__)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET_ROUTES = frozenset({"/healthz", "/readyz"})
 _FREE_PATHS = frozenset({"/healthz", "/readyz", "/", "/docs", "/openapi.json", "/style.css", "/favicon.ico"})
+_PORT = re.compile(rb":[0-9]*$")
 _FREE_FOLDER = "/assets/"
 _EVENT_STREAM = b"text/event-stream"
 # What is left of a body after the answer is read and thrown away, if it is no more than this.
@@ -62,7 +64,7 @@ class Edge:
         self._sockets = dict(sockets)
         self._guard = guard
         self._origins = frozenset(origin.encode() for origin in guard.origins)
-        self._hosts = frozenset(host.encode() for host in guard.hosts)
+        self._hosts = frozenset(host.lower().encode() for host in guard.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"}:
@@ -82,7 +84,7 @@ class Edge:
             try:
                 if endpoint is None:
                     raise AppError(Kind.NOT_FOUND, "There is nothing here.")
-                self._check_host(fields)
+                self._check_host(scope)
                 self._check_origin(fields)
                 await endpoint(scope, receive, send)
             except AppError as error:
@@ -119,30 +121,30 @@ class Edge:
         try:
             await self._serve(request)
         except AppError as error:
-            await errors.answer(error, scope["path"])(scope, request.receive, request.send)
+            await errors.answer(error, scope)(scope, request.receive, request.send)
         except asyncio.CancelledError:
             # The process ends and this took too long.
             if request.status == 0:
                 restarting = AppError(Kind.UNAVAILABLE, "The service is restarting.")
-                await errors.answer(restarting, scope["path"])(scope, request.receive, request.send)
+                await errors.answer(restarting, scope)(scope, request.receive, request.send)
             raise
         except Exception:
             log.exception("request failed")
             if request.status == 0:
-                await errors.answer(errors.unforeseen(), scope["path"])(scope, request.receive, request.send)
+                await errors.answer(errors.unforeseen(), scope)(scope, request.receive, request.send)
             # An answer that has begun stays without its end: the server then cuts the connection, and the client
             # sees that something is missing.
 
     async def _serve(self, request: _Request) -> None:
         scope, guard = request.scope, self._guard
         method, path = scope["method"], scope["path"]
-        self._check_host(request.fields)
+        self._check_host(scope)
         if request.is_preflight:
             await request.send_preflight()
             return
         work = work_of(method, path)
         with guard.load.carry(work), rpc.within(None if work.lasting else guard.request_s):
-            if path not in _FREE_PATHS and not path.startswith(_FREE_FOLDER):
+            if not _is_free(scope):
                 account = guard.account_of(request.fields.get(b"authorization", b"").decode("latin-1"))
                 request.verdict = await guard.rates.charge(method, path, scope["client"][0], account)
                 if not request.verdict.allowed:
@@ -151,8 +153,12 @@ class Edge:
                 raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
             await self._rest(scope, request.receive, request.send)
 
-    def _check_host(self, fields: Mapping[bytes, bytes]) -> None:
-        if self._hosts and fields.get(b"host", b"").partition(b":")[0].lower() not in self._hosts:
+    def _check_host(self, scope: Scope) -> None:
+        """Refuse what was sent to a name that is not ours; probes come by address."""
+        if not self._hosts or scope["path"] in _QUIET_ROUTES:
+            return
+        asked = [value for name, value in scope["headers"] if name == b"host"]
+        if len(asked) != 1 or _PORT.sub(b"", asked[0].lower()) not in self._hosts:
             raise AppError(Kind.BAD_REQUEST, "This is not the host that was asked for.")
 
     def _check_origin(self, fields: Mapping[bytes, bytes]) -> None:
@@ -163,6 +169,14 @@ class Edge:
         _, scheme_end, host = origin.partition(b"://")
         if not scheme_end or host.lower() != fields.get(b"host", b"").lower():
             raise AppError(Kind.FORBIDDEN, "Pages of this origin may not open a socket here.")
+
+
+def _is_free(scope: Scope) -> bool:
+    """Tell whether a request is charged to nobody: pages, and probes that ask for no more than a probe does."""
+    path = scope["path"]
+    if path in _QUIET_ROUTES and scope["query_string"]:
+        return False
+    return path in _FREE_PATHS or bool(path.startswith(_FREE_FOLDER))
 
 
 def _name(span: tracing.Span, method: str, route: str, status: int) -> None:

@@ -9,6 +9,7 @@ from services.gateway.auth import Recognises
 from services.gateway.callers import Callers
 from services.gateway.captcha import Captcha
 from services.gateway.revocations import RevocationNews, Revocations
+from services.gateway.shares import Shares
 from services.gateway.tickets import Tickets
 
 
@@ -19,6 +20,7 @@ class Entrance:
     meetings: Peer
     credentials: Recognises
     tickets: Tickets
+    shares: Shares
     revocations: Revocations
     news: RevocationNews
     callers: Callers

@@ -14,12 +14,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope, Send
 
 from chassis import telemetry
 from chassis.errors import TABLE, AppError, Kind, Problem, kind_of_http
-from services.gateway import headers
+from services.gateway import headers, pages
 
 log = telemetry.logger(__name__)
 
@@ -77,14 +77,25 @@ class OpenAIErrorAnswer(BaseModel):
     error: OpenAIError
 
 
-def answer(error: AppError, path: str) -> Response:
-    """Return the public answer for a request on `path`. `/v1` speaks the shape that OpenAI's clients read."""
+def answer(error: AppError, scope: Scope) -> Response:
+    """Return the public answer to a request: `/v1` speaks the shape that OpenAI's clients read, a person who follows a
+    link in a browser gets a page."""
     request_id = telemetry.request_id()
     fields = _headers(error)
-    if not path.startswith("/v1/"):
+    if not scope["path"].startswith("/v1/"):
+        if _asks_for_a_page(scope):
+            return HTMLResponse(pages.failure(error, request_id), error.codes.http, fields | {"Vary": "Accept"})
         return Response(orjson.dumps(error.body(request_id)), error.codes.http, fields, "application/json")
     fields["X-Should-Retry"] = "true" if error.codes.retryable else "false"
     return Response(orjson.dumps(as_openai(error, request_id)), error.codes.http, fields, "application/json")
+
+
+def _asks_for_a_page(scope: Scope) -> bool:
+    """Tell whether a browser opens an address: it wants HTML first of all. Programs say `*/*`, JSON or nothing."""
+    if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
+        return False
+    accepted = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return bool(accepted.partition(b",")[0].partition(b";")[0].strip().lower() == b"text/html")
 
 
 def body_of(error: AppError, request_id: str) -> bytes:
@@ -150,12 +161,12 @@ async def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, AppError)
     if error.codes.http >= 500:
         log.warning("answered with a failure", kind=error.kind.value, fault=str(error))
-    return answer(error, request.url.path)
+    return answer(error, request.scope)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return answer(_invalid_as_app_error(error), request.url.path)
+    return answer(_invalid_as_app_error(error), request.scope)
 
 
 def _invalid_as_app_error(error: RequestValidationError) -> AppError:
@@ -182,7 +193,7 @@ def _problem(one: Mapping[str, Any]) -> str:
 async def _of_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     found = of_status(error.status_code)
-    response = answer(found, request.url.path)
+    response = answer(found, request.scope)
     if found.kind is Kind.METHOD_NOT_ALLOWED:
         # The framework names the methods of one route; a path may have several.
         schema = request.app.openapi_schema or await asyncio.to_thread(request.app.openapi)
@@ -193,7 +204,7 @@ async def _of_framework(request: Request, error: Exception) -> Response:
 
 async def _unforeseen(request: Request, _: Exception) -> Response:
     # The edge logs the trace: the framework raises the exception again after this answer.
-    return answer(unforeseen(), request.url.path)
+    return answer(unforeseen(), request.scope)
 
 
 def unforeseen() -> AppError:
@@ -208,7 +219,7 @@ def too_long() -> HTTPException:
 
 async def refuse_handshake(error: AppError, scope: Scope, send: Send) -> None:
     """Answer a WebSocket handshake with the error as an HTTP answer."""
-    response = answer(error, scope["path"])
+    response = answer(error, scope)
     fields = [*response.raw_headers, *headers.for_answer(telemetry.request_id(), page=False)]
     await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": fields})
     await send({"type": "websocket.http.response.body", "body": response.body})

@@ -58,6 +58,10 @@ class IssuerKeys:
         self._fault: AppError | None = None
         self._fetching = asyncio.Lock()
 
+    def forget(self) -> None:
+        """Let no key hold until the issuer has been asked again."""
+        self._keys, self._fetched_at, self._asked_at = {}, None, None
+
     async def run(self) -> None:
         """Fetch the keys now and then, for ever, so that no request waits for it."""
         while True:

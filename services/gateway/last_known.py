@@ -45,6 +45,11 @@ class LastKnown:
             self._bytes -= len(self._answers.popitem(last=False)[1])
         await self._ask("keep", key, answer, LIFE_S)
 
+    def forget(self) -> None:
+        """Forget what is in memory here. What Redis has goes when the next answer is kept."""
+        self._answers.clear()
+        self._bytes = 0
+
     async def get(self, account_id: str, question: str) -> bytes | None:
         """Return the last answer, whichever replica gave it; None if nobody knows it."""
         key = self._key(account_id, question)

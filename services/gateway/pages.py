@@ -1,10 +1,14 @@
-"""The plain page that lists every call. No scripts, nothing from elsewhere."""
+"""Plain pages: the one that lists every call, the one that says what went wrong. No scripts, nothing from elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from html import escape
+from http import HTTPStatus
+from math import ceil
 from typing import Any
+
+from chassis.errors import AppError
 
 STYLE = """\
 :root { color-scheme: light dark; }
@@ -36,6 +40,16 @@ def reference(schema: Mapping[str, Any]) -> str:
     return _page(
         title, f"<h1>{escape(title)}</h1><p>{escape(schema['info']['description'])}</p>{body}<h2>Types</h2>{types}"
     )
+
+
+def failure(error: AppError, request_id: str) -> str:
+    """Return a page that tells a person what a program is told: the safe words, and the request's id."""
+    status = HTTPStatus(error.codes.http)
+    told = f"<h1>{escape(error.message)}</h1><p>{status.value} {escape(status.phrase)}.</p>"
+    if error.retry_after_s is not None:
+        told += f"<p>It may work again in {ceil(error.retry_after_s)} seconds.</p>"
+    told += f"<p>Whoever helps you will ask for <code>{escape(request_id)}</code>.</p>"
+    return _page(f"{status.value} {status.phrase}", told + '<p><a href="/">Back to the start</a></p>')
 
 
 def _page(title: str, body: str) -> str:

@@ -97,15 +97,25 @@ class Link:
             metrics.TRANSCRIBERS_CONNECTED.labels(self.target).set(1)
             self._on_connected()
             log.info("transcriber connected", target=self.target)
-            async with asyncio.TaskGroup() as halves:
-                writer = halves.create_task(self._write(call))
-                await self._read(call)
-                writer.cancel()
-        except* (grpc.aio.AioRpcError, asyncio.InvalidStateError) as faults:
-            # Both halves may see the end of the stream, the writing one as an invalid state.
-            log.info("transcriber lost", target=self.target, fault=_brief(faults.exceptions[0]))
+            await self._talk(call)
         finally:
             call.cancel()
+
+    async def _talk(self, call: Any) -> None:
+        # Not a TaskGroup: before Python 3.13 it forgets that it was cancelled when a half fails at the same time.
+        halves = [asyncio.create_task(self._write(call)), asyncio.create_task(self._read(call))]
+        try:
+            await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for half in halves:
+                half.cancel()
+            await asyncio.wait(halves)
+        faults = [fault for half in halves if not half.cancelled() and (fault := half.exception()) is not None]
+        for fault in faults:
+            # Both may see the end of the stream, the writing one as an invalid state.
+            if not isinstance(fault, (grpc.aio.AioRpcError, asyncio.InvalidStateError)):
+                raise fault
+        log.info("transcriber lost", target=self.target, fault=_brief(faults[0]) if faults else "end")
 
     async def _write(self, call: Any) -> None:
         while True:
@@ -144,6 +154,11 @@ class Fleet:
         self._identity = identity
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._connected = asyncio.Event()
+
+    @property
+    def live(self) -> list[str]:
+        """Return the targets that are connected and take sessions."""
+        return [target for target, (link, _) in self._links.items() if link.connected and not link.retiring]
 
     async def run(self) -> None:
         """Keep a link to every replica, for ever."""

@@ -118,8 +118,7 @@ async def _expected_version(
 ExpectedVersion = Annotated[int, Depends(_expected_version)]
 
 
-async def _claim(
-    request: Request,
+async def _key(
     _: Who,
     key: Annotated[
         str | None,
@@ -130,12 +129,20 @@ async def _claim(
             max_length=255,
         ),
     ] = None,
-) -> Claim | None:
-    if key is None:
-        return None
-    if not _KEY.fullmatch(key):
+) -> str | None:
+    if key is not None and not _KEY.fullmatch(key):
         problem = Problem("Idempotency-Key", "Should be visible ASCII characters, at most 255")
         raise AppError(Kind.VALIDATION_FAILED, "Some fields do not hold.", details=(problem,))
+    return key
+
+
+# The Idempotency-Key of a call that creates, None if there is none: for calls whose body is too long to be held.
+IdempotencyKey = Annotated[str | None, Depends(_key)]
+
+
+async def _claim(request: Request, key: IdempotencyKey) -> Claim | None:
+    if key is None:
+        return None
     asked = await request.body()
     with suppress(orjson.JSONDecodeError):
         # The same call may be written in another order and with other blanks.

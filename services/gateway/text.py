@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from chassis.plaintext import plain
 
-__all__ = ["plain", "plain_or_invalid", "whole_secret"]
+__all__ = ["plain", "plain_or_invalid", "whole", "whole_secret"]
 
 
 def plain_or_invalid(text: str) -> str:
@@ -18,10 +18,16 @@ def plain_or_invalid(text: str) -> str:
     return left
 
 
-def whole_secret(secret: SecretStr) -> SecretStr:
-    """Return a secret as it is, if it can be written down: half a character (a lone surrogate) cannot."""
+def whole(text: str) -> str:
+    """Return a text as it is, if it can be written down: half a character (a lone surrogate) cannot."""
     try:
-        secret.get_secret_value().encode()
+        text.encode()
     except UnicodeEncodeError:
         raise PydanticCustomError("string_unicode", "Should be whole characters") from None
+    return text
+
+
+def whole_secret(secret: SecretStr) -> SecretStr:
+    """Do the same for a secret."""
+    whole(secret.get_secret_value())
     return secret

@@ -31,7 +31,12 @@ _AUDIENCE = "verbatim-ticket"
 _CHARS_MAX = 2048
 _WRONG_LAST_SEQUENCE = 10071
 _NOTE_S = 2.0
-_OPTIONS: Any = {"require": ["exp", "iat", "aud", "jti", "sub"], "strict_aud": True, "enforce_minimum_key_length": True}
+# Whoever gave the ticket may have a clock that is ahead of ours by so much.
+_AHEAD_S = 60.0
+_OPTIONS: Any = {
+    "require": ["exp", "iat", "aud", "jti", "sub"], "strict_aud": True, "enforce_minimum_key_length": True,
+    "verify_iat": False,  # by itself PyJWT refuses what was given a second in the future
+}  # fmt: skip
 
 
 class Tickets:
@@ -73,6 +78,8 @@ class Tickets:
             claims = jwt.decode(ticket, self._key, ["HS256"], _OPTIONS, audience=_AUDIENCE)
         except (jwt.PyJWTError, ValueError) as fault:
             raise refusal(f"ticket: {type(fault).__name__}") from fault
+        if not isinstance(claims["iat"], int) or claims["iat"] > self._clock() + _AHEAD_S:
+            raise refusal("ticket: from the future")
         await self._use_up(str(claims["jti"]))
         return Principal(
             claims["sub"],

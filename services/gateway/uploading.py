@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from verbatim.idempotency.v1.claim_pb2 import Claim
 from verbatim.meetings.v1 import uploads_pb2 as pb
 from verbatim.meetings.v1.uploads_pb2_grpc import UploadsServiceStub
 
@@ -44,6 +46,15 @@ class Order:
     meeting_id: str | None
     title: str | None
     language: str | None
+    key: str | None = None
+    """The Idempotency-Key, if there is one."""
+
+    def claim(self, *asked: object) -> Claim | None:
+        """Return the claim of a call that asks for this and for that; None without a key."""
+        if self.key is None:
+            return None
+        all_ = repr((self.meeting_id, self.title, self.language, *asked))
+        return Claim(key=self.key, fingerprint=hashlib.sha256(all_.encode("utf-8", "surrogateescape")).digest())
 
 
 class UploadDesk:
@@ -88,7 +99,13 @@ class UploadDesk:
         if self._is_full():
             raise AppError(Kind.INSUFFICIENT_STORAGE, "There is no room for files now.", retry_after_s=_FULL_S)
 
-    async def begin(self, order: Order, name: str, kind: MediaType, size: int | None) -> pb.Upload:
+    async def announce(self, order: Order, name: str, kind: MediaType, size: int) -> tuple[pb.Upload, bool]:
+        """Reserve a place for a file that comes in several requests; tell whether it is that of an earlier call."""
+        return await self._begin(order, name, kind, size, order.claim("announced", name, size))
+
+    async def _begin(
+        self, order: Order, name: str, kind: MediaType, size: int | None, claim: Claim | None
+    ) -> tuple[pb.Upload, bool]:
         """Reserve a place for a file of a size (None: not known). Raises AppError, also if no audio is left."""
         self._check_room()
         bytes_max = self.settings.file_bytes_max
@@ -104,14 +121,18 @@ class UploadDesk:
             file_name=name,
             container=kind.container,
             size_bytes=bytes_max if size is None else size,
+            claim=claim,
         )
         answer = await self._meetings.call(self._stub.BeginUpload, request, timeout_s=self.settings.call_s)
-        return answer.upload
+        return answer.upload, answer.replayed
 
     async def take(
         self, order: Order, name: str, kind: MediaType, content: AsyncIterator[bytes], size: int | None
-    ) -> pb.Upload:
-        """Take in a file that comes in one piece. Nothing is left of one that does not arrive. Raises AppError."""
+    ) -> tuple[pb.Upload, bool]:
+        """Take in a file that comes in one piece; tell whether it had come before, with the same Idempotency-Key.
+
+        Nothing is left of one that does not arrive, or comes again. Raises AppError.
+        """
         with self.arrival():
             head = bytearray()
             async for data in content:
@@ -119,7 +140,7 @@ class UploadDesk:
                 if len(head) >= HEAD_BYTES:
                     break
             check_head(kind, bytes(head))
-            upload = await self.begin(order, name, kind, size)
+            upload, _ = await self._begin(order, name, kind, size, None)
             incoming = IncomingFile(self._objects, upload.id, bytes_max=self.settings.file_bytes_max)
             arrived = False
             try:
@@ -127,23 +148,33 @@ class UploadDesk:
                 async for data in content:
                     await incoming.write(data)
                 held = await incoming.flush()
-                done = await self.complete(upload, held, kind, digest=incoming.digest)
-                arrived = True
-                return done
+                claim = order.claim("whole", name, incoming.digest)
+                done, replayed = await self._complete(upload, held, kind, digest=incoming.digest, claim=claim)
+                arrived = done.id == upload.id
+                return done, replayed
             finally:
                 if not arrived:
                     await incoming.stop()
                     await self.forget(upload)
 
-    async def complete(self, upload: pb.Upload, held: Held, kind: MediaType, *, digest: bytes | None) -> pb.Upload:
-        """Hand over a file that is stored as a whole. Safe to repeat. Raises AppError."""
+    async def complete(self, upload: pb.Upload, held: Held, kind: MediaType) -> pb.Upload:
+        """Hand over a file that came in several requests and is stored as a whole. Safe to repeat. Raises AppError."""
+        return (await self._complete(upload, held, kind, digest=None, claim=None))[0]
+
+    async def _complete(
+        self, upload: pb.Upload, held: Held, kind: MediaType, *, digest: bytes | None, claim: Claim | None
+    ) -> tuple[pb.Upload, bool]:
         await self._objects.seal(upload.id, held.offset, digest)
         request = pb.CompleteUploadRequest(
-            owner_id=upload.owner_id, upload_id=upload.id, size_bytes=held.offset, container=kind.container
+            owner_id=upload.owner_id,
+            upload_id=upload.id,
+            size_bytes=held.offset,
+            container=kind.container,
+            claim=claim,
         )
         answer = await self._meetings.call(self._stub.CompleteUpload, request, timeout_s=self.settings.call_s)
         metrics.UPLOADS_RECEIVED.labels(kind.suffix).inc()
-        return answer.upload
+        return answer.upload, answer.replayed
 
     async def forget(self, upload: pb.Upload) -> None:
         """Leave nothing of a file that will not arrive. What cannot be done now the janitor does."""

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from verbatim.insights.v1 import analytics_pb2_grpc, insights_pb2_grpc
+from verbatim.insights.v1 import analytics_pb2_grpc, insights_pb2_grpc, usage_pb2_grpc
 
 from chassis import bus, lifecycle, outbox, postgres, rpc
 from chassis.breaker import Breaker, BreakerSettings
@@ -24,8 +24,10 @@ from chassis.pruning import Pruner
 from chassis.relay import Relay
 from chassis.settings import load
 from chassis.worker import Policy, Worker
-from services.insights import figures_store, store
+from services.insights import figures_store, store, usage_store
+from services.insights.accounts import UsageApi
 from services.insights.api import InsightsApi
+from services.insights.departures import DepartureConsumer
 from services.insights.events import MeetingEvents
 from services.insights.figures import AnalyticsApi, FiguresConsumer
 from services.insights.language import (
@@ -72,6 +74,9 @@ async def start(life: lifecycle.Lifecycle, settings: Settings) -> None:
         InsightsApi(database, queue, transcripts, attempts_max=settings.job_attempts_max),
     )
     server.add(analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server, AnalyticsApi(database))
+    server.add(
+        usage_pb2_grpc.add_UsageServiceServicer_to_server, UsageApi(database, tokens_max=settings.llm_budget_tokens)
+    )
     await server.start()
 
     life.require("database", schema.check)
@@ -129,10 +134,11 @@ async def converse(
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.until_closed())
             group.create_task(database.reset_by(controls))
-            group.create_task(Pruner(database, [*store.PRUNED, *figures_store.PRUNED]).run())
+            group.create_task(Pruner(database, [*store.PRUNED, *figures_store.PRUNED, *usage_store.PRUNED]).run())
             group.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker, (outbox.EVENTS, JOBS, DLQ)).run())
             group.create_task(MeetingEvents(database, queue, broker, attempts_max=attempts_max).run())
             group.create_task(FiguresConsumer(database, broker).run())
+            group.create_task(DepartureConsumer(database, broker).run())
             group.create_task(controls.run())
             for worker in workers:
                 group.create_task(worker.run())

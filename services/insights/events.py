@@ -30,9 +30,15 @@ CONSUMER = "insights"
 # One consumer for both, so that a deletion is never overtaken by what happened before it.
 SUBJECT = "events.meeting.*"
 COMPLETED = "events.meeting.completed"
-# Its transcript reads otherwise now: minutes and tasks are made again.
+# Its transcript reads otherwise now, better heard or changed by people: minutes and tasks are made again.
 HEALED = "events.meeting.healed"
+EDITED = "events.meeting.edited"
 DELETED = "events.meeting.deleted"
+_ASKING: dict[str, Any] = {
+    COMPLETED: events_pb2.MeetingCompleted,
+    HEALED: events_pb2.MeetingHealed,
+    EDITED: events_pb2.MeetingEdited,
+}
 TOLD = "events.insights.>"
 
 
@@ -76,9 +82,8 @@ class MeetingEvents:
 
     def _effect(self, message: Msg) -> Effect | None:
         """Return what follows from an event; None if nothing does. Raises DecodeError or ValueError."""
-        if message.subject in {COMPLETED, HEALED}:
-            kind = events_pb2.MeetingCompleted if message.subject == COMPLETED else events_pb2.MeetingHealed
-            fact: Any = kind.FromString(message.data)
+        if message.subject in _ASKING:
+            fact: Any = _ASKING[message.subject].FromString(message.data)
             day = date.fromisoformat(fact.day) if fact.day else None
             wanted = Request(_id(fact.meeting_id), _id(fact.owner_id), fact.language, day)
             return lambda connection: self._ask(connection, wanted)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.transcripts_pb2_grpc import add_TranscriptsServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 from verbatim.meetings.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
 
@@ -32,6 +33,7 @@ from services.meetings.deliveries_store import DeliveriesStore
 from services.meetings.departures import DepartureConsumer
 from services.meetings.digesting import Digesting
 from services.meetings.digests_store import DigestsStore
+from services.meetings.edits_store import EditsStore
 from services.meetings.entries_store import EntriesStore
 from services.meetings.events import TRANSCRIPT_LOCK, InsightsConsumer, TranscriptConsumer
 from services.meetings.housekeeping import Housekeeping
@@ -42,11 +44,13 @@ from services.meetings.paging import Cursors
 from services.meetings.passwords import passwords
 from services.meetings.posting import Resolver, SystemResolver
 from services.meetings.remains_store import RemainsStore
+from services.meetings.resting import Resting
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.settings import Settings
 from services.meetings.store import PRUNED, REVISION, idempotency_keys, outbox_rows, streams_seen
 from services.meetings.tasks_store import TasksStore
 from services.meetings.transcript_store import TranscriptStore
+from services.meetings.transcripts_api import TranscriptsApi
 from services.meetings.upload_jobs import TranscriberPeer, UploadJobs
 from services.meetings.upload_tables import job_rows
 from services.meetings.uploads import BUCKET, KIND, UploadLimits
@@ -110,16 +114,17 @@ async def start(
     queue = jobs.Queue(job_rows, outbox_rows, source=SERVICE)
 
     server = grpc_server(settings.grpc_host, settings.grpc_port, identity)
-    for register, servicer in account_servicers(settings, database, cursors, hashing):
-        server.add(register, servicer)
     keys = IdempotencyKeys(database, idempotency_keys)
+    for register, servicer in account_servicers(settings, database, cursors, hashing, keys):
+        server.add(register, servicer)
     server.add(
         add_MeetingsServiceServicer_to_server,
         MeetingsApi(MeetingsStore(database, cursors), SegmentsStore(database, cursors), EntriesStore(database), keys),
     )
     server.add(add_TasksServiceServicer_to_server, TasksApi(TasksStore(database, cursors), keys))
+    server.add(add_TranscriptsServiceServicer_to_server, TranscriptsApi(EditsStore(database)))
     limits = _upload_limits(settings)
-    server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits)))
+    server.add(add_UploadsServiceServicer_to_server, UploadsApi(UploadsStore(database, queue, limits), keys))
     server.add(*webhook_servicer(settings, database, cursors, queue, keys))
     server.add(add_UsageServiceServicer_to_server, UsageApi(UsageStore(database), utc_now))
     await server.start()
@@ -202,6 +207,7 @@ async def converse(  # noqa: PLR0913, PLR0917 - what start has made
             group.create_task(transcripts.run())
             digests = DigestsStore(database, live_every_s=settings.digest_live_every_s)
             group.create_task(Digesting(digests, every_s=settings.digest_every_s).run())
+            group.create_task(Resting(EditsStore(database), rest_s=settings.edits_rest_s).run())
             group.create_task(InsightsConsumer(TasksStore(database, cursors), broker).run())
             for worker in workers:
                 group.create_task(worker.run())

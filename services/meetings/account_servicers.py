@@ -10,6 +10,7 @@ from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_t
 from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
 from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 
+from chassis.idempotency import IdempotencyKeys
 from chassis.postgres import Database
 from services.meetings.accounts_api import AccountsApi, ApiKeysApi, LoginsApi
 from services.meetings.accounts_store import AccountsStore
@@ -28,7 +29,7 @@ Registered = tuple[Callable[[Any, Any], None], object]
 
 
 def account_servicers(
-    settings: Settings, database: Database, cursors: Cursors, hashing: Passwords
+    settings: Settings, database: Database, cursors: Cursors, hashing: Passwords, keys: IdempotencyKeys
 ) -> Iterator[Registered]:
     """Yield each servicer with the generated function that registers it. Opens no connection."""
     key = settings.service_auth_key.get_secret_value()
@@ -39,7 +40,8 @@ def account_servicers(
     renewing = RefreshTokens(derived(key, "refresh tokens"))
     login = Login(accounts, logins, hashing, guards, signing, renewing, registration_open=settings.registration_open)
     yield add_AccountsServiceServicer_to_server, AccountsApi(login, accounts, utc_now)
-    yield add_ApiKeysServiceServicer_to_server, ApiKeysApi(ApiKeysStore(database, cursors), accounts, utc_now)
+    api_keys = ApiKeysApi(ApiKeysStore(database, cursors), accounts, keys, derived(key, "api keys"), utc_now)
+    yield add_ApiKeysServiceServicer_to_server, api_keys
     yield add_LoginsServiceServicer_to_server, LoginsApi(logins, database, utc_now)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from verbatim.meetings.v1 import accounts_pb2 as pb
@@ -12,11 +13,12 @@ from verbatim.meetings.v1 import logins_pb2 as logins_pb
 
 from chassis import ids
 from chassis.errors import AppError, Kind
+from chassis.idempotency import Claim, IdempotencyKeys
 from chassis.postgres import Database
 from services.meetings import revocations
 from services.meetings.accounts import Account, Role, account_change, identity, normal_email
 from services.meetings.accounts_store import AccountsStore
-from services.meetings.api_keys import ApiKey, hash_of, new_api_key
+from services.meetings.api_keys import ApiKey, hash_of, new_api_key, text_of
 from services.meetings.api_keys_store import ApiKeysStore
 from services.meetings.checks import known_id
 from services.meetings.guards import Place
@@ -90,9 +92,19 @@ class AccountsApi:
 class ApiKeysApi:
     """verbatim.meetings.v1.ApiKeysService."""
 
-    def __init__(self, store: ApiKeysStore, accounts: AccountsStore, clock: Callable[[], dt.datetime]) -> None:
+    def __init__(
+        self,
+        store: ApiKeysStore,
+        accounts: AccountsStore,
+        keys: IdempotencyKeys,
+        secret: bytes,
+        clock: Callable[[], dt.datetime],
+    ) -> None:
+        """From `secret` follow the keys that are asked for with an Idempotency-Key (docs/adr/0100)."""
         self._store = store
         self._accounts = accounts
+        self._keys = keys
+        self._secret = secret
         self._clock = clock
 
     async def CreateApiKey(  # noqa: N802
@@ -101,8 +113,20 @@ class ApiKeysApi:
         owner = await self._accounts.get(known_id(request.account_id, "account"))
         expires_at = time_of(request, "expires_at")
         new = new_api_key(request.name, request.scopes, expires_at, role=owner.role, now=self._clock())
-        made = await self._store.add(owner.id, new)
-        return keys_pb.CreateApiKeyResponse(api_key=_api_key(made), key=new.text)
+        if not request.HasField("claim"):
+            made = await self._store.add(owner.id, new)
+            return keys_pb.CreateApiKeyResponse(api_key=_api_key(made), key=new.text)
+        kept = await self._keys.once(
+            "add api key",
+            Claim(owner.id, request.claim.key, request.claim.fingerprint),
+            self._store.addition(owner.id, replace(new, text=text_of(new.id, self._secret))),
+            lambda made: keys_pb.CreateApiKeyResponse(api_key=_api_key(made)),
+            keys_pb.CreateApiKeyResponse,
+        )
+        kept.answer.replayed = kept.replayed
+        # Not in the answer that is kept: nothing that opens anything is stored.
+        kept.answer.key = text_of(kept.answer.api_key.id, self._secret)
+        return kept.answer
 
     async def ListApiKeys(self, request: keys_pb.ListApiKeysRequest, _: Any) -> keys_pb.ListApiKeysResponse:  # noqa: N802
         page = await self._store.list(id_of(request, "account_id"), page_size(request.limit), request.cursor)

@@ -13,9 +13,9 @@ from services.meetings import meetings_store, metrics, tasks_store
 from services.meetings.checks import Checks, known_id
 from services.meetings.entries_store import EntriesStore, InsightsMade
 from services.meetings.export import FORMATS, Pieces
-from services.meetings.meetings import Gap, Meeting, Segment, meeting_change, meeting_filter, new_meeting
+from services.meetings.meetings import Gap, Segment, meeting_change, meeting_filter, new_meeting
 from services.meetings.meetings_store import MeetingsStore
-from services.meetings.messages import given, id_of, stamp, time_of
+from services.meetings.messages import given, id_of, meeting_message, segment_message, stamp, time_of
 from services.meetings.paging import page_size
 from services.meetings.search_store import Hit
 from services.meetings.segments_store import SegmentsStore
@@ -48,7 +48,7 @@ class MeetingsApi:
             "create meeting",
             Claim.of(request),
             meetings_store.creation(new),
-            lambda meeting: meetings_pb.CreateMeetingResponse(meeting=_meeting(meeting)),
+            lambda meeting: meetings_pb.CreateMeetingResponse(meeting=meeting_message(meeting)),
             meetings_pb.CreateMeetingResponse,
         )
         kept.answer.replayed = kept.replayed
@@ -58,14 +58,16 @@ class MeetingsApi:
         self, request: meetings_pb.GetMeetingRequest, _: Any
     ) -> meetings_pb.GetMeetingResponse:
         found = await self._store.get(id_of(request, "owner_id"), known_id(request.meeting_id, "meeting"))
-        return meetings_pb.GetMeetingResponse(meeting=_meeting(found))
+        return meetings_pb.GetMeetingResponse(meeting=meeting_message(found))
 
     async def ListMeetings(  # noqa: N802
         self, request: meetings_pb.ListMeetingsRequest, _: Any
     ) -> meetings_pb.ListMeetingsResponse:
         wanted = meeting_filter(request.query, time_of(request, "from"), time_of(request, "to"))
         page = await self._store.list(id_of(request, "owner_id"), wanted, page_size(request.limit), request.cursor)
-        answer = meetings_pb.ListMeetingsResponse(meetings=map(_meeting, page.items), next_cursor=page.next_cursor)
+        answer = meetings_pb.ListMeetingsResponse(
+            meetings=map(meeting_message, page.items), next_cursor=page.next_cursor
+        )
         if wanted.query:
             found = await self._store.hits(wanted.query, [meeting.id for meeting in page.items])
             answer.hits.extend(_hits(found.get(meeting.id, [])) for meeting in page.items)
@@ -81,7 +83,7 @@ class MeetingsApi:
         )
         meeting_id = known_id(request.meeting_id, "meeting")
         changed = await self._store.update(id_of(request, "owner_id"), meeting_id, request.expected_version, change)
-        return meetings_pb.UpdateMeetingResponse(meeting=_meeting(changed))
+        return meetings_pb.UpdateMeetingResponse(meeting=meeting_message(changed))
 
     async def DeleteMeeting(  # noqa: N802
         self, request: meetings_pb.DeleteMeetingRequest, _: Any
@@ -101,7 +103,7 @@ class MeetingsApi:
             request.cursor,
             request.after_index if request.HasField("after_index") else None,
         )
-        return meetings_pb.ListSegmentsResponse(segments=map(_segment, page.items), next_cursor=page.next_cursor)
+        return meetings_pb.ListSegmentsResponse(segments=map(segment_message, page.items), next_cursor=page.next_cursor)
 
     async def ListEntries(  # noqa: N802
         self, request: meetings_pb.ListEntriesRequest, _: Any
@@ -225,27 +227,9 @@ def _export_format(number: int) -> str:
     return wanted
 
 
-def _meeting(m: Meeting) -> meetings_pb.Meeting:
-    return meetings_pb.Meeting(
-        id=m.id, owner_id=m.owner_id, title=m.title, language=m.language, participants=m.participants,
-        status=m.status, version=m.version, created_at=stamp(m.created_at), updated_at=stamp(m.updated_at),
-        started_at=stamp(m.started_at), ended_at=stamp(m.ended_at), segments=m.segments,
-        draft_segments=m.draft_segments, audio_s=m.audio_s, gap_s=m.gap_s, coverage=m.coverage,
-        healing_segments=m.healing_segments, given_up_segments=m.given_up_segments,
-    )  # fmt: skip
-
-
-def _segment(s: Segment) -> meetings_pb.TranscriptSegment:
-    return meetings_pb.TranscriptSegment(
-        id=s.id, meeting_id=s.meeting_id, session_id=s.session_id, index=s.index, revision=s.revision,
-        speaker=s.speaker, start_s=s.start_s, end_s=s.end_s, text=s.text, confidence=s.confidence, engine=s.engine,
-        quality=s.quality,
-    )  # fmt: skip
-
-
 def _entry(number: int, what: Segment | Gap | InsightsMade) -> meetings_pb.MeetingEntry:
     if isinstance(what, Segment):
-        return meetings_pb.MeetingEntry(number=number, segment=_segment(what))
+        return meetings_pb.MeetingEntry(number=number, segment=segment_message(what))
     if isinstance(what, Gap):
         gap = meetings_pb.TranscriptGap(
             session_id=what.session_id, start_s=what.start_s, end_s=what.end_s, reason=what.reason

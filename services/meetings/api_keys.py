@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import hashlib
+import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -69,6 +71,12 @@ def new_api_key(
         checks.fail("expires_at", "must be in the future")
     checks.done()
     return NewApiKey(ids.new_id(), name, wanted, expires_at, PREFIX + secrets.token_urlsafe(_SECRET_BYTES))
+
+
+def text_of(key_id: str, secret: bytes) -> str:
+    """Return the key that belongs to an id: as good as random to who does not have the secret, and the same again."""
+    digest = hmac.digest(secret, key_id.encode(), hashlib.sha256)
+    return PREFIX + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def hash_of(key: str) -> bytes:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.errors import AppError, Kind
-from chassis.postgres import Database
+from chassis.postgres import Database, Work
 from services.meetings.account_tables import accounts, api_keys
 from services.meetings.accounts import Account
 from services.meetings.accounts_store import ACCOUNT, account_of
@@ -35,6 +35,10 @@ class ApiKeysStore:
 
     async def add(self, account_id: str, new: NewApiKey) -> ApiKey:
         """Keep a new key. Raises AppError: CONFLICT if the account has too many, NOT_FOUND if it is no more."""
+        return await self._database.once("add api key", self.addition(account_id, new))
+
+    def addition(self, account_id: str, new: NewApiKey) -> Work[ApiKey]:
+        """Return the work of `add`, for a transaction that has more to do."""
 
         async def work(connection: AsyncConnection) -> ApiKey:
             owner = sa.select(accounts.c.id).where(accounts.c.id == account_id).with_for_update()
@@ -49,7 +53,7 @@ class ApiKeysStore:
             )  # fmt: skip
             return _api_key((await connection.execute(made.returning(*_KEY))).one())
 
-        return await self._database.once("add api key", work)
+        return work
 
     async def list(self, account_id: str, size: int, cursor: str) -> Page[ApiKey]:
         """Return the keys of an account, newest first. Raises AppError(VALIDATION_FAILED) for another list's cursor."""

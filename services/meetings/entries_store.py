@@ -22,6 +22,7 @@ from services.meetings.checks import not_found
 from services.meetings.columns import Id
 from services.meetings.healing_store import count_healing
 from services.meetings.meetings import Gap, Segment, Status
+from services.meetings.segments_store import SEGMENT
 from services.meetings.store import gaps, meetings, segments, sessions
 
 _SESSIONS_MOST = 200
@@ -135,11 +136,7 @@ async def _segments(
     connection: AsyncConnection, meeting_id: str, after: int, until: int, size: int
 ) -> list[tuple[int, Segment | Gap | InsightsMade]]:
     s = segments.c
-    columns = (
-        s.id, s.meeting_id, s.session_id, s.index, s.revision, s.speaker, s.start_s, s.end_s, s.text, s.confidence,
-        s.engine, s.quality,
-    )  # fmt: skip
-    query = sa.select(s.entry, *columns).where(s.meeting_id == meeting_id, s.entry > after, s.entry <= until)
+    query = sa.select(s.entry, *SEGMENT).where(s.meeting_id == meeting_id, s.entry > after, s.entry <= until)
     found = await connection.execute(query.order_by(s.entry).limit(size))
     return [(row[0], Segment(**_but_number(row))) for row in found]
 

@@ -69,10 +69,16 @@ class TranscriptConsumer:
             for m in messages
         ]
         with tracing.many("store transcript", [m.headers for m in messages], destination="transcript"):
-            await self._apply(read)
-        newest = max((recorded_at(m.entry) for m in read if m.entry is not None), default=None)
-        if newest:
-            metrics.STORED_LAG_S.set(max(0.0, time.time() - newest.timestamp()))
+            recorded = [recorded_at(m.entry).timestamp() for m in read if m.entry is not None]
+            try:
+                await self._apply(read)
+            except BaseException:
+                # What cannot be stored waits, and has to be seen to.
+                if recorded:
+                    metrics.STORED_LAG_S.set(max(0.0, time.time() - min(recorded)))
+                raise
+        if recorded:
+            metrics.STORED_LAG_S.set(max(0.0, time.time() - max(recorded)))
 
     async def _apply(self, read: Sequence[Delivered]) -> None:
         try:

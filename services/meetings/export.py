@@ -92,7 +92,7 @@ class Markdown(Export):
     def row(self, segment: Segment, text: str) -> str:
         speaker = _escape_markdown(clean_line(segment.speaker))
         label = f"{clock(segment.start_s)} {speaker}".rstrip()
-        draft = " *(draft)*" if segment.quality == "draft" else ""
+        draft = " *(draft)*" if segment.is_draft else ""
         return f"**{label}:** {_escape_markdown(text)}{draft}\n\n"
 
     def gap(self, gap: Gap) -> str:
@@ -178,6 +178,7 @@ class Json(Export):
             "id": segment.id, "session_id": segment.session_id, "index": segment.index, "revision": segment.revision,
             "speaker": segment.speaker, "start": segment.start_s, "end": segment.end_s, "text": segment.text,
             "confidence": segment.confidence, "engine": segment.engine, "quality": segment.quality,
+            "edited": segment.edited, "heard": {"text": segment.heard_text, "speaker": segment.heard_speaker},
         })  # fmt: skip
         self._comma = ","
         return row

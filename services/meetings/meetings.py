@@ -52,7 +52,11 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of speech as it stands in the database. Times are seconds from the start of the meeting."""
+    """A stretch of speech as it stands in the database. Times are seconds from the start of the meeting.
+
+    `revision` grows with each change, whoever made it. `edited` names those of text and speaker that hold a person's
+    words; what was heard is told where something else is shown.
+    """
 
     id: str
     meeting_id: str
@@ -66,6 +70,14 @@ class Segment:
     confidence: float | None
     engine: str
     quality: str
+    edited: Sequence[str] = ()
+    heard_text: str | None = None
+    heard_speaker: str | None = None
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether the words that are shown are the embedded engine's."""
+        return self.quality == "draft" and "text" not in self.edited
 
 
 @dataclass(frozen=True, slots=True)

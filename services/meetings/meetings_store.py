@@ -57,7 +57,7 @@ class MeetingsStore:
         """Return a meeting with its accounts. Raises AppError(NOT_FOUND)."""
 
         async def work(connection: AsyncConnection) -> Meeting:
-            found = await _get(connection, owner_id, meeting_id)
+            found = await read_meeting(connection, owner_id, meeting_id)
             if found is None:
                 raise not_found("meeting")
             return found
@@ -226,7 +226,7 @@ def creation(new: NewMeeting) -> Work[Meeting]:
             )
             .on_conflict_do_nothing(index_elements=["id"])
         )
-        found = await _get(connection, new.owner_id, new.id)
+        found = await read_meeting(connection, new.owner_id, new.id)
         if found is None:
             raise AppError(Kind.CONFLICT, "The id was used before.")
         return found
@@ -234,7 +234,8 @@ def creation(new: NewMeeting) -> Work[Meeting]:
     return work
 
 
-async def _get(connection: AsyncConnection, owner_id: str, meeting_id: str) -> Meeting | None:
+async def read_meeting(connection: AsyncConnection, owner_id: str, meeting_id: str) -> Meeting | None:
+    """Return a meeting of this owner with its accounts, or None."""
     query = sa.select(*_MEETING).where(meetings.c.id == meeting_id, meetings.c.owner_id == owner_id)
     found = await _with_accounts(connection, (await connection.execute(query)).all())
     return found[0] if found else None

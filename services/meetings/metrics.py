@@ -17,7 +17,10 @@ DEAD_LETTERS = Counter(
     "Entries that could not be applied. reason: unreadable, orphan, refused.",
     ["reason"],
 )
-STORED_LAG_S = Gauge("transcript_stored_lag_seconds", "Age of the newest entry of a batch when it was committed.")
+STORED_LAG_S = Gauge(
+    "transcript_stored_lag_seconds",
+    "Age of the newest entry of a batch when it was committed, or of the oldest of one that could not be.",
+)
 UNACCOUNTED_S = Counter(
     "transcript_unaccounted_seconds_total",
     "Audio of closed sessions that was acknowledged and is neither text, nor silence, nor a gap: lost.",
@@ -25,6 +28,11 @@ UNACCOUNTED_S = Counter(
 CLOSED_AUDIO_S = Counter("transcript_closed_audio_seconds_total", "Audio of closed sessions.")
 MEETINGS_COMPLETED = Counter("meetings_completed_total", "Meetings of which every session is closed and stored.")
 CONSUMING = Gauge("transcript_consuming", "1 while this replica is the one that stores transcripts.")
+EDITS = Counter(
+    "transcript_edits_total", "Changes that people made in transcripts. what: segment, speaker (a renaming).", ["what"]
+)
+for _what in ("segment", "speaker"):
+    EDITS.labels(_what)
 EXPORTS = Counter("meeting_exports_total", "Exports begun.", ["format"])
 TASKS_FOUND = Counter("tasks_from_insights_total", "Tasks found in transcripts and stored.")
 LOGIN_FAILURES = Counter(

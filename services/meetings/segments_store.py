@@ -15,9 +15,10 @@ from services.meetings.paging import Cursors, Page
 from services.meetings.store import gaps, meetings, segments
 
 _S = segments.c
-_SEGMENT = (
-    _S.id, _S.meeting_id, _S.session_id, _S.index, _S.revision, _S.speaker, _S.start_s, _S.end_s, _S.text,
-    _S.confidence, _S.engine, _S.quality,
+# The columns of a segment as people see it. What the log calls its revision is only the engine's part of it.
+SEGMENT = (
+    _S.id, _S.meeting_id, _S.session_id, _S.index, (_S.revision + _S.edits).label("revision"), _S.speaker, _S.start_s,
+    _S.end_s, _S.text, _S.confidence, _S.engine, _S.quality, _S.edited, _S.heard_text, _S.heard_speaker,
 )  # fmt: skip
 # The order of a transcript; the last two decide when two speak at once.
 _ORDER = (_S.start_s, _S.session_id, _S.index)
@@ -72,7 +73,7 @@ class SegmentsStore:
     async def _after(
         self, owner_id: str, meeting_id: str, after: Sequence[Any] | None, most: int, after_index: int | None = None
     ) -> Sequence[Segment]:
-        query = sa.select(*_SEGMENT).where(_S.meeting_id == meeting_id)
+        query = sa.select(*SEGMENT).where(_S.meeting_id == meeting_id)
         if after_index is not None:
             query = query.where(_S.index > after_index)
         if after is not None:

@@ -159,7 +159,8 @@ async def close_sessions(connection: AsyncConnection, batch: Batch, known: Mappi
         )
         .values(
             status=Status.COMPLETED,
-            ended_at=ended,
+            # Whoever closed the last session may have a clock that is behind that of who opened the first.
+            ended_at=sa.func.greatest(ended, m.started_at),
             updated_at=sa.func.now(),
             newest_entry=m.newest_entry + 1,
             completed_entry=m.newest_entry + 1,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, IPvAnyNetwork, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator
 
 from chassis.settings import DatabaseSettings
+
+_KEY_CHARS_MIN = 32
 
 
 class Settings(DatabaseSettings):
@@ -95,9 +97,19 @@ class Settings(DatabaseSettings):
         description="Networks that webhooks may lead to though they are private or reserved, as a JSON list; "
         'for development: ["127.0.0.0/8"].',
     )
+    edits_rest_s: float = Field(
+        30.0, gt=0, le=3600, description="How long a transcript that people change rests before minutes are made again."
+    )
     digest_every_s: float = Field(
         2.0, gt=0, le=600, description="Pause between looks for what changed, for search and analytics."
     )
     digest_live_every_s: float = Field(
         60.0, ge=0, le=3600, description="How often a meeting that goes on is digested for search and analytics."
     )
+
+    @field_validator("webhook_signing_key")
+    @classmethod
+    def _be_long_enough(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < _KEY_CHARS_MIN:
+            raise ValueError(f"must have at least {_KEY_CHARS_MIN} characters")
+        return value

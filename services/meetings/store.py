@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import idempotency, outbox, pruning, relay
 from chassis.errors import AppError, Kind
-from services.meetings import account_tables, digest_tables, upload_tables, webhook_tables  # noqa: F401 - parts of METADATA
+from services.meetings import account_tables, digest_tables, edit_tables, upload_tables, webhook_tables  # noqa: F401 - parts of METADATA
 from services.meetings.checks import not_found
 from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0010"
+REVISION = "0011"
 SOURCE = "meetings"
 
 
@@ -104,6 +104,11 @@ segments = sa.Table(
     sa.Column("start_offset", sa.BigInteger, nullable=False),
     sa.Column("end_offset", sa.BigInteger, nullable=False),
     _entry(),
+    # What people changed: how often, which of text and speaker hold their words, and what was heard in their place.
+    sa.Column("edits", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("edited", ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Column("heard_text", sa.Text),
+    sa.Column("heard_speaker", sa.Text),
     _search("text", 200_000),
     sa.CheckConstraint("quality IN ('final', 'draft')", name="segments_quality"),
     sa.Index("segments_of_meeting", "meeting_id", "start_s", "session_id", "index"),

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import dead_letters, ids, outbox
 from chassis.postgres import Database
+from services.meetings.edits_store import healed, names_of
 from services.meetings.entries_store import Numbers, number_entries
 from services.meetings.healing_store import give_up_drafts, settled_meetings, tell_healed
 from services.meetings.sessions_store import (
@@ -135,13 +136,18 @@ async def _write_segments(
     connection: AsyncConnection, batch: Batch, known: Mapping[str, Session], numbers: Numbers, applied: Applied
 ) -> None:
     rows = []
+    meeting_ids = {known[s].meeting_id for s, _ in batch.segments if s in known}
+    names = await names_of(connection, meeting_ids) if meeting_ids else {}
     for (session_id, index), entry in batch.segments.items():
         if (session := known.get(session_id)) is None:
             continue
         segment = entry.segment
+        heard = storable(segment.speaker)
+        speaker = names.get(session.meeting_id, {}).get(heard, heard)
         rows.append({
             "session_id": session_id, "index": index, "id": storable(segment.segment_id),
-            "meeting_id": session.meeting_id, "revision": segment.revision, "speaker": storable(segment.speaker),
+            "meeting_id": session.meeting_id, "revision": segment.revision,
+            "speaker": speaker, "heard_speaker": heard if speaker != heard else None,
             "start_s": segment.start_s + session.shift_s, "end_s": segment.end_s + session.shift_s,
             "text": storable(segment.text), "engine": storable(segment.engine),
             "confidence": segment.confidence if segment.HasField("confidence") else None,
@@ -152,10 +158,10 @@ async def _write_segments(
     if not rows:
         return
     upsert = insert(segments)
-    columns = (c for c in segments.c if c.name not in {"session_id", "index", "search"})
+    columns = (name for name in rows[0] if name not in {"session_id", "index"})
     upsert = upsert.on_conflict_do_update(
         index_elements=["session_id", "index"],
-        set_={c.name: upsert.excluded[c.name] for c in columns},
+        set_={name: upsert.excluded[name] for name in columns} | healed(upsert.excluded) | {"given_up": False},
         where=upsert.excluded.revision > segments.c.revision,
     )
     written = (await connection.execute(upsert.returning(segments.c.quality), rows)).scalars().all()

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from verbatim.meetings.v1 import uploads_pb2 as pb
 
 from chassis import ids
+from chassis.idempotency import Claim, IdempotencyKeys
 from chassis.jobs import Job
 from services.meetings.checks import Checks, known_id
 from services.meetings.uploads import CONTAINERS, Upload, new_upload
@@ -20,8 +21,9 @@ _FILTERED_MAX = 1000
 class UploadsApi:
     """verbatim.meetings.v1.UploadsService."""
 
-    def __init__(self, store: UploadsStore) -> None:
+    def __init__(self, store: UploadsStore, keys: IdempotencyKeys) -> None:
         self._store = store
+        self._keys = keys
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, _: Any) -> pb.BeginUploadResponse:  # noqa: N802
         new = new_upload(
@@ -34,7 +36,15 @@ class UploadsApi:
             container=request.container,
             size_bytes=request.size_bytes,
         )
-        return pb.BeginUploadResponse(upload=_upload(await self._store.begin(new)))
+        kept = await self._keys.once(
+            "begin upload",
+            Claim.of(request),
+            self._store.beginning(new),
+            lambda upload: pb.BeginUploadResponse(upload=_upload(upload)),
+            pb.BeginUploadResponse,
+        )
+        kept.answer.replayed = kept.replayed
+        return kept.answer
 
     async def GetUpload(self, request: pb.GetUploadRequest, _: Any) -> pb.GetUploadResponse:  # noqa: N802
         return pb.GetUploadResponse(upload=_upload(await self._store.get(*_named(request))))
@@ -43,8 +53,15 @@ class UploadsApi:
         checks = Checks()
         container = checks.choice("container", request.container, CONTAINERS)
         checks.done()
-        done = await self._store.complete(*_named(request), request.size_bytes, container)
-        return pb.CompleteUploadResponse(upload=_upload(done))
+        kept = await self._keys.once(
+            "complete upload",
+            Claim.of(request),
+            self._store.completion(*_named(request), request.size_bytes, container),
+            lambda upload: pb.CompleteUploadResponse(upload=_upload(upload)),
+            pb.CompleteUploadResponse,
+        )
+        kept.answer.replayed = kept.replayed
+        return kept.answer
 
     async def AbandonUpload(self, request: pb.AbandonUploadRequest, _: Any) -> pb.AbandonUploadResponse:  # noqa: N802
         await self._store.abandon(*_named(request))

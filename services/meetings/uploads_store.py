@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chassis import ids
 from chassis.errors import AppError, Kind
 from chassis.jobs import LIVE, Job, Queue, Status
-from chassis.postgres import Database
+from chassis.postgres import Database, Work
 from services.meetings.checks import not_found
 from services.meetings.meetings import Status as MeetingStatus
 from services.meetings.store import is_deleted, meetings, sessions
@@ -50,7 +50,11 @@ class UploadsStore:
         Raises AppError: NOT_FOUND if the meeting is not there, RATE_LIMIT_EXCEEDED if the account has too much under
         way, CONFLICT if the id is taken.
         """
-        return await self._database.run("begin upload", lambda connection: self._begin(connection, new))
+        return await self._database.run("begin upload", self.beginning(new))
+
+    def beginning(self, new: NewUpload) -> Work[Upload]:
+        """Return the work of `begin`, for a transaction that has more to do."""
+        return lambda connection: self._begin(connection, new)
 
     async def _begin(self, connection: AsyncConnection, new: NewUpload) -> Upload:
         # Uploads of one account begin one after the other, so that together they keep to its limits.
@@ -101,6 +105,11 @@ class UploadsStore:
 
         Raises AppError: NOT_FOUND if upload or meeting are not there.
         """
+        work = self.completion(owner_id, upload_id, size_bytes, container)
+        return await self._database.once("complete upload", work)
+
+    def completion(self, owner_id: str, upload_id: str, size_bytes: int, container: str) -> Work[Upload]:
+        """Return the work of `complete`, for a transaction that has more to do."""
 
         async def work(connection: AsyncConnection) -> Upload:
             found = await _find(connection, owner_id, upload_id, lock=True)
@@ -124,7 +133,7 @@ class UploadsStore:
             change = change.values(job_id=job.id, size_bytes=size_bytes, container=container)
             return _upload((await connection.execute(change.returning(*_UPLOAD))).one())
 
-        return await self._database.once("complete upload", work)
+        return work
 
     async def _make_meeting(self, connection: AsyncConnection, upload: Upload) -> None:
         if await is_deleted(connection, upload.meeting_id):

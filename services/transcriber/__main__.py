@@ -92,6 +92,7 @@ async def start(
     await broker.client.subscribe("sessions.adopted", cb=_on_message(sessions.note_adopted))
     controls = Controls(broker, replicas=settings.nats_replicas)
     life.orders.obey(controls)
+    controls.watch(recogniser.obey)
     if vendor is not None:
         controls.watch(vendor.breaker.obey)
     life.spawn(controls.run(), "controls")

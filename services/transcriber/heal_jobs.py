@@ -103,7 +103,7 @@ class HealJobs:
         with telemetry.bound(request, session=session_id):
             outcome = Outcome.LATER
             try:
-                async with bus.kept_alive(message, _ACK_WAIT_S / 3):
+                async with bus.kept_alive([message], _ACK_WAIT_S / 3):
                     outcome = await self._aftercare.heal(session_id)
             except AppError as fault:
                 log.warning("session not healed", fault=str(fault))

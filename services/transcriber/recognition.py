@@ -78,6 +78,7 @@ class Recogniser:
         self._speed = 0.3  # seconds of work per second of audio, as last seen
         self._usual_s = self._settings.usual_s  # of the speech API, from being asked to the text, as last seen
         self._failing = False
+        self._partials = True
         self._late: set[asyncio.Task[Recognition]] = set()
         self._aside: set[asyncio.Task[Recognition]] = set()
 
@@ -107,10 +108,17 @@ class Recogniser:
 
     @property
     def has_spare(self) -> bool:
-        """Whether a partial text can be had without delaying a final one."""
+        """Whether a partial text can be had without delaying a final one, and may be."""
+        if not self._partials:
+            return False
         if self._vendor is not None:
             return self._vendor.turnstile.has_spare and self._vendor.breaker.state is State.CLOSED
         return self._workers.has_spare
+
+    def obey(self, control: str, value: str | None) -> None:
+        """Follow the control `feature.partials`: `off` keeps partial texts, which cost most, away from every engine."""
+        if control == "feature.partials":
+            self._partials = value != "off"
 
     async def final(
         self, pcm: bytes, *, session_id: str = "", language: str | None, prompt: str, lane: Lane = Lane.LIVE

@@ -95,6 +95,19 @@ def _counter(series: str, fires_per_s: float, quiet_per_s: float, **times: str) 
     )
 
 
+def _surge(series: str, usual_per_h: float, fires_per_h: float, quiet_per_h: float) -> Case:
+    """A counter that grows as usual for a day, then faster for good, a little less so, or for two hours."""
+    step_s, day, usual = 300, 288, usual_per_h / 12
+
+    def then(per_h: float, *after: str) -> Series:
+        return {series: " ".join([f"0+{usual:g}x{day}", f"{usual * day:g}+{per_h / 12:g}x24", *after])}
+
+    ended = f"{usual * day + 2 * fires_per_h:g}+{usual:g}x100"
+    return Case(
+        then(fires_per_h), then(quiet_per_h), at="25h30m", over="29h", recovers=then(fires_per_h, ended), step_s=step_s
+    )
+
+
 def _books(received: str, durable: str, pending: str, heard: str = "0+3200x300", handed_over: str = "0x300") -> Series:
     """The accounts of a transcriber; what it hears it transcribes at once."""
     of = 'service="transcriber",instance="t"'
@@ -135,6 +148,9 @@ CASES: dict[str, Case] = {
     "HighErrorRate": Case(_requests(98, 2), _requests(991, 9), recovers=_ending(_requests(98, 2))),
     "HighLatencyP95": Case(_latency(90, 100), _latency(96, 100), "12m", recovers=_ending(_latency(90, 100), 60)),
     "LoginBruteForce": _counter('auth_login_failures_total{service="meetings",reason="wrong_password"}', 1.2, 0.9),
+    "ModelSpendingFast": _surge('language_model_cost_dollars_total{service="insights"}', 0.12, 6.0, 4.5),
+    # Four times as much as usual is much, and the mean of the day has it in already.
+    "AudioSpendingFast": _surge('audio_charged_seconds_total{service="gateway"}', 14_400, 90_000, 57_600),
     "RedisFallbackActive": _gauge('redis_fallback_active{service="gateway"}', 1, 0),
     "LoadShedding": _counter('load_shed_total{service="gateway",priority="low"}', 0.2, 0.05),
     "CircuitBreakerOpen": _gauge(
@@ -170,6 +186,19 @@ CASES: dict[str, Case] = {
         at="2m",
         # The process is gone, and its books with it.
         recovers=_books("3840+3200x20 640+3200x300", "0+3200x20 0+3200x300", "0x400"),
+    ),
+    "SyntheticProbeFailing": Case(
+        {"synthetic_probe_success": "1x4 0x300", "synthetic_probe_last_run_timestamp_seconds": "0+15x300"},
+        # One round in two fails: people get through.
+        {
+            "synthetic_probe_success": "1x20 0x20 1x20 0x20 1x20 0x20",
+            "synthetic_probe_last_run_timestamp_seconds": "0+15x300",
+        },
+        at="14m",
+        recovers={
+            "synthetic_probe_success": "1x4 0x100 1x200",
+            "synthetic_probe_last_run_timestamp_seconds": "0+15x300",
+        },
     ),
     "SegmentsLost": Case(
         {'transcript_segments_lost_total{service="meetings",instance="m"}': "0x20 1x300"},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,10 @@ ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "deploy" / "alerts").glob("*.yaml"))
 ALERTMANAGER = ROOT / "deploy" / "alertmanager"
 SCRAPE_S = 1
+# With scaled rules: a busy machine answers a scrape later than within a second.
+SCALED_SCRAPE_S = 2
+FOR_S_MAX = 20.0
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BODY_BYTES_MAX = 4 * 1024 * 1024
 READY_WITHIN_S = 60.0
 
@@ -76,8 +81,14 @@ class Pager:
 
 
 @asynccontextmanager
-async def watched(stack: Stack, folder: Path) -> AsyncIterator[Pager]:
-    """Watch a running stack until the end. Only intervals and receivers are other than shipped."""
+async def watched(
+    stack: Stack, folder: Path, *, faster: float = 1.0, beside: Mapping[str, str] | None = None
+) -> AsyncIterator[Pager]:
+    """Watch a running stack until the end. Only intervals and receivers are other than shipped.
+
+    `faster` divides every window, pause and `for` of the rules (and no `for` is longer than FOR_S_MAX then); thresholds
+    stay what they are, those in seconds too. `beside` are addresses of other things to watch, by what they are.
+    """
     pager = Pager()
     server = await asyncio.start_server(pager.take, HOST, 0)
     pager.url = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
@@ -86,7 +97,8 @@ async def watched(stack: Stack, folder: Path) -> AsyncIterator[Pager]:
     prometheus, alertmanager = ports.of("prometheus"), ports.of("alertmanager")
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(_routes(pager.url)))
     shutil.copy(ALERTMANAGER / "templates.tmpl", folder)
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(_scrapes(stack, alertmanager)))
+    rules, scrape_s = (RULES, SCRAPE_S) if faster == 1.0 else (scaled(folder, faster), SCALED_SCRAPE_S)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(_scrapes(stack, alertmanager, rules, scrape_s, beside or {})))
     programs = [
         Program(
             name="alertmanager",
@@ -104,6 +116,7 @@ async def watched(stack: Stack, folder: Path) -> AsyncIterator[Pager]:
                 _program("prometheus"),
                 f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
                 f"--web.listen-address={HOST}:{prometheus}", "--rules.alert.resend-delay=2s",
+                "--enable-feature=exemplar-storage",
             ],
             env=plain_environment(), cwd=folder,
             ready=probes.http(prometheus, "/-/ready"), ready_within_s=READY_WITHIN_S,
@@ -145,7 +158,35 @@ def _routes(url: str) -> dict[str, Any]:
     return shipped
 
 
-def _scrapes(stack: Stack, alertmanager: int) -> dict[str, Any]:
+def scaled(folder: Path, faster: float) -> list[Path]:
+    """Write the shipped rules with shorter times, and return where."""
+    for path in RULES:
+        shipped = yaml.safe_load(path.read_text())
+        for group in shipped["groups"]:
+            if "interval" in group:
+                group["interval"] = _shorter(group["interval"], faster, SCALED_SCRAPE_S)
+            for rule in group["rules"]:
+                windows = re.compile(r"(?<=\[)(\d+[smhd])(?=\])")
+                rule["expr"] = windows.sub(lambda found: _shorter(found[1], faster, 12.0), rule["expr"])
+                for name in ("for", "keep_firing_for"):
+                    if name in rule:
+                        rule[name] = _shorter(rule[name], faster, 1.0, FOR_S_MAX)
+        (folder / path.name).write_text(yaml.safe_dump(shipped, sort_keys=False))
+    return [folder / path.name for path in RULES]
+
+
+def seconds(span: str) -> float:
+    """Return how long `5m` and the like are."""
+    return int(span[:-1]) * _UNITS_S[span[-1]]
+
+
+def _shorter(span: str, faster: float, least_s: float, most_s: float = float("inf")) -> str:
+    return f"{round(1000 * min(most_s, max(least_s, seconds(span) / faster)))}ms"
+
+
+def _scrapes(
+    stack: Stack, alertmanager: int, rules: list[Path], scrape_s: int, beside: Mapping[str, str]
+) -> dict[str, Any]:
     targets = [
         {
             "targets": [stack.internal_url(name).removeprefix("http://")],
@@ -153,9 +194,12 @@ def _scrapes(stack: Stack, alertmanager: int) -> dict[str, Any]:
         }
         for name in stack.plan.names()
     ]
+    targets += [{"targets": [at], "labels": {"service": name, "instance": name}} for name, at in beside.items()]
     return {
-        "global": {"scrape_interval": f"{SCRAPE_S}s", "scrape_timeout": "1s", "evaluation_interval": f"{SCRAPE_S}s"},
-        "rule_files": [str(path) for path in RULES],
+        "global": {
+            "scrape_interval": f"{scrape_s}s", "scrape_timeout": f"{scrape_s}s", "evaluation_interval": f"{SCRAPE_S}s",
+        },
+        "rule_files": [str(path) for path in rules],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{HOST}:{alertmanager}"]}]}]},
         "scrape_configs": [{"job_name": "verbatim", "static_configs": targets}],
-    }
+    }  # fmt: skip

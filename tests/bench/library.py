@@ -1,6 +1,6 @@
 """Measure search and analytics over a large library, through the services' own gRPC servers and real databases.
 
-python -m tests.bench.library [--segments 1000000] [--asks 40] [--out docs/performance-data.md]
+python -m tests.bench.library [--segments 1000000] [--asks 40] [--out docs/performance-data.md] [--library-only]
 
 Half of all segments belong to one account, the rest to fifty. Words follow Zipf's law over 20,000; meetings have 500
 segments and four speakers. Meetings are digested by the service's own code, and its figures told to the other's.
@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import sqlalchemy as sa
 from verbatim.insights.v1 import analytics_pb2, analytics_pb2_grpc
 from verbatim.meetings.v1 import meetings_pb2, meetings_pb2_grpc
@@ -43,6 +45,7 @@ from services.meetings.paging import Cursors
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.store import idempotency_keys, outbox_rows
 from tests.bench.load import quantile_ms
+from tests.volume.rates import rates, table
 
 PER_MEETING = 500
 OTHERS = 50
@@ -72,10 +75,11 @@ _COLUMNS = (
 
 @dataclass(slots=True)
 class Asked:
-    """How long the answers to a question took, and how many meetings the first page had."""
+    """How long the answers to a question took, what CPU they cost, and how many meetings the first page had."""
 
     what: str
     took_s: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
     found: int = 0
 
     @property
@@ -83,7 +87,10 @@ class Asked:
         return quantile_ms(self.took_s, 0.95)
 
     def __str__(self) -> str:
-        return f"| {self.what} | {quantile_ms(self.took_s, 0.5):.1f} | {self.p95_ms:.1f} | {self.found} |"
+        cpu_ms = 1000.0 * self.cpu_s / len(self.took_s)
+        return (
+            f"| {self.what} | {quantile_ms(self.took_s, 0.5):.1f} | {self.p95_ms:.1f} | {cpu_ms:.1f} | {self.found} |"
+        )
 
 
 @dataclass(slots=True)
@@ -195,11 +202,23 @@ async def library_of(server: PostgresServer, segments: int) -> AsyncIterator[tup
 
 async def _timed(asked: Asked, times: int, ask: Callable[[int], Awaitable[int]]) -> Asked:
     await ask(0)  # warm
+    cpu_s = _cpu_s()
     for number in range(times):
         began = time.perf_counter()
         asked.found = await ask(number)
         asked.took_s.append(time.perf_counter() - began)
+    asked.cpu_s = _cpu_s() - cpu_s
     return asked
+
+
+def _cpu_s() -> float:
+    """Return the CPU seconds so far of this process, in which the services are, and of the databases."""
+    me = psutil.Process()
+    spent = 0.0
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            spent += sum(process.cpu_times()[:2])
+    return spent
 
 
 async def searches(library: Library, door: rpc.Peer, times: int, *, limit: int = 50) -> list[Asked]:
@@ -236,6 +255,38 @@ async def searches(library: Library, door: rpc.Peer, times: int, *, limit: int =
     return found
 
 
+async def lists(library: Library, door: rpc.Peer, times: int, *, limit: int = 50) -> list[Asked]:
+    """Ask for the newest meetings, for those behind them, and for pages of a transcript."""
+    stub: Any = meetings_pb2_grpc.MeetingsServiceStub(door.channel)
+    owner = library.owners[0]
+
+    async def page_of(cursor: str) -> meetings_pb2.ListMeetingsResponse:
+        request = meetings_pb2.ListMeetingsRequest(owner_id=owner, limit=limit, cursor=cursor)
+        answer: meetings_pb2.ListMeetingsResponse = await door.call(stub.ListMeetings, request, timeout_s=30.0)
+        return answer
+
+    first = await page_of("")
+    cursors = [first.next_cursor]
+    while len(cursors) < 5 and cursors[-1]:
+        cursors.append((await page_of(cursors[-1])).next_cursor)
+
+    async def newest(_number: int) -> int:
+        return len((await page_of("")).meetings)
+
+    async def behind(number: int) -> int:
+        return len((await page_of(cursors[number % len(cursors)])).meetings)
+
+    async def transcript(number: int) -> int:
+        wanted = first.meetings[number % len(first.meetings)]
+        request = meetings_pb2.ListSegmentsRequest(owner_id=owner, meeting_id=wanted.id, limit=200)
+        await door.call(stub.ListSegments, request, timeout_s=30.0)
+        return 1
+
+    asked = (("the newest fifty meetings", newest), ("one of the next five pages", behind),
+             ("200 segments of a transcript", transcript))  # fmt: skip
+    return [await _timed(Asked(what), times, ask) for what, ask in asked]
+
+
 async def analytics(library: Library, door: rpc.Peer, times: int) -> list[Asked]:
     """Ask for the figures of a year, of thirty days and of a day, in several zones."""
     stub: Any = analytics_pb2_grpc.AnalyticsServiceStub(door.channel)
@@ -255,18 +306,23 @@ async def analytics(library: Library, door: rpc.Peer, times: int) -> list[Asked]
     return found
 
 
-def page(library: Library, found: list[Asked], figures: list[Asked]) -> str:
+def page(library: Library, found: list[Asked], listed: list[Asked], figures: list[Asked]) -> str:
     """Return what was measured, as a page."""
-    worst = max(one.p95_ms for one in [*found, *figures])
-    head = "|---|---|---|---|"
+    worst = max(one.p95_ms for one in [*found, *listed, *figures])
+    load = os.getloadavg()[1]
+    head = "|---|---|---|---|---|"
     return "\n".join((
-        "# Search and analytics over a large library", "",
+        "# Data: search and analytics over a large library, events, jobs", "",
         f"Written by `python -m tests.bench.library`. {library.segments:,} segments in "
         f"{library.segments // PER_MEETING:,} meetings; half of them belong to the account that asks. Milliseconds of "
-        "a whole gRPC call, counted at the caller, one call at a time.", "",
+        "a whole gRPC call, counted at the caller, one call at a time; CPU is what a call costs on average in caller, "
+        "service and database together.", "",
+        f"The machine had a load of {load:.0f} on {os.cpu_count()} cores: where that is more than the cores, times are "
+        "upper bounds, and the CPU tells what a quiet machine would need." , "",
         f"Digesting all of it took {library.digested_s:.0f} s, telling its figures {library.told_s:.0f} s.", "",
-        "| search, first fifty with snippets | p50 | p95 | meetings |", head, *map(str, found), "",
-        "| analytics | p50 | p95 | meetings |", head, *map(str, figures), "",
+        "| search, first fifty with snippets | p50 | p95 | CPU | meetings |", head, *map(str, found), "",
+        "| lists | p50 | p95 | CPU | meetings |", head, *map(str, listed), "",
+        "| analytics | p50 | p95 | CPU | meetings |", head, *map(str, figures), "",
         f"Target: p95 below {TARGET_MS:.0f} ms. Worst here: {worst:.1f} ms.", "",
     ))  # fmt: skip
 
@@ -276,7 +332,8 @@ async def run(segments: int, times: int) -> str:
     with postgres_cluster() as server:
         server.configure("max_wal_size", "8GB")
         async with library_of(server, segments) as (library, door):
-            return page(library, await searches(library, door, times), await analytics(library, door, times))
+            found, listed = await searches(library, door, times), await lists(library, door, times)
+            return page(library, found, listed, await analytics(library, door, times))
 
 
 def main() -> None:
@@ -284,9 +341,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.library", description=__doc__)
     parser.add_argument("--segments", type=int, default=1_000_000)
     parser.add_argument("--asks", type=int, default=40)
+    parser.add_argument("--library-only", action="store_true", help="leave out how fast events and jobs go")
     parser.add_argument("--out", type=Path, help="where the page is written")
     chosen = parser.parse_args()
     text = asyncio.run(run(chosen.segments, chosen.asks))
+    if not chosen.library_only:
+        text += f"\n{table(asyncio.run(rates()))}"
     print(f"\n{text}")
     if chosen.out:
         chosen.out.write_text(text)

@@ -36,13 +36,13 @@ MEASURED = ("gateway", "transcriber", "nats", "meetings", "postgres")
 class Bench:
     """What the loads run on."""
 
-    def __init__(self, platform: Platform, limit: Runner, limit_port: int, token: str) -> None:
+    def __init__(self, platform: Platform, bare: Runner, limit_port: int, token: str) -> None:
         stack = platform.stack
         self._url, self._token = stack.ws_url, token
         self._limit_url = f"ws://{HOST}:{limit_port}/"
         self._metrics_url = stack.internal_url("transcriber") + "/metrics"
         self._pids = {name: stack.runner.pid(name) or 0 for name in MEASURED} | {"load": os.getpid()}
-        self._limit_pids = {"limit": limit.pid("limit") or 0}
+        self._limit_pids = {"limit": bare.pid("limit") or 0}
         self._empty = {name: usage(pid).rss_bytes for name, pid in (self._pids | self._limit_pids).items()}
 
     async def round(self, sessions: int, seconds: float) -> Round:
@@ -56,6 +56,10 @@ class Bench:
         figures = await self._measure(crowd, self._pids, seconds, probe)
         figures.relay_s.extend(probe.answers_s)
         return figures
+
+    async def load_alone(self, sessions: int, seconds: float) -> Figures:
+        """Measure what the platform uses; nobody looks at how soon it answers."""
+        return await self._measure(Crowd(self._url, self._token, sessions), self._pids, seconds)
 
     async def load_limit(self, sessions: int, seconds: float) -> Figures:
         """Measure the bare socket."""
@@ -98,7 +102,7 @@ async def run(counts: list[int], seconds: float, folder: Path, nats_server: str 
         runner = Runner(platform.plan.log_folder)
         port = platform.plan.ports.of("limit")
         try:
-            await runner.start(_limit(port))
+            await runner.start(limit(port))
             async with await platform.new_client() as client:
                 assert client.access_token is not None
                 bench = Bench(platform, runner, port, client.access_token)
@@ -140,7 +144,8 @@ def machine() -> str:
     return f"{cores} shared cores ({model[1] if model else 'unknown'}), Python {computer.python_version()}."
 
 
-def _limit(port: int) -> Program:
+def limit(port: int) -> Program:
+    """Return the bare socket as a program."""
     python_path = os.pathsep.join(str(ROOT / part) for part in (".", "build/gen", "sdk"))
     return Program(
         name="limit",

@@ -14,8 +14,10 @@ from tests.chaos.broker_faults import (
     broker_killed,
     streams_deleted,
 )
+from tests.chaos.clocks import may_skew, skewed
 from tests.chaos.controls import Control
 from tests.chaos.disk import may_mount
+from tests.chaos.edge_faults import AS_SHIPPED, LIMITS, bursts, login_storm, passwords_guessed
 from tests.chaos.fuzz import FuzzedWorkload
 from tests.chaos.nemesis import nemesis
 from tests.chaos.network_faults import (
@@ -39,6 +41,8 @@ from tests.chaos.process_faults import (
     rolling_restart,
 )
 from tests.chaos.scene import REST_HZ, Script
+from tests.chaos.slow_clients import AS_SHIPPED as PATIENCE_AS_SHIPPED
+from tests.chaos.slow_clients import slow_clients
 from tests.chaos.speech_faults import (
     QUICK_BREAKER,
     healers_killed,
@@ -120,6 +124,18 @@ ROWS = (
     Row("8b", "clients' network gone for 0.7 s, 6 times", client_flaps, controls.BUFFER),
     Row("9", "frames repeated, overlapping, reordered, with holes", bad_frames, controls.TRIM, FuzzedWorkload),
     Row(
+        "14", "ten times what is allowed from one address over two gateways, Redis there, going, away", bursts,
+        controls.SHARING, own_platform=True, env=LIMITS, rest_hz=2.0, pause_s_max=5.0,
+    ),
+    Row(
+        "15", "1,000 guesses at a password from one address, and from 1,000 networks", passwords_guessed,
+        controls.TRIES, own_platform=True, env=AS_SHIPPED, rest_hz=2.0, pause_s_max=5.0,
+    ),
+    Row(
+        "15b", "1,000 people of as many networks log in at once", login_storm, controls.HASHING, own_platform=True,
+        rest_hz=2.0,
+    ),
+    Row(
         "18", "broker's disk full, a transcriber SIGKILL meanwhile", broker_disk_full, controls.PUBACK,
         own_platform=True, broker_disk=True, impossible=may_mount,
     ),
@@ -171,6 +187,15 @@ ROWS = (
         own_platform=True,
     ),
     Row("30", "Postgres crash, 4 times", database_crashes, controls.BATCH),
+    Row(
+        "32", "clocks 50 s apart: a gateway's ahead, a transcriber's behind; transcribers SIGKILL in turn",
+        killed(*_TRANSCRIBERS, *_TRANSCRIBERS), controls.CLOCKS, own_platform=True, pause_s_p95=5.0,
+        env={"gateway-2": skewed(25), "transcriber-2": skewed(-25)}, impossible=may_skew,
+    ),
+    Row(
+        "33", "1,000 connections slow in the head, in the body, in reading", slow_clients, controls.PATIENCE,
+        own_platform=True, env=PATIENCE_AS_SHIPPED, rest_hz=2.0,
+    ),
     Row(
         "34", "oversize, fragmented, compressed frames, floods of pings", hostile_frames, controls.BOUNDS,
         own_platform=True, env={"transcriber": {"SESSION_IDLE_S": "5"}},  # so that what attackers leave behind ends

@@ -59,6 +59,7 @@ CASES: Mapping[str, Object] = {
     "tls-secrets": {"tls": {"enabled": True, "existingSecretPrefix": "mine"}},
     "no-policies": {"networkPolicy": {"enabled": False}},
     "backup": {"backup": {"enabled": True, "existingClaim": "backups"}},
+    "probe": {"probe": {"enabled": True, "existingSecret": "probe"}, "metrics": {"podMonitor": True}},
     "pinned": {
         "image": {"digest": "sha256:" + "a" * 64, "pullSecrets": ["registry"]},
         "fullnameOverride": "a-very-long-name-that-goes-on-and-on-and-on-for-ever",

@@ -84,8 +84,9 @@ def test_a_file_of_before_gets_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_secrets_that_are_asked_for_are_made() -> None:
-    asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "deploy/compose.yaml").read_text()))
+    text = (ROOT / "deploy/compose.yaml").read_text()
+    asked, known = set(re.findall(r"\$\{(\w+):\?", text)), set(re.findall(r"\$\{(\w+):", text))
     script = ROOT / "deploy" / "compose_secrets.py"
     told = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=True).stdout
     made = {line.partition("=")[0] for line in told.splitlines()}
-    assert asked == made
+    assert asked <= made <= known

@@ -144,6 +144,15 @@ def test_a_newer_chart_adds_keys_and_changes_none(cluster: ClusterWithSecrets, t
     assert cluster.secrets["s"]["REDIS_URL"] == lost, "made of the password that was kept"
 
 
+@pytest.mark.req("R-API-7")
+def test_secrets_of_webhooks_stay_when_they_get_a_key_of_their_own(cluster: ClusterWithSecrets, tmp_path: Path) -> None:
+    make_secrets(cluster, tmp_path)
+    assert told(cluster)["WEBHOOK_SIGNING_KEY"] != told(cluster)["SERVICE_AUTH_KEY"]
+    del cluster.secrets["s"]["WEBHOOK_SIGNING_KEY"]
+    make_secrets(cluster, tmp_path)
+    assert told(cluster)["WEBHOOK_SIGNING_KEY"] == told(cluster)["SERVICE_AUTH_KEY"]
+
+
 def test_two_at_once_agree(cluster: ClusterWithSecrets, tmp_path: Path) -> None:
     cluster.raced = True
     make_secrets(cluster, tmp_path)
@@ -152,7 +161,10 @@ def test_two_at_once_agree(cluster: ClusterWithSecrets, tmp_path: Path) -> None:
 
 def test_every_secret_key_that_a_pod_asks_for_is_made() -> None:
     text = SCRIPT.read_text()
-    asked = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "REDIS_URL", "SERVICE_AUTH_KEY", "AUTH_PRIVATE_KEY"}
+    asked = {
+        "POSTGRES_PASSWORD", "REDIS_PASSWORD", "REDIS_URL", "SERVICE_AUTH_KEY", "AUTH_PRIVATE_KEY",
+        "WEBHOOK_SIGNING_KEY",
+    }  # fmt: skip
     assert all(f'"{key}"' in text for key in asked)
 
 

@@ -16,6 +16,7 @@ from chassis import bus, dead_letters, ids
 from dev.people import ADMIN
 from dev.stack import Stack
 from tests.corpus import recordings as make
+from tests.e2e.meetings import told
 
 PASSWORD = "correct horse battery staple"
 SCOPES = ("read", "write", "stream", "admin")
@@ -125,7 +126,9 @@ class World:
     async def things(self, path: str) -> dict[str, str]:
         """Return new ids for what a path names."""
         found = {}
-        if "{meeting_id}" in path:
+        if "{segment_id}" in path:
+            found["meeting_id"], found["segment_id"] = await self._said()
+        elif "{meeting_id}" in path:
             followed = path.endswith(("/segments", "/export", "/live")) or "/insights/" in path
             found["meeting_id"] = (await self.heard())["meeting_id"] if followed else await self.new_meeting()
         if "{task_id}" in path:
@@ -150,6 +153,13 @@ class World:
         # Whoever of these is changed has to log in anew.
         found["account_id"] = self.accounts["other"]["id"]
         return found | {"file_name": "a.wav", "model_id": "whisper-1"}
+
+    async def _said(self) -> tuple[str, str]:
+        """Return a meeting of the owner's in which something was said, and the segment."""
+        meeting_id = await self.new_meeting()
+        log = await told(self._stack, self.accounts["owner"]["id"], meeting_id, "matrix")
+        await self._until(f"/api/meetings/{meeting_id}/segments", lambda page: bool(page["items"]))
+        return meeting_id, log.entries[1].segment.segment_id
 
     async def _bury(self) -> str:
         letter = dead_letters.letter(ids.new_id(), kind="matrix", subject="jobs.matrix", payload=b"{}", error="No.")

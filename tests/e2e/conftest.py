@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stack(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Stack]:
     """The platform, started once for all tests: a test that breaks it repairs it, or plans a stack of its own."""
-    env = {"gateway": RAISED, "meetings": OPEN_TO_MANY | WEBHOOKS_HERE}
+    env = {"gateway": RAISED, "meetings": OPEN_TO_MANY | WEBHOOKS_HERE | {"EDITS_REST_S": "1"}}
     plan = Plan(stack_folder / "e2e", Ports.free(), people=(ADMIN,), extra_env=env, nats_server=nats_binary)
     stack = Stack(plan)
     await stack.start()

@@ -15,6 +15,8 @@ from verbatim_client import LiveSettings, VerbatimClient
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.asyncapi import faults
+
 ASSETS = Path(__file__).parents[2] / "dev/assets"
 Message = dict[str, Any]
 
@@ -60,10 +62,14 @@ class Socket:
         await self._connection.send(offset.to_bytes(8, "big") + data)
 
     async def hear(self, *types: str, within_s: float = 15.0) -> Message:
-        """Return the next message of one of the types, skipping others. Raises ConnectionClosed, TimeoutError."""
+        """Return the next message of one of the types, skipping others. Raises ConnectionClosed, TimeoutError.
+
+        Raises AssertionError for a message that is another than documented.
+        """
         async with asyncio.timeout(within_s):
             while True:
                 message: Message = json.loads(await self._connection.recv())
+                assert faults("fromServer", message) == []
                 if message["type"] in types:
                     return message
 

@@ -298,13 +298,13 @@ async def test_switches_are_set_for_a_while_listed_with_who_and_why_and_given_ba
     cli = Cli(stack.url, tmp_path)
     given = f"{ADMIN.password}\n".encode()
     assert (await cli.run("login", "--email", ADMIN.email, "--password-stdin", given=given)).code == 0
-    done = await cli.run("admin", "controls", "set", "feature.drill", "off", "--for", "30m", "--why", "The drill")
-    assert (done.code, done.err) == (0, "feature.drill is off for 1800 s\n")
+    done = await cli.run("admin", "controls", "set", "feature.partials", "off", "--for", "30m", "--why", "The drill")
+    assert (done.code, done.err) == (0, "feature.partials is off for 1800 s\n")
     listed = (await cli.run("admin", "controls", "list", "--json")).objects
-    [control] = [one for one in listed if one["name"] == "feature.drill"]
+    [control] = [one for one in listed if one["name"] == "feature.partials"]
     assert (control["value"], control["why"], bool(control["who"] and control["until"])) == ("off", "The drill", True)
-    assert (await cli.run("admin", "controls", "unset", "feature.drill", "--why", "over")).code == 0
-    assert "feature.drill" not in (await cli.run("admin", "controls", "list")).out
+    assert (await cli.run("admin", "controls", "unset", "feature.partials", "--why", "over")).code == 0
+    assert "feature.partials" not in (await cli.run("admin", "controls", "list")).out
     wrong = await cli.run("admin", "controls", "set", "rate_limits", "furious", "--why", "x")
     assert (wrong.code, "validation_failed" in wrong.error) == (1, True)
     assert (await cli.run("admin", "controls", "set", "a", "b", "--why", "x", "--for", "soon")).code == 2

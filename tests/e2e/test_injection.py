@@ -39,7 +39,7 @@ BODIES: dict[str, Json] = {
     "POST /api/auth/password": {"current_password": "wrong", "new_password": "another one"},
     "POST /api/auth/api-keys": {"name": "key", "scopes": ["read"], "expires_at": "2030-01-01"},
     "PATCH /api/admin/accounts/{account_id}": {"role": "user"},
-    "PUT /api/admin/controls": {"name": "feature.inject", "value": "off", "why": "A test", "for_s": 1},
+    "PUT /api/admin/controls": {"name": "feature.partials", "value": "off", "why": "A test", "for_s": 1},
     "POST /api/admin/dlq/retry": {"kind": "nothing-of-it"},
     "POST /api/meetings": {"title": "Mine", "language": "en", "participants": ["Ada"]},
     "PATCH /api/meetings/{meeting_id}": {"title": "Mine", "language": "en", "participants": ["Ada"]},

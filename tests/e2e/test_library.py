@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
 import pytest
-from verbatim_client import VerbatimClient
+from verbatim_client import ApiError, VerbatimClient
 
 from dev.stack import Stack
 from tests.e2e.conftest import NewClient
+from tests.e2e.meetings import made, told
 
 EDITORS = 50
 WITHIN_S = 90.0
@@ -85,6 +90,54 @@ async def at_once(stack: Stack, path: str, token: str, changes: list[Json], vers
                 await asyncio.sleep(0.2)
 
         return list(await asyncio.gather(*(send(change) for change in changes)))
+
+
+@pytest.mark.req("R-STT-5", "R-WS-6", "R-API-1", "R-UI-2")
+async def test_a_transcript_that_people_correct_reads_so_everywhere(stack: Stack, client: VerbatimClient) -> None:
+    """A word and a speaker are corrected: viewers, search, exports and minutes follow; a written summary stays."""
+    meeting_id = (await client.create_meeting("Harbour"))["id"]
+    await told(stack, (await client.me())["id"], meeting_id, "zeppelin")
+    await made(client, meeting_id)
+    first = (await client.segments(meeting_id))[0]
+    before = await client.insights(meeting_id)
+    written = await client.update_insights(meeting_id, before["version"], summary="What a person wrote.")
+
+    seen: list[Json] = [event async for event in client.watch(meeting_id)]
+    *_, end = seen
+    assert end["type"] == "finished"
+    corrected = await client.update_segment(meeting_id, first["id"], 1, text="Good morning, this is about the airship.")
+    assert (corrected["edited"], corrected["heard"]["text"]) == (["text"], first["text"])
+    with pytest.raises(ApiError) as refused:
+        await client.update_segment(meeting_id, first["id"], 1, text="Too late.")
+    assert (refused.value.status, refused.value.body["version"]) == (412, 2)
+    command = await verbatim(stack, client, "rename-speaker", meeting_id, "zeppelin Smith", "Ada")
+    assert command == ""
+    shown = await verbatim(stack, client, "edit", meeting_id, first["id"], "--speaker", "Grace", "--json")
+    assert json.loads(shown)["speaker"] == "Grace"
+
+    now = await client.segments(meeting_id)
+    assert [(s["speaker"], s["version"]) for s in now] == [("Grace", 4), ("Ada", 2), ("Ada", 2)]
+    revised = [event async for event in client.watch(meeting_id) if event["type"] == "revised"]
+    assert sorted(event["version"] for event in revised) == [2, 2, 4]
+    assert [one["id"] async for one in client.meetings("airship")] == [meeting_id]
+    text = await client.export(meeting_id, "txt")
+    assert "Grace: Good morning, this is about the airship." in text
+    assert "zeppelin Smith" not in text
+    async with asyncio.timeout(WITHIN_S):
+        while (minutes := await client.insights(meeting_id))["version"] <= written["version"]:
+            await asyncio.sleep(0.2)
+    assert (minutes["summary"], minutes["edited"]) == ("What a person wrote.", ["summary"])
+    await figures(client, lambda f: {one["speaker"] for one in f["speakers"]} == {"Ada", "Grace"})
+
+
+async def verbatim(stack: Stack, client: VerbatimClient, *command: str) -> str:
+    """Run the command line as the client's account and return what it printed."""
+    environment = dict(os.environ) | {"VERBATIM_URL": stack.url, "VERBATIM_TOKEN": str(client.access_token)}
+    arguments = (sys.executable, "-m", "verbatim_client", *command)
+    process = await asyncio.create_subprocess_exec(*arguments, env=environment, stdout=PIPE, stderr=PIPE)
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
 
 
 @pytest.mark.req("R-API-5")

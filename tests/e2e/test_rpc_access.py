@@ -12,12 +12,14 @@ import pytest_asyncio
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from verbatim.insights.v1 import analytics_pb2, insights_pb2
+from verbatim.insights.v1 import usage_pb2 as model_usage_pb2
 from verbatim.meetings.v1 import (
     accounts_pb2,
     api_keys_pb2,
     logins_pb2,
     meetings_pb2,
     tasks_pb2,
+    transcripts_pb2,
     uploads_pb2,
     usage_pb2,
     webhooks_pb2,
@@ -32,7 +34,7 @@ from tests.e2e.access import World, world
 
 FILES: tuple[Any, ...] = (
     accounts_pb2, api_keys_pb2, logins_pb2, meetings_pb2, tasks_pb2, uploads_pb2, insights_pb2, analytics_pb2,
-    recordings_pb2, transcriber_pb2, usage_pb2, webhooks_pb2,
+    recordings_pb2, transcriber_pb2, usage_pb2, model_usage_pb2, webhooks_pb2, transcripts_pb2,
 )  # fmt: skip
 WITHIN_S = 20.0
 # Fields that say what is to be done, as far as a call needs them to get to the owner.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -105,6 +106,36 @@ async def test_socket_is_closed_with_4401_and_a_new_token_resumes(short: Stack, 
     await login(person)
     async with resumed(short, person, greeting) as (_, restored):
         assert restored["offset"] == 32_000
+
+
+@pytest.mark.req("R-AUTH-1", "R-WS-4")
+async def test_key_that_is_deleted_closes_its_socket_within_thirty_seconds_and_nothing_that_was_said_is_lost(
+    short: Stack, person: VerbatimClient, program: VerbatimClient
+) -> None:
+    """Row 36 of the fault matrix. The control: a socket that came with another key of the account stays."""
+    await login(person)
+    key = await person.create_api_key("stolen", ["read", "write", "stream"])
+    async with AsyncExitStack() as exits:
+        thief = await exits.enter_async_context(VerbatimClient(short.url, access_token=key["key"]))
+        other, _ = await exits.enter_async_context(started(short.ws_url, program))
+        first, greeting = await exits.enter_async_context(started(short.ws_url, thief))
+        await first.audio(0, recording(1.0))
+        while (await first.hear("ack"))["offset"] < 32_000:
+            pass
+        await login(person)
+        began = time.monotonic()
+        await person.delete_api_key(key["id"])
+        assert (await first.hear("error", within_s=30))["error"] == "unauthorized"
+        assert await first.closed() == 4401
+        assert time.monotonic() - began < 30
+        async with socket(short.ws_url) as again:
+            await again.say(type="start", token=key["key"])
+            assert (await again.hear("error"))["error"] == "unauthorized"
+        async with resumed(short, program, greeting) as (_, restored):
+            assert restored["offset"] == 32_000, "its owner goes on where it ended"
+        await other.say(type="finish", offset=0)
+        await other.hear("finished")
+    await until_sessions_begin(short, program)
 
 
 @pytest.mark.req("R-RL-1", "R-WS-3", "R-RES-4")

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.run import Outcome, fuzz, stack
+from tests.fuzz.run import SERIES_MAX, Outcome, fuzz, stack
 
 ROUND_S = 900
 
@@ -40,7 +40,7 @@ def tell(found: list[Outcome]) -> None:
     cases, requests = sum(one.cases for one in found), sum(one.requests for one in found)
     broken, failures = sum(one.broken for one in found), sum(len(one.failures) for one in found)
     print(f"{cases} cases, {requests} requests, {last.operations} operations: {broken} answers of 5xx, "
-          f"{failures} other findings", flush=True)  # fmt: skip
+          f"{failures} other findings, series {last.series}", flush=True)  # fmt: skip
 
 
 def main() -> int:
@@ -53,7 +53,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="verbatim-fuzz-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)  # PostgreSQL runs as another user when we are root
         found = asyncio.run(run(Path(name), chosen.cases, chosen.seed, chosen.hours * 3600))
-    return int(any(one.broken or one.failures or one.errors for one in found))
+    unbounded = any(max(one.series.values()) >= SERIES_MAX for one in found)
+    return int(unbounded or any(one.broken or one.failures or one.errors for one in found))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from dev.stack import Stack
 from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 
 HERE = Path(__file__).parent
+# Of one process, whatever it was sent: labels are bounded.
+SERIES_MAX = 2000
 ALL_PHASES = "examples,coverage,fuzzing,stateful"
 # A busy machine is no failure of the platform; and nobody has to wait for what is said next.
 PATIENT = {"CALL_TIMEOUT_S": "60", "LOGIN_TIMEOUT_S": "60", "REQUEST_TIMEOUT_S": "300", "VIEWER_LIFE_S": "0.5"}
@@ -27,7 +29,8 @@ PATIENT = {"CALL_TIMEOUT_S": "60", "LOGIN_TIMEOUT_S": "60", "REQUEST_TIMEOUT_S":
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run found. `requests` and `broken` are counted by the gateway, `cases` by the fuzzer."""
+    """What a run found. `requests` and `broken` are counted by the gateway, `cases` by the fuzzer; `series` are what
+    each process tells Prometheus when it is over."""
 
     cases: int
     operations: int
@@ -36,6 +39,7 @@ class Outcome:
     failures: tuple[str, ...]
     errors: tuple[str, ...]
     said: str
+    series: dict[str, int]
 
 
 def stack(folder: Path, nats_server: str | None) -> Stack:
@@ -77,7 +81,18 @@ async def fuzz(
         failures=tuple(f"{one['code']} {one['title']}: {one['operations']}" for one in told["failures"]),
         errors=tuple(f"{one['title']}: {one['count']}" for one in told["errors"]),
         said=said.decode(errors="replace"),
+        series=await _series(running),
     )
+
+
+async def _series(running: Stack) -> dict[str, int]:
+    """Return how many series each process tells."""
+    found = {}
+    async with httpx2.AsyncClient(timeout=60) as http:
+        for name in running.plan.names():
+            text = (await http.get(f"{running.internal_url(name)}/metrics")).text
+            found[name] = sum(not line.startswith("#") for line in text.splitlines())
+    return found
 
 
 async def _answered(running: Stack) -> dict[str, int]:

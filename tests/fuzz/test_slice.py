@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.run import fuzz, stack
+from tests.fuzz.run import SERIES_MAX, fuzz, stack
 
 MAX_TIME_S = 20
 
 
 @pytest.mark.long
-@pytest.mark.req("R-VAL-1", "R-ERR-1")
+@pytest.mark.req("R-VAL-1", "R-ERR-1", "R-OBS-1")
 @pytest.mark.timeout(420)
 async def test_whatever_is_sent_the_platform_answers_as_its_document_says(
     stack_folder: Path, nats_binary: str | None
@@ -26,3 +26,4 @@ async def test_whatever_is_sent_the_platform_answers_as_its_document_says(
     assert found.broken == 0, found.said
     assert found.failures == found.errors == (), found.said
     assert found.cases > 100
+    assert max(found.series.values()) < SERIES_MAX, found.series

@@ -21,8 +21,11 @@ Answer = tuple[int, bytes]
 class Receiver:
     """An HTTP server that hands each request to `take(path, headers, body)`."""
 
-    def __init__(self, take: Callable[[str, dict[str, str], bytes], Answer]) -> None:
+    def __init__(
+        self, take: Callable[[str, dict[str, str], bytes], Answer], pause_s: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._take = take
+        self._pause_s = pause_s
         self.url = ""
 
     @asynccontextmanager
@@ -42,6 +45,7 @@ class Receiver:
                 path = head[0].split(" ")[1]
                 headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in head[1:]) if n}
                 body = await _body(reader, headers)
+                await asyncio.sleep(self._pause_s())
                 status, answer = self._take(path, headers, body)
                 kind = "application/json" if answer[:1] in {b"{", b"["} else "application/x-protobuf"
                 writer.write(
@@ -136,9 +140,11 @@ class SentryServer:
 
 @dataclass
 class Vendor:
-    """Speech and language models behind OpenAI's API. `status` other than 200 fails and quotes `echo`."""
+    """Speech and language models behind OpenAI's API. `status` other than 200 fails and quotes `echo`; each answer
+    takes `latency_s`."""
 
     status: int = 200
+    latency_s: float = 0.0
     text: str = "We decided to move the launch to September. Anna will send the budget on Friday."
     echo: str = "scripted"
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)

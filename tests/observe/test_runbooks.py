@@ -1,14 +1,18 @@
 """What a runbook tells to type can be typed: every command is taken apart against what it speaks to.
 
 Those for the platform's own command line are parsed by it, those for its API checked as the gateway would, those for
-Postgres run on one, those for Kubernetes compared with what the chart makes.
+Postgres run on one, those for Kubernetes taken apart (by kubectl and Helm themselves where they are) and compared with
+what the chart makes. `test_typed.py` types them.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +25,24 @@ from verbatim_client.cli.app import application
 from verbatim_client.cli.procedures import OF_ALERT, PROCEDURES
 from verbatim_client.cli.settings import CliSettings
 
+from dev.ports import Ports
 from services.gateway.api.controls import NewControl
 from tests.alerts.promql import unknown
 from tests.alerts.test_rules import ALERTS
+from tests.chart.rendering import helm
+from tests.observe import kubectl
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*(ROOT / "docs" / "runbooks").glob("*.md"), *(ROOT / "docs" / "operations").glob("*.md")])
+PAGES = sorted(
+    [
+        *(ROOT / "docs" / "runbooks").glob("*.md"),
+        *(ROOT / "docs" / "operations").glob("*.md"),
+        *(ROOT / "docs" / name for name in ("backup.md", "databases.md", "install.md")),
+    ]
+)
 PROGRAMS = ("verbatim", "curl", "kubectl", "helm", "nats")
 OBEYED = re.compile(
-    r"rate_limits|breaker\.(openai|llm|language_model)|pool\.(meetings|insights)|log_level(\.\S+)?|drain\.\S+|<name>"
+    r"rate_limits|breaker\.(openai|llm|language_model)|pool\.(meetings|insights)|log_level(\.\S+)?|drain\.\S+|caches(\.\S+)?|feature\.partials|<name>"
 )
 
 pytestmark = pytest.mark.req("R-RUN-7", "R-HEAL-1")
@@ -41,6 +54,7 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         text = page.read_text()
         lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+        lines += re.findall(r"^    (\S.*)$", text, re.M)
         lines += [quoted for quoted in re.findall(r"`([^`\n]+)`", text) if " " in quoted]
         found += [(page.stem, line) for line in lines if line.split(" ")[0] in PROGRAMS]
     return sorted(set(found))
@@ -57,8 +71,26 @@ def filled(line: str) -> str:
     return re.sub(r"<[a-z]+>", "0", line)
 
 
-def chart() -> list[dict[str, Any]]:
-    return [one for one in yaml.safe_load_all((ROOT / "deploy/helm/golden/default.yaml").read_text()) if one]
+@functools.cache
+def made() -> dict[tuple[str, str], dict[str, Any]]:
+    """What a release called `verbatim` makes, by kind and name; the committed rendering is of one called `v`."""
+    found = {}
+    for path in (ROOT / "deploy/helm/golden").glob("*.yaml"):
+        for one in filter(None, yaml.safe_load_all(path.read_text())):
+            name = re.sub(r"^v-verbatim", "verbatim", one["metadata"]["name"])
+            found[one["kind"].lower(), name] = one
+    for (kind, name), one in list(found.items()):
+        if kind == "statefulset":
+            found["pod", f"{name}-0"] = one
+            for claim in one["spec"]["volumeClaimTemplates"]:
+                found["persistentvolumeclaim", f"{claim['metadata']['name']}-{name}-0"] = claim
+    for kind, name in (("CronJob", "backup"), ("Deployment", "probe")):  # only where they are enabled
+        template = (ROOT / f"deploy/helm/verbatim/templates/{name}.yaml").read_text()
+        assert f"kind: {kind}\nmetadata:\n  name: {{{{ $full }}}}-{name}\n" in template
+        found[kind.lower(), f"verbatim-{name}"] = {"metadata": {"labels": {"app.kubernetes.io/component": name}}}
+    assert any("v-verbatim-secrets" in str(one) for one in found.values())  # a job makes it
+    found["secret", "verbatim-secrets"] = {"metadata": {}}
+    return found
 
 
 @pytest.mark.parametrize("line", of("verbatim"))
@@ -86,19 +118,70 @@ def test_the_gateway_understands_it(line: str) -> None:
     assert words[-1] in {"$VERBATIM_URL/api/admin/controls", "localhost:9100/readyz"}, line
 
 
+def typed(line: str) -> list[str]:
+    """The words of a line before its first pipe, placeholders filled."""
+    return shlex.split(re.sub(r"<pod>", "verbatim-nats-0", line.replace("<service>", "meetings")))[1:]
+
+
+def without_pipe(words: list[str]) -> list[str]:
+    return words[: words.index("|")] if "|" in words else words
+
+
 @pytest.mark.parametrize("line", of("kubectl"))
 def test_the_chart_makes_what_it_names(line: str) -> None:
-    objects = chart()
-    names = {(one["kind"].lower(), one["metadata"]["name"].replace("release-", "")) for one in objects}
-    known = {name for _, name in names}
-    components = {one["metadata"].get("labels", {}).get("app.kubernetes.io/component") for one in objects} | {"backup"}
-    for component in re.findall(r"app\.kubernetes\.io/component=(\w+)", line):
-        assert component in components, line
-    line = line.replace("<service>", "meetings")
-    for kind, name in re.findall(r"\b(deployment|statefulset)[/ ]([a-z-]+)", line):
-        assert any(found.endswith(name.removeprefix("verbatim")) for k, found in names if k == kind), (line, names)
-    for name in re.findall(r"exec ([a-z-]+)-0", line):
-        assert any(found.endswith(name.removeprefix("verbatim")) for found in known), line
+    call = kubectl.parse(without_pipe(typed(line)))
+    for kind, name in call.objects:
+        if name and "<" not in name and call.verb != "create":
+            assert (kind, name) in made(), f"the chart makes no {kind} {name}"
+    if call.source:
+        kind, _, name = call.source.partition("/")
+        assert (kind, name) in made(), call.source
+    if call.selector:
+        key, _, value = call.selector.partition("=")
+        labels = [one["metadata"].get("labels", {}) for one in made().values()]
+        instance = key == "app.kubernetes.io/instance"
+        assert any(one.get(key) == ("v" if instance else value) for one in labels), f"nothing has {call.selector}"
+    for container in re.findall(r"(?:--container|-c)[ =](\S+)", line):
+        pods = [one["spec"]["template"]["spec"] for (kind, _), one in made().items() if kind.endswith("set")]
+        assert any(container == one["name"] for pod in pods for one in pod["containers"]), container
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_itself_takes_every_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    nowhere = ["--kubeconfig", str(tmp_path / "empty"), "--server", f"http://127.0.0.1:{Ports.free().of('nobody')}"]
+    for line in sorted({line for _, line in commands() if line.startswith("kubectl ")}):
+        said = ran(["kubectl", *without_pipe(typed(line)), *nowhere] if " -- " not in line else aside(line, nowhere))
+        assert re.search(r"refused|unable to connect", said, re.IGNORECASE), f"{line}: {said}"
+
+
+def aside(line: str, options: list[str]) -> list[str]:
+    """Put options before the command that is to run in a pod."""
+    words = typed(line)
+    return ["kubectl", *words[: words.index("--")], *options, *words[words.index("--") :]]
+
+
+@pytest.mark.parametrize("line", of("helm"))
+def test_helm_itself_takes_its_flags(line: str, tmp_path: Path) -> None:
+    program = helm()
+    if program is None:
+        pytest.skip("there is no Helm, and no Go to build it")
+    (tmp_path / "empty").touch()
+    words = line.split(" ")[1:]
+    assert words[0] in {"install", "upgrade", "rollback", "test", "uninstall"}, line
+    assert words[1:2] in ([], ["verbatim"]), f"the release is called verbatim: {line}"
+    if len(words) > 1:
+        nowhere = ["--kubeconfig", str(tmp_path / "empty"), "--kube-apiserver", "http://127.0.0.1:1"]
+        said = ran([program, *shlex.split(line)[1:], *nowhere])
+        assert re.search(r"unreachable|refused|reach", said, re.IGNORECASE), f"before it asked anybody: {said}"
+
+
+def ran(command: list[str]) -> str:
+    """Run what cannot succeed here, and return what it says."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0, command
+    return done.stderr
 
 
 @pytest.mark.parametrize("line", of("nats"))

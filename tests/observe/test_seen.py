@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +73,7 @@ async def test_a_request_is_one_trace_and_its_log_lines_name_it(scene: Scene) ->
     assert lines and {line["trace_id"] for line in lines} == {root.trace}
 
 
-@pytest.mark.req("R-OBS-3", "R-OBS-7")
+@pytest.mark.req("R-OBS-1", "R-OBS-3", "R-OBS-7")
 @pytest.mark.skipif(not available(), reason="Prometheus is not installed (Debian package)")
 async def test_every_panel_has_figures_and_every_process_few_series(scene: Scene, stack_folder: Path) -> None:
     ports = scene.stack.plan.ports
@@ -91,12 +92,32 @@ async def test_every_panel_has_figures_and_every_process_few_series(scene: Scene
                     if await _any(prometheus, [expr for _, expr in panel.queries]):
                         del missing[name]
                 print("without figures:", sorted(missing))
+        # From a bar of a histogram to its trace.
+        for metric in (
+            "http_server_request_duration_seconds",
+            "segment_latency_seconds",
+            "rpc_server_call_duration_seconds",
+        ):
+            await _exemplar(prometheus, scene, f"{metric}_bucket")
         for process in scene.stack.plan.names():
             text = (await prometheus.get(f"{scene.stack.internal_url(process)}/metrics")).text
             series = [line for line in text.splitlines() if not line.startswith("#")]
             print(process, len(series), "series")
             assert len(series) < 2000, process
             assert not any("_created" in line for line in series)
+
+
+async def _exemplar(prometheus: httpx2.AsyncClient, scene: Scene, name: str) -> None:
+    """Wait until Prometheus has an exemplar of a histogram whose trace has arrived at the collector."""
+    async with asyncio.timeout(60):
+        while True:
+            over: dict[str, str | float] = {"query": name, "start": time.time() - 600, "end": time.time() + 60}
+            found = (await prometheus.get("/api/v1/query_exemplars", params=over)).json()["data"]
+            named = {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
+            if named & scene.collector.traces().keys():
+                print(name, len(named), "traces named")
+                return
+            await asyncio.sleep(0.5)
 
 
 async def _any(prometheus: httpx2.AsyncClient, queries: list[str]) -> bool:

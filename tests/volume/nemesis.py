@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from chassis.tests.servers import NatsServer, PostgresServer
 from dev.settings import ROOT
+from tests.volume.programs import ACK_WAIT_S
 
 
 class Cast:
@@ -75,6 +76,7 @@ class Nemesis:
         return {
             "process killed": self._kill,
             "process frozen": self._freeze,
+            "worker frozen past its lease": self._freeze_worker,
             "Postgres killed": self._crash_postgres,
             "Postgres frozen": self._freeze_postgres,
             "NATS killed": self._kill_nats,
@@ -102,6 +104,12 @@ class Nemesis:
         index = self._chance.randrange(len(self._cast.roles))
         await self._held(lambda number: self._cast.signal(index, number))
 
+    async def _freeze_worker(self) -> None:
+        """Keep a worker away for so long that another takes over what it has in hand, and then let it go on."""
+        workers = [index for index, role in enumerate(self._cast.roles) if role in {"worker", "unfenced"}]
+        index = self._chance.choice(workers)
+        await self._held(lambda number: self._cast.signal(index, number), at_least_s=2 * ACK_WAIT_S)
+
     async def _crash_postgres(self) -> None:
         await asyncio.to_thread(self._postgres.crash)
         await self._pause()
@@ -126,10 +134,10 @@ class Nemesis:
         finally:
             self._nats.thaw()
 
-    async def _held(self, send: Callable[[signal.Signals], None]) -> None:
+    async def _held(self, send: Callable[[signal.Signals], None], at_least_s: float = 0.2) -> None:
         send(signal.SIGSTOP)
         try:
-            await self._pause(longest_s=5.0)
+            await asyncio.sleep(self._chance.uniform(at_least_s, at_least_s + 5.0))
         finally:
             send(signal.SIGCONT)
 

@@ -24,7 +24,8 @@ from chassis.worker import Effect, Policy, Run, Worker
 KIND = "volume"
 ACK_WAIT_S = 3.0
 _POLICY = Policy(delays_s=(0.1, 0.2), concurrency=8, ack_wait_s=ACK_WAIT_S, undecided_delay_s=0.5)
-_UNFENCED_S = 2.0
+# Longer than others wait for a worker that does not answer: whatever is in its hands then is begun by one of them.
+_UNFENCED_S = 4.0
 
 
 async def handle(run: Run) -> Effect:

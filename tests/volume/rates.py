@@ -1,8 +1,12 @@
-"""How fast it goes without faults: outbox to broker, row to consumer, jobs."""
+"""How fast it goes without faults: outbox to broker, row to consumer, jobs.
+
+python -m tests.volume.rates prints it; the page of `tests.bench.library` holds it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +25,7 @@ from chassis.jobs import JOBS
 from chassis.outbox import EVENTS
 from chassis.postgres import Database
 from chassis.tests import bench, ferry
-from chassis.tests.servers import NatsServer, PostgresServer
+from chassis.tests.servers import NatsServer, PostgresServer, nats_broker, postgres_cluster
 from tests.bench.load import quantile_ms
 from tests.volume.nemesis import Cast
 from tests.volume.programs import KIND, make_tables
@@ -154,3 +158,27 @@ async def _latencies(database: Database, broker: bus.Bus, seconds: float) -> lis
     finally:
         consuming.cancel()
     return found
+
+
+async def rates() -> Rates:
+    """Measure on servers of its own."""
+    with postgres_cluster() as server, nats_broker() as nats:
+        return await measure(server, nats, events=50_000, jobs=3_000, latency_s=10.0)
+
+
+def table(speed: Rates) -> str:
+    """Return what was measured as a part of a page."""
+    return "\n".join((
+        "## Events and jobs, without faults", "", "| | measured | target |", "|---|---|---|",
+        f"| outbox to broker, {speed.events:,} rows, one relay | {speed.drain_per_s:,.0f} events/s | |",
+        f"| the same per second of the relay's CPU | {speed.drain_per_cpu_s:,.0f} events/s | 10,000 |",
+        f"| before the insert to the consumer, 200 a second | p50 {speed.latency_p50_ms:.1f} ms, "
+        f"p99 {speed.latency_p99_ms:.1f} ms | p99 10 ms |",
+        f"| {speed.jobs:,} jobs that do nothing, one worker process of eight hands | {speed.jobs_per_s:,.0f} jobs/s, "
+        f"{speed.jobs_per_cpu_s:,.0f} per second of its CPU | |", "",
+        f"Load of the machine: {os.getloadavg()[1]:.0f} on {os.cpu_count()} cores.", "",
+    ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(table(asyncio.run(rates())))

@@ -52,6 +52,24 @@ def record(target: Path, seconds: float) -> Path:
 
 
 @asynccontextmanager
+async def sharing(program: Path, title: str) -> AsyncIterator[Browser]:
+    """Run a browser whose person, asked what to share, takes the tab of this title with its sound."""
+    arguments = [
+        "--no-sandbox",
+        "--autoplay-policy=no-user-gesture-required",
+        f"--auto-select-tab-capture-source-by-title={title}",
+    ]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=str(program), args=arguments, ignore_default_args=["--mute-audio"]
+        )
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
 async def launched(program: Path, microphone: Path) -> AsyncIterator[Browser]:
     """Run the browser. The recording plays from its start, once, each time that a page opens the microphone."""
     arguments = [

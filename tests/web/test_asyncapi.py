@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dev.settings import ROOT
-from tests.web.frames import Side, faults
+from tests.asyncapi import Side, faults
 
 pytestmark = pytest.mark.req("R-RUN-7", "R-WS-1")
 
@@ -39,6 +39,8 @@ def test_every_reference_leads_somewhere() -> None:
         ("fromServer", {"type": "status", "state": "fine", "lag_s": 0}),
         ("fromServer", {"type": "segment", "text": "without its place"}),
         ("fromServer", {}),
+        ("toViewer", {"type": "partial", "text": "of nobody's session"}),
+        ("toViewer", {"type": "ack", "offset": 1, "stored_offset": 0}),
     ],
 )
 def test_what_is_not_the_protocol_is_found(side: Side, message: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from tests.chaos.proxy import Proxy
 from tests.web import browser as browsers
 from tests.web.visitor import Visitor
 
-pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(900)]
 
 FIRST_SENTENCE = "Hello everyone, and welcome to our weekly meeting."
 SPOKEN_S = 15.8

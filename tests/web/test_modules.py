@@ -10,7 +10,7 @@ import pytest
 
 from dev.settings import ROOT
 
-pytestmark = [pytest.mark.req("R-UI-1", "R-WS-3"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.req("R-UI-1", "R-WS-3"), pytest.mark.timeout(900)]
 
 WEB = ROOT / "web"
 BUILT = ROOT / "services/gateway/static"

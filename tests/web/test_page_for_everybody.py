@@ -16,7 +16,7 @@ from tests.chaos.proxy import Proxy
 from tests.web.conftest import NewVisitor
 from tests.web.visitor import PASSWORD, Visitor
 
-pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.req("R-UI-1"), pytest.mark.timeout(900)]
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SEGMENTS = 10_000
@@ -60,6 +60,14 @@ async def test_axe_finds_nothing_in_any_view_in_either_theme(new_visitor: NewVis
     found += await problems(visitor, axe, "meeting, dark")
     await page.emulate_media(color_scheme="light", reduced_motion="reduce")
     found += await problems(visitor, axe, "meeting, light")
+    await page.get_by_role("button", name="Share").click()
+    await expect(page.get_by_label("Link")).to_be_visible()
+    found += await problems(visitor, axe, "share")
+    await page.get_by_role("button", name="Done").click()
+    await page.locator(".row a.time").first.click()
+    await page.get_by_role("button", name="Correct").click()
+    found += await problems(visitor, axe, "correct")
+    await page.get_by_role("button", name="Cancel").click()
     await page.get_by_role("button", name="Delete", exact=True).click()
     found += await problems(visitor, axe, "question")
     await page.keyboard.press("Escape")

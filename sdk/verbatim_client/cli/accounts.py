@@ -10,7 +10,7 @@ import typer
 from verbatim_client.cli.edge import CliError, Exit, run
 from verbatim_client.cli.logins import Login, Logins, logged_in, platform_url
 from verbatim_client.cli.options import JsonLines
-from verbatim_client.cli.printing import note, print_facts, print_json
+from verbatim_client.cli.printing import note, print_facts, print_json, told
 from verbatim_client.cli.settings import CliSettings
 from verbatim_client.client import VerbatimClient
 from verbatim_client.errors import ApiError
@@ -20,6 +20,7 @@ def login(
     ctx: typer.Context,
     email: Annotated[str | None, typer.Option(help="Asked for if not given.")] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
+    json_lines: JsonLines = False,
 ) -> None:
     """Log in; the tokens stay in your config folder, readable by you alone."""
     if not email and password_stdin:
@@ -29,27 +30,28 @@ def login(
         password = sys.stdin.readline().rstrip("\n")
     else:
         password = typer.prompt("Password", hide_input=True, err=True)
-    run(_login(ctx.obj, str(email), str(password)))
+    run(_login(ctx.obj, str(email), str(password), json_lines=json_lines))
 
 
-async def _login(settings: CliSettings, email: str, password: str) -> None:
+async def _login(settings: CliSettings, email: str, password: str, *, json_lines: bool) -> None:
     url, logins = platform_url(settings), Logins(settings.folder)
     async with VerbatimClient(url) as client:
         tokens = await client.login(email, password)
     async with logins.locked():
         logins.keep(url, Login(email, tokens["access_token"], tokens["refresh_token"]))
-    note(f"logged in at {url} as {email}")
+    told(f"logged in at {url} as {email}", {"url": url, "email": email}, json_lines=json_lines)
 
 
 def logout(
     ctx: typer.Context,
     everywhere: Annotated[bool, typer.Option("--everywhere", help="End your logins on other machines too.")] = False,
+    json_lines: JsonLines = False,
 ) -> None:
     """End the login and forget its tokens."""
-    run(_logout(ctx.obj, everywhere=everywhere))
+    run(_logout(ctx.obj, everywhere=everywhere, json_lines=json_lines))
 
 
-async def _logout(settings: CliSettings, *, everywhere: bool) -> None:
+async def _logout(settings: CliSettings, *, everywhere: bool, json_lines: bool) -> None:
     url, logins = platform_url(settings), Logins(settings.folder)
     async with logins.locked():
         kept = logins.at(url)
@@ -63,7 +65,7 @@ async def _logout(settings: CliSettings, *, everywhere: bool) -> None:
                 raise
             note(f"the platform did not know the login any more: {error.message}")
         logins.forget(url)
-    note(f"logged out at {url}")
+    told(f"logged out at {url}", {"url": url}, json_lines=json_lines)
 
 
 def password(
@@ -71,6 +73,7 @@ def password(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the current password and the new one from stdin.")
     ] = False,
+    json_lines: JsonLines = False,
 ) -> None:
     """Change your password; your other logins end."""
     if password_stdin:
@@ -78,13 +81,13 @@ def password(
     else:
         current = typer.prompt("Current password", hide_input=True, err=True)
         new = typer.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
-    run(_password(ctx.obj, str(current), str(new)))
+    run(_password(ctx.obj, str(current), str(new), json_lines=json_lines))
 
 
-async def _password(settings: CliSettings, current: str, new: str) -> None:
+async def _password(settings: CliSettings, current: str, new: str, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
         await client.change_password(current, new)
-    note("password changed; your other logins have ended")
+    told("password changed; your other logins have ended", {"changed": True}, json_lines=json_lines)
 
 
 def whoami(ctx: typer.Context, json_lines: JsonLines = False) -> None:
@@ -114,7 +117,13 @@ async def _usage(settings: CliSettings, *, json_lines: bool) -> None:
         return
     limit = used["audio_seconds_limit"]
     most = "no limit" if limit is None else f"of {limit / 60:.0f}"
+    tokens, tokens_limit = used.get("model_tokens"), used.get("model_tokens_limit")
+    spent = "not known" if tokens is None else f"{tokens} ({f'of {tokens_limit}' if tokens_limit else 'no limit'})"
     print_facts(
-        ["audio_minutes", "until"],
-        {"audio_minutes": f"{used['audio_seconds'] / 60:.1f} ({most})", "until": used["period_end"]},
+        ["audio_minutes", "model_tokens", "until"],
+        {
+            "audio_minutes": f"{used['audio_seconds'] / 60:.1f} ({most})",
+            "model_tokens": spent,
+            "until": used["period_end"],
+        },
     )

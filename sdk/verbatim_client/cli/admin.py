@@ -9,7 +9,7 @@ import typer
 from verbatim_client.cli.edge import CliError, Exit, run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines
-from verbatim_client.cli.printing import note, print_json, print_rows
+from verbatim_client.cli.printing import print_json, print_rows, told
 from verbatim_client.cli.settings import CliSettings
 
 COLUMNS = ("id", "created_at", "role", "disabled", "username", "email")
@@ -36,32 +36,32 @@ async def _accounts(settings: CliSettings, email: str | None, *, json_lines: boo
         print_rows(COLUMNS, found)
 
 
-def disable(ctx: typer.Context, email: Email) -> None:
+def disable(ctx: typer.Context, email: Email, json_lines: JsonLines = False) -> None:
     """Let an account in no longer, and close what it has open."""
-    run(_change(ctx.obj, email, "disabled", disabled=True))
+    run(_change(ctx.obj, email, "disabled", disabled=True, json_lines=json_lines))
 
 
-def enable(ctx: typer.Context, email: Email) -> None:
+def enable(ctx: typer.Context, email: Email, json_lines: JsonLines = False) -> None:
     """Let an account in again."""
-    run(_change(ctx.obj, email, "enabled", disabled=False))
+    run(_change(ctx.obj, email, "enabled", disabled=False, json_lines=json_lines))
 
 
-def promote(ctx: typer.Context, email: Email) -> None:
+def promote(ctx: typer.Context, email: Email, json_lines: JsonLines = False) -> None:
     """Let an account look after the platform."""
-    run(_change(ctx.obj, email, "an admin", role="admin"))
+    run(_change(ctx.obj, email, "an admin", role="admin", json_lines=json_lines))
 
 
-def demote(ctx: typer.Context, email: Email) -> None:
+def demote(ctx: typer.Context, email: Email, json_lines: JsonLines = False) -> None:
     """Let an account look after the platform no longer."""
-    run(_change(ctx.obj, email, "a user", role="user"))
+    run(_change(ctx.obj, email, "a user", role="user", json_lines=json_lines))
 
 
-async def _change(settings: CliSettings, email: str, what: str, **fields: object) -> None:
+async def _change(settings: CliSettings, email: str, what: str, *, json_lines: bool, **fields: object) -> None:
     async with logged_in(settings) as client:
         found = [account async for account in client.accounts(email)]
         if not found:
             raise CliError(f"there is no account of {email}", Exit.NOT_FOUND)
         # The same address may also be that of somebody whom another issuer knows.
         for account in found:
-            await client.update_account(account["id"], account["version"], **fields)
-    note(f"{email} is {what}")
+            changed = await client.update_account(account["id"], account["version"], **fields)
+            told(f"{email} is {what}", changed, json_lines=json_lines)

@@ -7,13 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
 
 from verbatim_client.cli import (
     accounts,
     admin,
     background,
+    completion,
     controls,
     doctor,
+    editing,
     figures,
     following,
     keys,
@@ -37,6 +40,8 @@ login, NO_COLOR switches colours off.
 
 def main() -> None:
     """Run the command line."""
+    # Typer does this only for programs that have its own options for completion.
+    completion_init()
     application()(prog_name="verbatim")
 
 
@@ -56,6 +61,9 @@ def application() -> typer.Typer:
     app.command("list")(library.list_meetings)
     app.command("search")(library.search)
     app.command("show")(library.show)
+    app.command("share")(library.share)
+    app.command("edit")(editing.edit)
+    app.command("rename-speaker")(editing.rename_speaker)
     app.command("export")(library.export)
     app.command("tasks")(library.tasks)
     app.command("insights")(library.insights)
@@ -68,6 +76,7 @@ def application() -> typer.Typer:
     letters.command("show")(background.show_letter)
     letters.command("retry")(background.retry_letters)
     letters.command("discard")(background.discard_letters)
+    app.command("completion")(completion.completion)
     app.command("doctor")(doctor.doctor)
     app.command("backup")(recovery.backup)
     app.command("verify")(recovery.verify)
@@ -102,14 +111,19 @@ def _group(app: typer.Typer, name: str, about: str) -> typer.Typer:
     return group
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(_version())
+        raise typer.Exit
+
+
 def _root(
     ctx: typer.Context,
     url: Annotated[str | None, typer.Option("--url", metavar="URL", help="Address of the platform.")] = None,
-    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    if show_version:
-        typer.echo(_version())
-        raise typer.Exit
     ctx.obj = CliSettings.of(os.environ, url)
 
 

@@ -46,6 +46,11 @@ class Audio:
             raise CliError(f"this is neither WAV nor raw PCM; {CONVERT}")
 
     @property
+    def is_over(self) -> bool:
+        """Whether the source ended before it gave anything."""
+        return not self._head and self._left_bytes is None
+
+    @property
     def bytes_per_second(self) -> int:
         """Rate of the audio."""
         return self.sample_rate * self.channels * SAMPLE_BYTES

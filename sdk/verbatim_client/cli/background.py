@@ -9,7 +9,7 @@ import typer
 from verbatim_client.cli.edge import run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines, Limit
-from verbatim_client.cli.printing import Json, first, note, print_facts, print_items, print_json
+from verbatim_client.cli.printing import Json, first, print_facts, print_items, print_json, told
 from verbatim_client.cli.settings import CliSettings
 
 JOB_FACTS = ("id", "kind", "status", "progress", "attempts", "max_attempts", "error", "created_at", "updated_at")
@@ -81,31 +81,36 @@ def retry_letters(
     letter: Annotated[str | None, typer.Argument(metavar="[LETTER]", help="Id of the letter.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that are there now.")] = False,
     kind: Kind = None,
+    json_lines: JsonLines = False,
 ) -> None:
     """Send one letter on its way again, or with --all (and --kind) many."""
     if (letter is None) is not everything or (kind and not everything):
         raise typer.BadParameter("name a letter, or say --all (with --kind, if only some are meant)")
-    run(_retry(ctx.obj, letter, kind))
+    run(_retry(ctx.obj, letter, kind, json_lines=json_lines))
 
 
-async def _retry(settings: CliSettings, letter_id: str | None, kind: str | None) -> None:
+async def _retry(settings: CliSettings, letter_id: str | None, kind: str | None, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
         if letter_id is not None:
-            await client.retry_dead_letter(letter_id)
-            note("on its way again")
+            told("on its way again", await client.retry_dead_letter(letter_id), json_lines=json_lines)
             return
         done = await client.retry_dead_letters(kind)
-    note(f"{done['retried']} on their way again" + (f", {done['kept']} can only be discarded" if done["kept"] else ""))
+    kept = f", {done['kept']} can only be discarded" if done["kept"] else ""
+    told(f"{done['retried']} on their way again{kept}", done, json_lines=json_lines)
 
 
 def discard_letters(
-    ctx: typer.Context, letters: Annotated[list[str], typer.Argument(metavar="LETTER...", help="Ids of letters.")]
+    ctx: typer.Context,
+    letters: Annotated[list[str], typer.Argument(metavar="LETTER...", help="Ids of letters.")],
+    json_lines: JsonLines = False,
 ) -> None:
     """Forget letters for good."""
-    run(_discard(ctx.obj, letters))
+    run(_discard(ctx.obj, letters, json_lines=json_lines))
 
 
-async def _discard(settings: CliSettings, letter_ids: list[str]) -> None:
+async def _discard(settings: CliSettings, letter_ids: list[str], *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
         for letter_id in letter_ids:
             await client.discard_dead_letter(letter_id)
+            if json_lines:
+                print_json({"id": letter_id, "discarded": True})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -10,12 +9,11 @@ import typer
 from verbatim_client.cli.edge import run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines
-from verbatim_client.cli.printing import note, print_json, print_rows
+from verbatim_client.cli.printing import print_json, print_rows, told
 from verbatim_client.cli.settings import CliSettings
+from verbatim_client.cli.spans import seconds
 
 COLUMNS = ("name", "value", "until", "who", "why", "set_at")
-_SPAN = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Name = Annotated[str, typer.Argument(help="As rate_limits or breaker.openai.")]
 Why = Annotated[str, typer.Option(help="For the record: others will read it.")]
@@ -44,28 +42,23 @@ def set_control(
     span: Annotated[
         str | None, typer.Option("--for", metavar="SPAN", help="As in 30m or 2h; without, until somebody changes it.")
     ] = None,
+    json_lines: JsonLines = False,
 ) -> None:
     """Set a switch for all services, at once."""
-    run(_set(ctx.obj, name, value, why, _seconds(span)))
+    for_s = None if span is None else seconds(span, "--for")
+    run(_set(ctx.obj, name, value, why, for_s, json_lines=json_lines))
 
 
-async def _set(settings: CliSettings, name: str, value: str | None, why: str, for_s: int | None) -> None:
+async def _set(
+    settings: CliSettings, name: str, value: str | None, why: str, for_s: int | None, *, json_lines: bool
+) -> None:
     async with logged_in(settings) as client:
         await client.set_control(name, value, why=why, for_s=for_s)
     lasting = f" for {for_s} s" if for_s else ""
-    note(f"{name} is {value}{lasting}" if value else f"{name} has its default")
+    text = f"{name} is {value}{lasting}" if value else f"{name} has its default"
+    told(text, {"name": name, "value": value, "why": why, "for_s": for_s}, json_lines=json_lines)
 
 
-def unset_control(ctx: typer.Context, name: Name, why: Why) -> None:
+def unset_control(ctx: typer.Context, name: Name, why: Why, json_lines: JsonLines = False) -> None:
     """Give a switch back to its default."""
-    run(_set(ctx.obj, name, None, why, None))
-
-
-def _seconds(span: str | None) -> int | None:
-    """Return how long a span is. Raises typer.BadParameter."""
-    if span is None:
-        return None
-    match = _SPAN.fullmatch(span)
-    if match is None:
-        raise typer.BadParameter("is written as 30m, 2h or 1d", param_hint="--for")
-    return int(match[1]) * _SECONDS[match[2]]
+    run(_set(ctx.obj, name, None, why, None, json_lines=json_lines))

@@ -11,18 +11,21 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import httpx2
 import typer
 
+from verbatim_client.cli import probing
 from verbatim_client.cli.edge import CliError, Exit, run
+from verbatim_client.cli.findings import FIXES, Finding
 from verbatim_client.cli.logins import logged_in, platform_url
 from verbatim_client.cli.options import JsonLines
 from verbatim_client.cli.printing import plain, print_json
 from verbatim_client.cli.settings import CliSettings
+from verbatim_client.cli.spans import seconds
 from verbatim_client.client import VerbatimClient
 from verbatim_client.errors import ApiError, StreamError
 from verbatim_client.settings import LiveSettings
@@ -35,20 +38,9 @@ CLOCK_APART_S_MAX = 30.0
 SAMPLE = "sample.ogg"
 SAMPLE_WORDS = frozenset(["we", "decided", "to", "move", "the", "launch", "of", "the", "website", "to", "september"])
 WORDS_HEARD_MIN = 0.5
+SAMPLE_S, SAMPLE_S_OFF = 3.7, 0.2
 
-Verdict = Literal["ok", "warn", "fail", "skipped"]
 Faults = (ApiError, StreamError, CliError, httpx2.TransportError, TimeoutError, OSError)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check came to; `fix` is a command or the first thing to do."""
-
-    check: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
-    took_s: float = 0.0
 
 
 class Doctor:
@@ -60,6 +52,7 @@ class Doctor:
         self._url = platform_url(settings)
         self._client: VerbatimClient | None = None
         self._meeting: str | None = None
+        self._told_segments = 0
 
     async def findings(self, tell: Callable[[Finding], None]) -> list[Finding]:
         """Make every check; what needs one that failed is skipped."""
@@ -168,6 +161,10 @@ class Doctor:
         if finished.get("coverage") != 1.0:
             return Finding("transcription", "fail", f"coverage {finished.get('coverage')}", FIXES["transcription"])
         segments = [event for event in events if event["type"] == "segment"]
+        self._told_segments = finished["segments"]
+        if len(segments) != self._told_segments or abs(finished["audio_seconds"] - SAMPLE_S) > SAMPLE_S_OFF:
+            told = f"{len(segments)} of {self._told_segments} segments came, {finished['audio_seconds']} s were heard"
+            return Finding("transcription", "fail", told, FIXES["transcription"])
         heard = {word.strip(".,").lower() for segment in segments for word in segment["text"].split()}
         share = len(heard & SAMPLE_WORDS) / len(SAMPLE_WORDS)
         engines = ", ".join(sorted({plain(segment["engine"]) for segment in segments})) or "none"
@@ -183,8 +180,8 @@ class Doctor:
         deadline = time.monotonic() + CHECK_WITHIN_S
         while True:
             try:
-                if stored := await self._known.segments(self._meeting):
-                    return Finding("storage", "ok", f"{len(stored)} segment(s) stored")
+                if len(stored := await self._known.segments(self._meeting)) >= self._told_segments:
+                    return Finding("storage", "ok", f"{len(stored)} segment(s) stored, as many as were told")
             except ApiError as fault:
                 # The meeting appears with its first entry.
                 if fault.status != 404 or time.monotonic() > deadline:
@@ -213,27 +210,29 @@ class Doctor:
         return self._client
 
 
-FIXES = {
-    "gateway": "on this machine: make run; in a cluster: kubectl get pods, then the runbook TargetMissing",
-    "readiness": "wait for the rollout; then look at /readyz of the internal port (9100) of each service",
-    "account": "verbatim login, or --throwaway to make an account for the check",
-    "clock": "synchronise this machine's clock",
-    "parts": "the runbook of the alert that names the part",
-    "transcription": "the runbooks CircuitBreakerOpen and CaptionsDegraded",
-    "storage": "the runbooks ConsumerLag and DBPoolSaturated",
-    "clean-up": "delete the meeting 'verbatim doctor' by hand",
-}
-
-
 def doctor(
     ctx: typer.Context,
     throwaway: Annotated[
         bool, typer.Option("--throwaway", help="Make an account for the check, and delete it.")
     ] = False,
     json_lines: JsonLines = False,
+    every: Annotated[
+        str | None, typer.Option("--every", metavar="SPAN", help="Again and again, as every 5m, until it is ended.")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="With --every: where Prometheus reads /metrics.")
+    ] = "127.0.0.1:9109",
 ) -> None:
     """Check the platform from outside, down to a real transcription; exit 1 if something is broken."""
-    run(_doctor(Doctor(ctx.obj, throwaway=throwaway), (_as_json if json_lines else _as_line)))
+    tell = _as_json if json_lines else _as_line
+    if every is None:
+        run(_doctor(Doctor(ctx.obj, throwaway=throwaway), tell))
+        return
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit():
+        raise typer.BadParameter("is written as 127.0.0.1:9109", param_hint="--listen")
+    every_s = seconds(every, "--every")
+    run(probing.keep(lambda: Doctor(ctx.obj, throwaway=throwaway).findings(tell), every_s, (host or "::", int(port))))
 
 
 async def _doctor(examination: Doctor, tell: Callable[[Finding], None]) -> None:

@@ -12,7 +12,7 @@ import typer
 from verbatim_client.cli.edge import run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines
-from verbatim_client.cli.printing import note, print_json, print_line, print_rows
+from verbatim_client.cli.printing import note, print_json, print_line, print_rows, told
 from verbatim_client.cli.settings import CliSettings
 
 COLUMNS = ("id", "prefix", "scopes", "expires_at", "last_used_at", "name")
@@ -68,15 +68,19 @@ async def _list(settings: CliSettings, *, json_lines: bool) -> None:
         print_rows(COLUMNS, keys)
 
 
-def delete(ctx: typer.Context, key_id: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key.")]) -> None:
+def delete(
+    ctx: typer.Context,
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key.")],
+    json_lines: JsonLines = False,
+) -> None:
     """Delete an API key: it opens nothing any more."""
-    run(_delete(ctx.obj, key_id))
+    run(_delete(ctx.obj, key_id, json_lines=json_lines))
 
 
-async def _delete(settings: CliSettings, key_id: str) -> None:
+async def _delete(settings: CliSettings, key_id: str, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
         await client.delete_api_key(key_id)
-    note("deleted")
+    told("deleted", {"id": key_id, "deleted": True}, json_lines=json_lines)
 
 
 def _ends_at(span: str | None) -> str | None:

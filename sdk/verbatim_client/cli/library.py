@@ -92,6 +92,21 @@ async def _show(settings: CliSettings, meeting_id: str, *, json_lines: bool) -> 
         captions.show({"type": "segment"} | segment)
 
 
+def share(ctx: typer.Context, meeting: MeetingId, json_lines: JsonLines = False) -> None:
+    """Make a link that shows a meeting for a day to whoever has it, also while it is spoken. It goes to stdout."""
+    run(_share(ctx.obj, meeting, json_lines=json_lines))
+
+
+async def _share(settings: CliSettings, meeting_id: str, *, json_lines: bool) -> None:
+    async with logged_in(settings) as client:
+        made = await client.share(meeting_id)
+    if json_lines:
+        print_json(made)
+        return
+    print_line(client.base_url + made["path"])
+    note(f"until {made['expires_at']}")
+
+
 def export(
     ctx: typer.Context,
     meeting: MeetingId,

@@ -39,6 +39,14 @@ def note(text: str) -> None:
     print(plain(text), file=sys.stderr, flush=True)
 
 
+def told(text: str, thing: Json, *, json_lines: bool) -> None:
+    """Say that something is done: to a person in words, to a program what came of it."""
+    if json_lines:
+        print_json(thing)
+    else:
+        note(text)
+
+
 def print_rows(columns: Sequence[str], items: Iterable[Json]) -> None:
     """Print a table: with a head on a terminal, with tabs between the fields elsewhere."""
     rows = [[plain(_cell(item.get(column))) for column in columns] for item in items]

@@ -61,11 +61,23 @@ PROCEDURES: Mapping[str, Procedure] = {
         "captions_degraded",
         "CircuitBreakerOpen",
     ),
+    "partials-off": Procedure(
+        "Make no partial texts for an hour, which cost most of the calls; captions come when a sentence is over.",
+        (Step("switch partial texts off", "feature.partials", "off", 3600),),
+        "sum(rate(speech_rate_limited_total[5m]))",
+        "SpeechRateLimited",
+    ),
     "flood": Procedure(
         "Limit every address and account to a part of its quota for an hour.",
         (Step("aggressive limits", "rate_limits", "aggressive", 3600),),
         "sum by (scope) (rate(rate_limited_total[5m]))",
         "LoadShedding",
+    ),
+    "caches": Procedure(
+        "Have every gateway forget what it remembers of API keys, of an issuer's keys and of the last answers.",
+        (Step("drop the caches", "caches", "now", 60),),
+        "sum(rate(http_server_request_duration_seconds_count[1m]))",
+        "HighErrorRate",
     ),
     "debug": Procedure(
         "Log everything of one service, or of one replica, for ten minutes.",
@@ -79,6 +91,7 @@ PROCEDURES: Mapping[str, Procedure] = {
 OF_ALERT = {
     "DBPoolSaturated": "pool-exhaustion", "DatabaseTimeouts": "pool-exhaustion", "HighMemory": "memory-leak",
     "MemoryLeakSuspected": "memory-leak", "FileDescriptorsRunOut": "memory-leak", "EventLoopLag": "drain",
-    "CircuitBreakerOpen": "speech-outage", "CaptionsDegraded": "speech-back", "LoadShedding": "flood",
+    "CircuitBreakerOpen": "speech-outage", "CaptionsDegraded": "speech-back", "SpeechRateLimited": "partials-off",
+    "LoadShedding": "flood",
     "LoginBruteForce": "flood", "HighErrorRate": "debug",
 }  # fmt: skip

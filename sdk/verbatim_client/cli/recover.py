@@ -8,7 +8,8 @@ import typer
 
 from verbatim_client.cli.edge import CliError, Exit, run
 from verbatim_client.cli.logins import logged_in
-from verbatim_client.cli.printing import note, print_rows
+from verbatim_client.cli.options import JsonLines
+from verbatim_client.cli.printing import note, print_items, told
 from verbatim_client.cli.procedures import OF_ALERT, PROCEDURES, Procedure, Step
 from verbatim_client.cli.settings import CliSettings
 
@@ -20,15 +21,23 @@ Do = Annotated[bool, typer.Option("--do", help="Do it. Without this the command 
 Why = Annotated[str, typer.Option("--why", help="For the record.")]
 
 
-def recover(ctx: typer.Context, name: Name = None, target: Target = "", do: Do = False, why: Why = "") -> None:
+def recover(
+    ctx: typer.Context,
+    name: Name = None,
+    target: Target = "",
+    do: Do = False,
+    why: Why = "",
+    json_lines: JsonLines = False,
+) -> None:
     """Say, and with --do do, what a runbook has done first. Without a name: list what there is."""
     if name is None:
-        print_rows(COLUMNS, [{"procedure": n, "needs": p.target, "what": p.about} for n, p in PROCEDURES.items()])
+        known = [{"procedure": n, "needs": p.target, "what": p.about} for n, p in PROCEDURES.items()]
+        print_items(COLUMNS, known, json_lines=json_lines)
         return
-    run(_recover(ctx.obj, name, target, do=do, why=why))
+    run(_recover(ctx.obj, name, target, do=do, why=why, json_lines=json_lines))
 
 
-async def _recover(settings: CliSettings, name: str, target: str, *, do: bool, why: str) -> None:
+async def _recover(settings: CliSettings, name: str, target: str, *, do: bool, why: str, json_lines: bool) -> None:
     found = PROCEDURES.get(OF_ALERT.get(name, name))
     if found is None:
         raise CliError(f"there is no procedure {name}: `verbatim recover` lists them", Exit.USAGE)
@@ -37,7 +46,7 @@ async def _recover(settings: CliSettings, name: str, target: str, *, do: bool, w
     steps = [_aimed(step, target) for step in found.steps]
     if not do:
         for step in steps:
-            note(f"would {step.about}: {step.name} = {step.value} for {step.for_s:.0f} s")
+            _tell("would", step, json_lines=json_lines)
         _tell_rest(found)
         note("nothing was done: add --do")
         return
@@ -45,8 +54,13 @@ async def _recover(settings: CliSettings, name: str, target: str, *, do: bool, w
         for step in steps:
             body = {"name": step.name, "value": step.value, "why": why or f"recover {name}", "for_s": step.for_s}
             await client.call("PUT", "/api/admin/controls", json=body)
-            note(f"done: {step.about}: {step.name} = {step.value} for {step.for_s:.0f} s")
+            _tell("done:", step, json_lines=json_lines)
     _tell_rest(found)
+
+
+def _tell(how: str, step: Step, *, json_lines: bool) -> None:
+    done = {"done": how == "done:", "about": step.about, "name": step.name, "value": step.value, "for_s": step.for_s}
+    told(f"{how} {step.about}: {step.name} = {step.value} for {step.for_s:.0f} s", done, json_lines=json_lines)
 
 
 def _aimed(step: Step, target: str) -> Step:

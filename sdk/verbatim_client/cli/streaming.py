@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from verbatim_client.cli import microphones
 from verbatim_client.cli.audio import Audio
 from verbatim_client.cli.captions import Captions
 from verbatim_client.cli.edge import CliError, Exit, answered, run
@@ -30,7 +31,9 @@ UNTOLD = frozenset({"ack", "partial", "pong"})
 
 def stream(  # noqa: PLR0913, PLR0917 - these are the command's options
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="WAV or raw 16-bit PCM; - is stdin.")],
+    file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", help="WAV or raw 16-bit PCM; - is stdin.")] = None,
+    microphone: Annotated[bool, typer.Option("--microphone", "-m", help="Listen to the microphone instead.")] = False,
+    device: Annotated[str | None, typer.Option(help="Of the microphone, as its recorder names it.")] = None,
     title: Annotated[str | None, typer.Option(help="Of the new meeting; the file's name if not given.")] = None,
     meeting: Annotated[str | None, typer.Option(metavar="MEETING", help="Speak in this meeting instead.")] = None,
     speaker: Annotated[str | None, typer.Option(help="Who speaks.")] = None,
@@ -42,17 +45,26 @@ def stream(  # noqa: PLR0913, PLR0917 - these are the command's options
 ) -> None:
     """Speak audio into a live session; captions come out, one line each, and the accounts at the end.
 
-    Stdin at speed 1 is taken as live: it is read on while there is no connection, and what cannot be kept becomes a
-    declared gap. Ctrl-C ends the audio and waits for the rest; a second one leaves at once.
+    A microphone, and stdin at speed 1, are live: they are read on while there is no connection, and what cannot be kept
+    becomes a declared gap. Ctrl-C ends the audio and waits for the rest; a second one leaves at once.
     """
-    name = "stdin" if file == "-" else os.path.basename(file)  # noqa: PTH119
+    if (file is None) is not microphone:
+        raise typer.BadParameter("name a file, - for stdin, or say --microphone", param_hint="FILE")
+    name = "microphone" if file is None else "stdin" if file == "-" else os.path.basename(file)  # noqa: PTH119
     if meeting is not None and title is not None:
         raise typer.BadParameter("a meeting that is there has its title", param_hint="--title")
-    with answered():
+    with answered(), contextlib.ExitStack() as open_:
         client = logged_in(ctx.obj)
-        # The end of the process closes it: until then a thread may be reading.
-        source = sys.stdin.fileno() if file == "-" else os.open(file, os.O_RDONLY)
+        if file is None:
+            rate, channels, speed = microphones.RATE_HZ, 1, LIVE_SPEED_MAX
+            source = open_.enter_context(microphones.listening(device))
+        else:
+            # The end of the process closes it: until then a thread may be reading.
+            source = sys.stdin.fileno() if file == "-" else os.open(file, os.O_RDONLY)
         audio = Audio(source, rate, channels)
+        if file is None and audio.is_over:
+            raise CliError("the microphone gives nothing")
+        recorder = open_.pop_all()
     wanted = LiveSettings(
         meeting_id=meeting,
         title=None if meeting else title or name,
@@ -62,11 +74,9 @@ def stream(  # noqa: PLR0913, PLR0917 - these are the command's options
         channels=audio.channels,
     )
     show = _json_event if json_lines else Captions(sys.stdout, sys.stderr).show
-    run(
-        _stream(
-            client, audio, wanted, speed or None, show, source_can_wait=file != "-" or not 0.0 < speed <= LIVE_SPEED_MAX
-        )
-    )
+    is_live = file is None or (file == "-" and 0.0 < speed <= LIVE_SPEED_MAX)
+    with recorder:
+        run(_stream(client, audio, wanted, speed or None, show, source_can_wait=not is_live))
 
 
 async def _stream(

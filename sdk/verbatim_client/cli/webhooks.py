@@ -10,7 +10,7 @@ import typer
 from verbatim_client.cli.edge import run
 from verbatim_client.cli.logins import logged_in
 from verbatim_client.cli.options import JsonLines, Limit
-from verbatim_client.cli.printing import Json, first, note, print_facts, print_items, print_json, print_line
+from verbatim_client.cli.printing import Json, first, note, print_facts, print_items, print_json, print_line, told
 from verbatim_client.cli.settings import CliSettings
 
 COLUMNS = ("id", "enabled", "failures", "events", "url")
@@ -75,21 +75,21 @@ async def _show(settings: CliSettings, webhook_id: str, *, json_lines: bool) -> 
         print_facts(FACTS, found)
 
 
-def enable(ctx: typer.Context, webhook_id: WebhookId) -> None:
+def enable(ctx: typer.Context, webhook_id: WebhookId, json_lines: JsonLines = False) -> None:
     """Have a webhook told again, after it was disabled."""
-    run(_switch(ctx.obj, webhook_id, enabled=True))
+    run(_switch(ctx.obj, webhook_id, enabled=True, json_lines=json_lines))
 
 
-def disable(ctx: typer.Context, webhook_id: WebhookId) -> None:
+def disable(ctx: typer.Context, webhook_id: WebhookId, json_lines: JsonLines = False) -> None:
     """Tell a webhook nothing any more."""
-    run(_switch(ctx.obj, webhook_id, enabled=False))
+    run(_switch(ctx.obj, webhook_id, enabled=False, json_lines=json_lines))
 
 
-async def _switch(settings: CliSettings, webhook_id: str, *, enabled: bool) -> None:
+async def _switch(settings: CliSettings, webhook_id: str, *, enabled: bool, json_lines: bool) -> None:
     async with logged_in(settings) as client:
         found = await client.webhook(webhook_id)
-        await client.update_webhook(webhook_id, found["version"], enabled=enabled)
-    note("enabled" if enabled else "disabled")
+        changed = await client.update_webhook(webhook_id, found["version"], enabled=enabled)
+    told("enabled" if enabled else "disabled", changed, json_lines=json_lines)
 
 
 def rotate(ctx: typer.Context, webhook_id: WebhookId, json_lines: JsonLines = False) -> None:
@@ -105,16 +105,16 @@ async def _rotate(settings: CliSettings, webhook_id: str, *, json_lines: bool) -
     note(f"deliveries are signed with the secret before too until {turned['previous_until']}")
 
 
-def delete(ctx: typer.Context, webhook_id: WebhookId) -> None:
+def delete(ctx: typer.Context, webhook_id: WebhookId, json_lines: JsonLines = False) -> None:
     """Delete a webhook."""
-    run(_delete(ctx.obj, webhook_id))
+    run(_delete(ctx.obj, webhook_id, json_lines=json_lines))
 
 
-async def _delete(settings: CliSettings, webhook_id: str) -> None:
+async def _delete(settings: CliSettings, webhook_id: str, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
         found = await client.webhook(webhook_id)
         await client.delete_webhook(webhook_id, found["version"])
-    note("deleted")
+    told("deleted", {"id": webhook_id, "deleted": True}, json_lines=json_lines)
 
 
 def test(ctx: typer.Context, webhook_id: WebhookId, json_lines: JsonLines = False) -> None:

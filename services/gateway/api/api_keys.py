@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import BaseModel, Field
 from verbatim.meetings.v1 import api_keys_pb2 as pb
@@ -15,7 +15,7 @@ from chassis.errors import Kind
 from services.gateway.auth import Person
 from services.gateway.entrance import Entrance
 from services.gateway.errors import BODY, documented
-from services.gateway.resources import Id, Name, Page, Paging, Sent, Until, moment
+from services.gateway.resources import REPLAYED, Claimed, Id, Name, Page, Paging, Sent, Until, moment, tag_replayed
 
 Scope = Literal["read", "write", "stream", "admin"]
 
@@ -61,13 +61,18 @@ def routes(entrance: Entrance) -> APIRouter:
     meetings, timeout_s = entrance.meetings, entrance.timeout_s
     keys = ApiKeysServiceStub(meetings.channel)
 
-    @router.post("", status_code=201, responses=documented(*BODY, Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.CONFLICT))
-    async def create_api_key(who: Person, body: NewApiKey) -> MadeApiKey:
+    @router.post(
+        "",
+        status_code=201,
+        responses={**documented(*BODY, Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.CONFLICT), 201: {"headers": REPLAYED}},
+    )
+    async def create_api_key(who: Person, body: NewApiKey, claim: Claimed, response: Response) -> MadeApiKey:
         """Make an API key. It is shown in this answer only. An account has fifty at most."""
-        wanted = pb.CreateApiKeyRequest(account_id=who.account_id, name=body.name, scopes=body.scopes)
+        wanted = pb.CreateApiKeyRequest(account_id=who.account_id, name=body.name, scopes=body.scopes, claim=claim)
         if body.expires_at is not None:
             wanted.expires_at.CopyFrom(_stamp(body.expires_at))
         answer = await meetings.call(keys.CreateApiKey, wanted, timeout_s=timeout_s)
+        tag_replayed(response, answer.replayed)
         return MadeApiKey(**_fields(answer.api_key), key=answer.key)
 
     @router.get("", responses=documented(Kind.UNAUTHORIZED, Kind.VALIDATION_FAILED))

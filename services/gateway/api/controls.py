@@ -21,13 +21,14 @@ ControlName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}(\
 ControlValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,100}$")]
 
 # What is known of names; a service that asks for another one says itself what it takes.
-_VALUES = (
+_VALUES: tuple[tuple[re.Pattern[str], frozenset[str]], ...] = (
     (re.compile(r"rate_limits"), frozenset({"normal", "aggressive"})),
     (re.compile(r"uploads"), frozenset({"allow", "refuse"})),
     (re.compile(r"breaker\..*"), frozenset({"open", "closed", "auto"})),
-    (re.compile(r"feature\..*"), frozenset({"on", "off"})),
+    (re.compile(r"feature\.partials"), frozenset({"on", "off"})),
+    (re.compile(r"feature\.(?!partials$).*"), frozenset()),  # nobody would obey
     (re.compile(r"log_level(\..*)?"), frozenset(LEVELS)),
-    (re.compile(r"drain\..*"), frozenset({"now"})),
+    (re.compile(r"(drain|pool)\..*|caches(\..*)?"), frozenset({"now"})),
 )
 
 
@@ -58,7 +59,8 @@ class Controls(BaseModel):
 
 class NewControl(Sent):
     """What to set: `rate_limits` (normal, aggressive), `uploads` (allow, refuse), `breaker.<dependency>` (open, closed,
-    auto), …"""
+    auto), `feature.partials` (on, off), `log_level[.<who>]`; and, each `now`: `caches[.<who>]`, `pool.<database>`,
+    `drain.<replica>`."""
 
     name: ControlName = Field(examples=["rate_limits"])
     value: ControlValue | None = Field(description="Null: back to its default.", examples=["aggressive"])

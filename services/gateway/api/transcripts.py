@@ -51,20 +51,32 @@ class SegmentQuery(Paging):
     )
 
 
+class Heard(BaseModel):
+    """What was heard, where something else is shown; null where it is shown itself, or had no name."""
+
+    text: str | None
+    speaker: str | None
+
+
 class Segment(BaseModel):
     """A stretch of speech as text."""
 
     id: str
     session_id: str
     index: int = Field(description="Grows by one within the session.")
-    revision: int = Field(description="Grows when the text is replaced by a better one.")
+    revision: int = Field(description="Grows when a better text is heard, and when a person changes it.")
+    version: int = Field(description="The same number: what a change names in If-Match.")
     speaker: str | None
     start: float = Field(description="Seconds from the start of the meeting.")
     end: float
     text: str
     confidence: float | None = Field(description="0 to 1, where the engine tells.")
     engine: str
-    quality: Literal["final", "draft"]
+    quality: Literal["final", "draft"] = Field(description="Of what was heard.")
+    edited: list[Literal["text", "speaker"]] = Field(
+        description="Fields that hold a person's words, and are left alone when it is heard again."
+    )
+    heard: Heard
 
     @classmethod
     def of(cls, segment: pb.TranscriptSegment) -> Segment:
@@ -73,6 +85,7 @@ class Segment(BaseModel):
             session_id=segment.session_id,
             index=segment.index,
             revision=segment.revision,
+            version=segment.revision,
             speaker=segment.speaker or None,
             start=segment.start_s,
             end=segment.end_s,
@@ -80,6 +93,11 @@ class Segment(BaseModel):
             confidence=segment.confidence if segment.HasField("confidence") else None,
             engine=segment.engine,
             quality=segment.quality,
+            edited=list(segment.edited),
+            heard=Heard(
+                text=segment.heard_text if segment.HasField("heard_text") else None,
+                speaker=segment.heard_speaker or None,
+            ),
         )
 
 

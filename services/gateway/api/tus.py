@@ -22,7 +22,7 @@ from services.gateway.auth import Who
 from services.gateway.errors import BODY, READ, documented
 from services.gateway.forms import body_of
 from services.gateway.media_types import HEAD_BYTES, MEDIA_TYPES, MediaType, check_head, media_type
-from services.gateway.resources import Id, moment
+from services.gateway.resources import REPLAYED, Id, IdempotencyKey, moment, tag_replayed
 from services.gateway.uploading import Order, UploadDesk
 
 VERSION = "1.0.0"
@@ -32,7 +32,7 @@ _BYTES = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {"required": True, "content": {_PATCH_TYPE: {"schema": _BYTES}}}
 _CREATE = (
     *BODY,
-    *(Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.PRECONDITION_FAILED),
+    *(Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.CONFLICT, Kind.PRECONDITION_FAILED),
     *(Kind.RATE_LIMIT_EXCEEDED, Kind.INSUFFICIENT_STORAGE),
 )
 _GO_ON = (*READ, *BODY, Kind.PRECONDITION_FAILED, Kind.CONFLICT, Kind.INSUFFICIENT_STORAGE)
@@ -55,7 +55,7 @@ class _TusRoute(APIRoute):
             try:
                 response = await handle(request)
             except AppError as fault:
-                response = errors.answer(fault, request.url.path)
+                response = errors.answer(fault, request.scope)
             response.headers["Tus-Resumable"] = VERSION
             if response.status_code == 412:
                 response.headers["Tus-Version"] = VERSION
@@ -96,9 +96,11 @@ def routes(desk: UploadDesk) -> APIRouter:
         response.headers["Tus-Extension"] = "creation,expiration,termination"
         response.headers["Tus-Max-Size"] = str(desk.settings.file_bytes_max)
 
-    @router.post("", status_code=201, responses=documented(*_CREATE), dependencies=_SPEAKS)
+    @router.post(
+        "", status_code=201, responses={**documented(*_CREATE), 201: {"headers": REPLAYED}}, dependencies=_SPEAKS
+    )
     async def create_upload(
-        who: Who, response: Response, upload_length: Length, upload_metadata: Metadata
+        who: Who, key: IdempotencyKey, response: Response, upload_length: Length, upload_metadata: Metadata
     ) -> UploadPlace:
         """Announce a recording: `Upload-Length`, and in `Upload-Metadata` its `filename` and, if you like, `filetype`,
         `title`, `language` and `meeting_id`."""
@@ -108,11 +110,12 @@ def routes(desk: UploadDesk) -> APIRouter:
         kind = media_type(name, said.get("filetype") or said.get("type"))
         if size == 0:
             check_head(kind, b"")
-        upload = await desk.begin(_order(who.account_id, said), name, kind, size)
+        upload, replayed = await desk.announce(_order(who.account_id, said, key), name, kind, size)
         expires = format_datetime(moment(upload.expires_at).astimezone(UTC), usegmt=True)
         response.headers["Location"] = f"/api/uploads/tus/{upload.id}"
         response.headers["Upload-Offset"] = "0"
         response.headers["Upload-Expires"] = expires
+        tag_replayed(response, replayed)
         return UploadPlace(upload_id=upload.id, expires_at=expires)
 
     @router.head(
@@ -124,7 +127,7 @@ def routes(desk: UploadDesk) -> APIRouter:
         held = await desk.held(upload)
         if held.offset == upload.size_bytes and not upload.job_id:
             # Its last bytes came, and whoever took them died before it could say so.
-            upload = await desk.complete(upload, held, _kind_of(upload), digest=None)
+            upload = await desk.complete(upload, held, _kind_of(upload))
         _tell(response, upload, held.offset)
 
     @router.patch(
@@ -150,7 +153,7 @@ def routes(desk: UploadDesk) -> APIRouter:
             )
             if held.offset == upload.size_bytes:
                 await _check_whole(desk, upload, kind)
-                upload = await desk.complete(upload, held, kind, digest=None)
+                upload = await desk.complete(upload, held, kind)
         _tell(response, upload, held.offset)
 
     @router.delete(
@@ -219,7 +222,7 @@ def _said(metadata: str) -> dict[str, str]:
     return said
 
 
-def _order(owner_id: str, said: dict[str, str]) -> Order:
+def _order(owner_id: str, said: dict[str, str], key: str | None) -> Order:
     wanted = {name: said[name] for name in UploadOrder.model_fields if said.get(name)}
     try:
         order = TypeAdapter(UploadOrder).validate_python(wanted)
@@ -227,4 +230,4 @@ def _order(owner_id: str, said: dict[str, str]) -> Order:
         names = sorted({str(one["loc"][0]) for one in fault.errors(include_input=False)})
         problems = tuple(Problem(f"Upload-Metadata.{name}", "Is not valid") for name in names)
         raise AppError(Kind.VALIDATION_FAILED, "Some fields do not hold.", details=problems) from None
-    return Order(owner_id, order.meeting_id, order.title, order.language)
+    return Order(owner_id, order.meeting_id, order.title, order.language, key)

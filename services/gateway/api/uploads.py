@@ -16,10 +16,14 @@ from services.gateway.auth import Who
 from services.gateway.errors import BODY, documented
 from services.gateway.forms import FileBegins, FileBytes, FormItem, body_of, read_form
 from services.gateway.media_types import media_type
-from services.gateway.resources import Id, Language, Sent, Title
+from services.gateway.resources import REPLAYED, Id, IdempotencyKey, Language, Sent, Title, tag_replayed
 from services.gateway.uploading import Order, UploadDesk
 
-_FAILURES = (*BODY, Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.RATE_LIMIT_EXCEEDED, Kind.INSUFFICIENT_STORAGE)
+_FAILURES = (
+    *BODY,
+    *(Kind.UNAUTHORIZED, Kind.NOT_FOUND, Kind.CONFLICT, Kind.RATE_LIMIT_EXCEEDED, Kind.INSUFFICIENT_STORAGE),
+)
+_ANSWERS = {**documented(*_FAILURES), 202: {"headers": REPLAYED}}
 _BYTES = {"type": "string", "format": "binary"}
 _FORM: dict[str, Any] = {
     "required": True,
@@ -51,8 +55,8 @@ class UploadAccepted(BaseModel):
     meeting_id: str
 
 
-async def _order(who: Who, query: Annotated[UploadOrder, Query()]) -> Order:
-    return Order(who.account_id, query.meeting_id, query.title, query.language)
+async def _order(who: Who, query: Annotated[UploadOrder, Query()], key: IdempotencyKey) -> Order:
+    return Order(who.account_id, query.meeting_id, query.title, query.language, key)
 
 
 Ordered = Annotated[Order, Depends(_order)]
@@ -64,7 +68,7 @@ def routes(desk: UploadDesk) -> APIRouter:
     idle_s = desk.settings.idle_s
 
     @router.post(
-        "", status_code=202, responses=documented(*_FAILURES), openapi_extra={"requestBody": _FORM}
+        "", status_code=202, responses=_ANSWERS, openapi_extra={"requestBody": _FORM}
     )  # fmt: skip
     async def upload_form(request: Request, order: Ordered, response: Response) -> UploadAccepted:
         """Send a recording as a form with the one part `file`; it becomes a meeting in the background."""
@@ -76,18 +80,19 @@ def routes(desk: UploadDesk) -> APIRouter:
                 if size is not None:
                     # The form around the file is small against it, but more than nothing.
                     size = min(size, desk.settings.file_bytes_max)
-                upload = await desk.take(order, file.file_name, kind, _bytes_of(items), size)
-        return _accepted(upload, response)
+                upload, replayed = await desk.take(order, file.file_name, kind, _bytes_of(items), size)
+        return _accepted(upload, replayed, response)
 
     @router.put(
-        "/{file_name}", status_code=202, responses=documented(*_FAILURES), openapi_extra={"requestBody": _RAW}
+        "/{file_name}", status_code=202, responses=_ANSWERS, openapi_extra={"requestBody": _RAW}
     )  # fmt: skip
     async def upload_file(file_name: str, request: Request, order: Ordered, response: Response) -> UploadAccepted:
         """Send a recording as the body, as `curl --upload-file` does; its name is the last part of the path."""
         with _counted():
             kind = media_type(file_name, request.headers.get("content-type"))
-            upload = await desk.take(order, file_name, kind, body_of(request, idle_s=idle_s), _announced(request))
-        return _accepted(upload, response)
+            content = body_of(request, idle_s=idle_s)
+            upload, replayed = await desk.take(order, file_name, kind, content, _announced(request))
+        return _accepted(upload, replayed, response)
 
     return router
 
@@ -108,7 +113,8 @@ def _announced(request: Request) -> int | None:
     return int(declared) if declared.isdigit() else None
 
 
-def _accepted(upload: pb.Upload, response: Response) -> UploadAccepted:
+def _accepted(upload: pb.Upload, replayed: bool, response: Response) -> UploadAccepted:
+    tag_replayed(response, replayed)
     response.headers["Location"] = f"/api/jobs/{upload.job_id}"
     return UploadAccepted(job_id=upload.job_id, meeting_id=upload.meeting_id)
 

@@ -20,11 +20,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from verbatim.insights.v1.analytics_pb2_grpc import add_AnalyticsServiceServicer_to_server
 from verbatim.insights.v1.insights_pb2_grpc import add_InsightsServiceServicer_to_server
+from verbatim.insights.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server as add_model_usage
 from verbatim.meetings.v1.accounts_pb2_grpc import add_AccountsServiceServicer_to_server
 from verbatim.meetings.v1.api_keys_pb2_grpc import add_ApiKeysServiceServicer_to_server
 from verbatim.meetings.v1.logins_pb2_grpc import add_LoginsServiceServicer_to_server
 from verbatim.meetings.v1.meetings_pb2_grpc import add_MeetingsServiceServicer_to_server
 from verbatim.meetings.v1.tasks_pb2_grpc import add_TasksServiceServicer_to_server
+from verbatim.meetings.v1.transcripts_pb2_grpc import add_TranscriptsServiceServicer_to_server
 from verbatim.meetings.v1.uploads_pb2_grpc import add_UploadsServiceServicer_to_server
 from verbatim.meetings.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
 from verbatim.meetings.v1.webhooks_pb2_grpc import add_WebhooksServiceServicer_to_server
@@ -59,10 +61,12 @@ from services.gateway.protocol import CountedSocket, Crowd, Patience, PatientHtt
 from services.gateway.relay import Fleet
 from services.gateway.revocations import RevocationNews, Revocations
 from services.gateway.settings import Settings
+from services.gateway.shares import Shares
 from services.gateway.tests.fake_accounts import FakeAccounts, FakeApiKeys, FakeLogins
 from services.gateway.tests.fake_recordings import FakeRecordings, FakeRelay
+from services.gateway.tests.fake_transcripts import FakeTranscripts
 from services.gateway.tests.fake_uploads import FakeUploads
-from services.gateway.tests.fake_webhooks import FakeUsage, FakeWebhooks
+from services.gateway.tests.fake_webhooks import FakeModelUsage, FakeUsage, FakeWebhooks
 from services.gateway.tests.fakes import (
     FakeAnalytics,
     FakeCaptions,
@@ -134,8 +138,10 @@ class Gateway:
     uploads: FakeUploads = field(default_factory=FakeUploads)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     usage: FakeUsage = field(default_factory=FakeUsage)
+    model_usage: FakeModelUsage = field(default_factory=FakeModelUsage)
     recordings: FakeRecordings = field(default_factory=FakeRecordings)
     faults: dict[str, str] = field(default_factory=dict)
+    ailing: dict[str, str] = field(default_factory=dict)
     aggressive: bool = False
     full: bool = False
     controls: FakeControls = field(default_factory=FakeControls)
@@ -194,14 +200,19 @@ async def _backend(stack: AsyncExitStack, service: str, *servicers: tuple[Any, o
 
 
 def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
-    revocations = Revocations()
+    revocations, shares = Revocations(), Shares(SERVICE_KEY)
     credentials = Credentials(
-        AccessTokens(settings.auth_public_key), ApiKeyChecks(meetings, timeout_s=5.0), NoExternalTokens(), revocations
+        AccessTokens(settings.auth_public_key),
+        ApiKeyChecks(meetings, timeout_s=5.0),
+        NoExternalTokens(),
+        shares,
+        revocations,
     )
     return Entrance(
         meetings=meetings,
         credentials=credentials,
         tickets=Tickets(SERVICE_KEY, gateway.broker),
+        shares=shares,
         revocations=revocations,
         news=RevocationNews(revocations, meetings, gateway.broker, every_s=10.0, timeout_s=5.0),
         callers=Callers(secure=settings.verbatim_env == "production"),
@@ -214,7 +225,7 @@ def _entrance(settings: Settings, gateway: Gateway, meetings: Peer) -> Entrance:
 
 @asynccontextmanager
 async def running(
-    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, **changed: Any
+    viewer_limits: ViewerLimits = VIEWER_LIMITS, captcha: Captcha | None = None, look_s: float = 5.0, **changed: Any
 ) -> AsyncIterator[Gateway]:
     """Run a gateway with some settings changed."""
     gateway = Gateway(Signer(), captcha=captcha or NoCaptcha())
@@ -227,6 +238,7 @@ async def running(
             (add_LoginsServiceServicer_to_server, gateway.logins),
             (add_MeetingsServiceServicer_to_server, gateway.meetings),
             (add_TasksServiceServicer_to_server, gateway.tasks),
+            (add_TranscriptsServiceServicer_to_server, FakeTranscripts(gateway.meetings)),
             (add_UploadsServiceServicer_to_server, gateway.uploads),
             (add_UsageServiceServicer_to_server, gateway.usage),
             (add_WebhooksServiceServicer_to_server, gateway.webhooks),
@@ -236,6 +248,7 @@ async def running(
             "insights",
             (add_InsightsServiceServicer_to_server, gateway.insights),
             (add_AnalyticsServiceServicer_to_server, gateway.analytics),
+            (add_model_usage, gateway.model_usage),
         )
         transcriber = await _backend(
             stack,
@@ -296,9 +309,9 @@ async def running(
             aggressive_factor=settings.rate_limits_aggressive,
             is_aggressive=lambda: gateway.aggressive,
         )
-        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness)
+        app = public_app(settings, doors, rates=rates, readiness=gateway.readiness, ailing=lambda: gateway.ailing)
         crowd = Crowd(most=10_000, most_of_one=settings.connections_per_ip_max, proxies=Proxies(()))
-        patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=1.0)
+        patience = Patience(head_s=settings.head_timeout_s, read_s=settings.unread_timeout_s, look_s=look_s)
         server = HttpServer(
             app,
             "127.0.0.1",

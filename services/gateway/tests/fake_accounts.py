@@ -125,10 +125,13 @@ class FakeApiKeys(api_keys_pb2_grpc.ApiKeysServiceServicer):
         self.keys: dict[str, tuple[str, api_keys_pb2.ApiKey]] = {}
         self.fault: AppError | None = None
         self.checks = 0
+        self.claims: dict[str, str] = {}
 
     async def CreateApiKey(
         self, request: api_keys_pb2.CreateApiKeyRequest, _: Any
     ) -> api_keys_pb2.CreateApiKeyResponse:
+        if (known := self.claims.get(request.claim.key)) is not None:
+            return api_keys_pb2.CreateApiKeyResponse(api_key=self.keys[known][1], key=known, replayed=True)
         key = "vbk_" + (ids.new_id() + ids.new_id()).replace("-", "")[-43:]
         made = api_keys_pb2.ApiKey(
             id=ids.new_id(), name=request.name, prefix=key[:10], scopes=request.scopes, created_at=NOON
@@ -136,6 +139,8 @@ class FakeApiKeys(api_keys_pb2_grpc.ApiKeysServiceServicer):
         if request.HasField("expires_at"):
             made.expires_at.CopyFrom(request.expires_at)
         self.keys[key] = (request.account_id, made)
+        if request.HasField("claim"):
+            self.claims[request.claim.key] = key
         return api_keys_pb2.CreateApiKeyResponse(api_key=made, key=key)
 
     async def ListApiKeys(self, request: api_keys_pb2.ListApiKeysRequest, _: Any) -> api_keys_pb2.ListApiKeysResponse:

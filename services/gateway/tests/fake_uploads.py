@@ -28,11 +28,14 @@ class FakeUploads(uploads_pb2_grpc.UploadsServiceServicer):
         self.asked: list[pb.BeginUploadRequest] = []
         self.refusal: AppError | None = None
         self.completion_faults: list[AppError] = []
+        self.claims: dict[str, tuple[bytes, str]] = {}
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, _: Any) -> pb.BeginUploadResponse:
         self.asked.append(request)
         if self.refusal is not None:
             raise self.refusal
+        if (known := self._known(request)) is not None:
+            return pb.BeginUploadResponse(upload=known, replayed=True)
         upload = pb.Upload(
             id=request.upload_id,
             owner_id=request.owner_id,
@@ -50,6 +53,8 @@ class FakeUploads(uploads_pb2_grpc.UploadsServiceServicer):
     async def CompleteUpload(self, request: pb.CompleteUploadRequest, _: Any) -> pb.CompleteUploadResponse:
         if self.completion_faults:
             raise self.completion_faults.pop(0)
+        if (known := self._known(request)) is not None:
+            return pb.CompleteUploadResponse(upload=known, replayed=True)
         upload = self._find(request)
         upload.job_id = upload.job_id or ids.new_id()
         upload.size_bytes = request.size_bytes
@@ -73,6 +78,16 @@ class FakeUploads(uploads_pb2_grpc.UploadsServiceServicer):
         job = (await self.GetUploadJob(asked, _)).job
         job.status, job.error = "failed", "Cancelled."
         return pb.CancelUploadJobResponse(job=job)
+
+    def _known(self, request: Any) -> pb.Upload | None:
+        """Return what the same claim has made before, or note that this one makes something."""
+        if not request.HasField("claim"):
+            return None
+        asked = request.claim.fingerprint
+        before, upload_id = self.claims.setdefault(request.claim.key, (asked, request.upload_id))
+        if before != asked:
+            raise AppError(Kind.VALIDATION_FAILED, "The key was used for another request.")
+        return self.uploads[upload_id] if upload_id != request.upload_id else None
 
     def _find(self, request: Any) -> pb.Upload:
         upload = self.uploads.get(request.upload_id)

@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from verbatim.insights.v1 import usage_pb2 as model_usage_pb2
+from verbatim.insights.v1 import usage_pb2_grpc as model_usage_pb2_grpc
 from verbatim.meetings.v1 import usage_pb2, usage_pb2_grpc, webhooks_pb2, webhooks_pb2_grpc
 
 from chassis import ids
@@ -125,3 +127,17 @@ class FakeUsage(usage_pb2_grpc.UsageServiceServicer):
             raise self.fault
         used = self.audio_s.get(request.owner_id, 0.0)
         return usage_pb2.GetUsageResponse(period_start=NOON, period_end=self.end, audio_s=used)
+
+
+class FakeModelUsage(model_usage_pb2_grpc.UsageServiceServicer):
+    """Says what each account has spent on language models. `fault` is raised instead."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, int] = {}
+        self.most = 0
+        self.fault: AppError | None = None
+
+    async def GetUsage(self, request: model_usage_pb2.GetUsageRequest, _: Any) -> model_usage_pb2.GetUsageResponse:
+        if self.fault is not None:
+            raise self.fault
+        return model_usage_pb2.GetUsageResponse(tokens=self.tokens.get(request.owner_id, 0), tokens_max=self.most)

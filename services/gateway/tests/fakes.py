@@ -76,7 +76,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
         await self.release.wait()
         if self.broken:
             raise ZeroDivisionError("the canary of a bug: ada@example.com")
-        return meetings_pb2.GetMeetingResponse(meeting=self._own(request.owner_id, request.meeting_id))
+        return meetings_pb2.GetMeetingResponse(meeting=self.own(request.owner_id, request.meeting_id))
 
     async def ListMeetings(
         self, request: meetings_pb2.ListMeetingsRequest, _: Any
@@ -95,7 +95,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
     async def UpdateMeeting(
         self, request: meetings_pb2.UpdateMeetingRequest, _: Any
     ) -> meetings_pb2.UpdateMeetingResponse:
-        meeting = self._own(request.owner_id, request.meeting_id)
+        meeting = self.own(request.owner_id, request.meeting_id)
         if meeting.version != request.expected_version:
             raise outdated(meeting.version)
         if request.HasField("title"):
@@ -110,7 +110,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
     async def DeleteMeeting(
         self, request: meetings_pb2.DeleteMeetingRequest, _: Any
     ) -> meetings_pb2.DeleteMeetingResponse:
-        meeting = self._own(request.owner_id, request.meeting_id)
+        meeting = self.own(request.owner_id, request.meeting_id)
         if meeting.version != request.expected_version:
             raise outdated(meeting.version)
         del self.meetings[meeting.id]
@@ -119,7 +119,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
     async def ListSegments(
         self, request: meetings_pb2.ListSegmentsRequest, _: Any
     ) -> meetings_pb2.ListSegmentsResponse:
-        self._own(request.owner_id, request.meeting_id)
+        self.own(request.owner_id, request.meeting_id)
         segments = self.segments.get(request.meeting_id, [])
         if request.HasField("after_index"):
             segments = [one for one in segments if one.index > request.after_index]
@@ -130,7 +130,7 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
         )
 
     async def ListEntries(self, request: meetings_pb2.ListEntriesRequest, _: Any) -> meetings_pb2.ListEntriesResponse:
-        meeting = self._own(request.owner_id, request.meeting_id)
+        meeting = self.own(request.owner_id, request.meeting_id)
         if self.entries_fault is not None:
             raise self.entries_fault
         known = self.entries.get(request.meeting_id, [])
@@ -151,13 +151,14 @@ class FakeMeetings(meetings_pb2_grpc.MeetingsServiceServicer):
     async def ExportMeeting(
         self, request: meetings_pb2.ExportMeetingRequest, _: Any
     ) -> AsyncIterator[meetings_pb2.ExportMeetingResponse]:
-        self._own(request.owner_id, request.meeting_id)
+        self.own(request.owner_id, request.meeting_id)
         for number, piece in enumerate(self.export_pieces):
             if number == self.break_export_after:
                 raise AppError(Kind.UNAVAILABLE, "The database does not answer.")
             yield meetings_pb2.ExportMeetingResponse(piece=piece)
 
-    def _own(self, owner_id: str, meeting_id: str) -> meetings_pb2.Meeting:
+    def own(self, owner_id: str, meeting_id: str) -> meetings_pb2.Meeting:
+        """Return a meeting of this owner. Raises AppError(NOT_FOUND)."""
         meeting = self.meetings.get(meeting_id)
         if meeting is None or meeting.owner_id != owner_id:
             raise missing()

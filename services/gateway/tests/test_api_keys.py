@@ -97,9 +97,12 @@ async def test_what_is_known_of_a_key_holds_for_a_while_and_longer_while_nobody_
     clock[0] += 14
     await checks.authenticate(key)
     assert own_gateway.api_keys.checks == 1
-    clock[0] += 2
+    checks.forget()
     await checks.authenticate(key)
     assert own_gateway.api_keys.checks == 2
+    clock[0] += 16
+    await checks.authenticate(key)
+    assert own_gateway.api_keys.checks == 3
 
     own_gateway.api_keys.fault = AppError(Kind.UNAVAILABLE, "The database does not answer.")
     clock[0] += 800

@@ -34,6 +34,8 @@ async def test_admin_sets_sees_and_clears_a_switch(own_gateway: Gateway) -> None
         {"name": "breaker.whisper", "value": "aggressive"},
         {"name": "Rate Limits"},
         {"name": "a>"},
+        {"name": "feature.telepathy", "value": "on"},
+        {"name": "pool.meetings", "value": "later"},
         {"why": ""},
         {"for_s": 0},
         {"who": "somebody else"},

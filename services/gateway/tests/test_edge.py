@@ -11,6 +11,12 @@ from services.gateway.tests.conftest import Gateway, problem, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
 COUNT = "http_server_request_duration_seconds_count"
 
 
@@ -92,6 +98,43 @@ async def test_readiness_follows_the_process_and_tells_the_world_nothing_more(ow
     assert "draining" not in problem(answer)["message"]
     assert "retry-after" in answer.headers
     assert (await own_gateway.client.get("/healthz")).json() == {"status": "ok"}
+
+
+@pytest.mark.req("R-SVC-7", "R-SEC-1")
+async def test_what_is_not_well_is_told_to_admins_alone(own_gateway: Gateway) -> None:
+    own_gateway.ailing["redis"] = "fallback"
+    get, admin = own_gateway.client.get, own_gateway.as_admin()
+    assert (await get("/readyz", headers=admin)).json() == {"status": "ready"}
+    assert (await get("/readyz?verbose", headers=admin)).json() == {"status": "ready", "faults": {"redis": "fallback"}}
+    for headers, status in ((None, 401), (own_gateway.as_account(), 403), ({"Authorization": "Bearer x"}, 401)):
+        refused = await get("/readyz?verbose", headers=headers)
+        assert (refused.status_code, "redis" in refused.text) == (status, False)
+    own_gateway.faults["process"] = "draining"
+    answer = await get("/readyz?verbose=1", headers=admin)
+    assert answer.status_code == 503
+    assert problem(answer)["details"] == [{"field": "process", "problem": "draining"}]
+
+
+@pytest.mark.req("R-RL-1")
+async def test_probes_are_free_and_questions_are_not() -> None:
+    async with running(rate_limits_ip="3/min") as gateway:
+        for _ in range(10):
+            assert (await gateway.client.get("/readyz")).status_code == 200
+        told = [(await gateway.client.get("/readyz?verbose")).status_code for _ in range(5)]
+        assert told == [401, 401, 401, 429, 429]
+
+
+@pytest.mark.req("R-SEC-1")
+async def test_who_asks_for_another_host_is_refused() -> None:
+    async with running(allowed_hosts=("Notes.example", "10.0.0.1", "[::1]")) as gateway:
+        for host in ("notes.example", "NOTES.example:8443", "10.0.0.1:80", "[::1]", "[::1]:8000"):
+            assert (await gateway.client.get("/api/meetings", headers={"Host": host})).status_code == 401
+        for host in ("evil.example", "notes.example.evil.example", "", "evil.example:notes.example", "notes"):
+            refused = await gateway.client.get("/api/meetings", headers={"Host": host})
+            assert (refused.status_code, problem(refused)["error"]) == (400, "bad_request")
+        assert (await gateway.client.get("/readyz", headers={"Host": "10.9.8.7:8000"})).status_code == 200
+        opened = await gateway.client.get("/transcribe", headers={"Host": "evil.example", **UPGRADE})
+        assert opened.status_code == 400
 
 
 @pytest.mark.req("R-SEC-1")

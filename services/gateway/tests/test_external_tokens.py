@@ -117,7 +117,7 @@ async def test_rest_speaks_with_both_kinds_of_tokens(issuer: Issuer) -> None:
     async with trusting(issuer) as (gateway, tokens):
         ours = gateway.entrance.credentials
         assert isinstance(ours, Credentials)
-        both = Credentials(ours._tokens, ours._keys, tokens, Revocations())
+        both = Credentials(ours._tokens, ours._keys, tokens, ours._shares, Revocations())
         for token in (issuer.token(), gateway.signer.token()):
             who = await both.authenticate(token)
             assert both.account_of(f"Bearer {token}") == who.account_id

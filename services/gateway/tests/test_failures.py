@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -74,6 +75,53 @@ async def test_a_body_that_does_not_say_it_is_json_is_415(gateway: Gateway, medi
     headers = {**gateway.as_account(), **({"Content-Type": media} if media else {})}
     answer = await gateway.client.post("/api/meetings", content=b'{"title": "x"}', headers=headers)
     assert (answer.status_code, problem(answer)["error"]) == (415, "unsupported_media_type")
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.req("R-ERR-1")
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("/nothing", 404, "There is nothing here."),
+        ("/api/meetings", 401, "The access token is missing"),
+        ("/api/meetings/%3Cscript%3Ealert(1)", 401, "The access token is missing"),
+        ("/api/auth/login", 405, "This cannot be done here."),
+    ],
+)
+async def test_a_person_in_a_browser_gets_a_page_that_says_what_a_program_is_told(
+    gateway: Gateway, path: str, status: int, told: str
+) -> None:
+    answer = await gateway.client.get(path, headers=BROWSER)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert told in answer.text
+    assert answer.headers["x-request-id"] in answer.text
+    assert "<script" not in answer.text
+    program = await gateway.client.get(path, headers={"Accept": "application/json, text/html;q=0.5"})
+    assert (program.status_code, problem(program)["message"].startswith(told)) == (status, True)
+
+
+@pytest.mark.req("R-ERR-1")
+async def test_the_page_of_a_bug_tells_nothing_of_it(own_gateway: Gateway) -> None:
+    who = own_gateway.as_account()
+    meeting = await own_gateway.new_meeting(who)
+    own_gateway.meetings.broken = True
+    answer = await own_gateway.client.get(f"/api/meetings/{meeting}", headers=who | BROWSER)
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert "Something went wrong on our side." in answer.text
+    for secret in ("canary", "ZeroDivision", "Traceback", "services", "/"):
+        assert secret not in re.sub(r"</?[a-z][^>]*>|<!doctype html>", "", answer.text), secret
+
+
+@pytest.mark.req("R-ERR-1", "R-UP-4")
+async def test_what_is_no_visit_of_a_page_is_answered_as_ever(gateway: Gateway) -> None:
+    posted = await gateway.client.post("/api/meetings", json={}, headers=BROWSER)
+    assert (posted.status_code, problem(posted)["error"]) == (401, "unauthorized")
+    assert (await gateway.client.get("/v1/nothing", headers=BROWSER)).json()["error"]["code"] == "not_found"
 
 
 @pytest.mark.req("R-VAL-1")

@@ -36,3 +36,12 @@ async def test_key_that_is_none_is_refused(gateway: Gateway, wrong: str) -> None
 async def test_strangers_are_turned_away_before_their_key_is_looked_at(gateway: Gateway) -> None:
     answer = await gateway.client.post("/api/meetings", json={"title": "x"}, headers={"Idempotency-Key": "two words"})
     assert answer.status_code == 401
+
+
+async def test_an_api_key_that_is_asked_for_twice_is_one(gateway: Gateway) -> None:
+    who = gateway.as_account() | {"Idempotency-Key": "one-api-key"}
+    first = await gateway.client.post("/api/auth/api-keys", json={"name": "build"}, headers=who)
+    again = await gateway.client.post("/api/auth/api-keys", json={"name": "build"}, headers=who)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json() == again.json()
+    assert again.headers["idempotent-replayed"] == "true"

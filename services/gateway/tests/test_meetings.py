@@ -228,6 +228,7 @@ async def test_segments_are_read_page_by_page_and_after_an_index(gateway: Gatewa
         "session_id": UNKNOWN,
         "index": 0,
         "revision": 1,
+        "version": 1,
         "speaker": "Ada",
         "start": 0.0,
         "end": 1.5,
@@ -235,6 +236,8 @@ async def test_segments_are_read_page_by_page_and_after_an_index(gateway: Gatewa
         "confidence": 0.5,
         "engine": "pocketsphinx",
         "quality": "draft",
+        "edited": [],
+        "heard": {"text": None, "speaker": None},
     }
     assert (first["items"][1]["speaker"], first["items"][1]["confidence"]) == (None, None)
     rest = (await gateway.client.get(url, params={"limit": 4, "cursor": first["next_cursor"]}, headers=who)).json()

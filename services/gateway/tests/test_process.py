@@ -55,7 +55,7 @@ async def test_it_serves_without_its_neighbours_and_ends_on_sigterm_with_status_
     public, internal = free_port(), free_port()
     async with started(PORT=str(public), INTERNAL_PORT=str(internal)) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while b'"event":"ready"' not in await process.stdout.readline():
                 pass
             async with httpx2.AsyncClient() as client:
@@ -65,6 +65,13 @@ async def test_it_serves_without_its_neighbours_and_ends_on_sigterm_with_status_
                 assert ready == {"status": "ready", "faults": {}}
                 assert (await client.get(f"http://127.0.0.1:{public}/readyz")).status_code == 200
                 assert (await client.get(f"http://127.0.0.1:{public}/metrics")).status_code == 404
+                detail = (await client.get(f"http://127.0.0.1:{internal}/readyz?verbose")).json()
+                assert detail["state"] == "ready"
+                assert detail["parts"]["redis"] | {"state": "disconnected", "failed": 0} == detail["parts"]["redis"]
+                assert detail["parts"]["transcribers"] == {"state": "away", "connected": []}
+                assert detail["resources"]["memory_bytes"] > 0
+                assert "relay.py" in (await client.get(f"http://127.0.0.1:{internal}/debug/tasks")).text
+                assert (await client.get(f"http://127.0.0.1:{public}/debug/tasks")).status_code == 404
                 assert "http_server_request" in (await client.get(f"http://127.0.0.1:{internal}/metrics")).text
                 asked = await client.get(f"http://127.0.0.1:{public}/nothing?ticket=canary")
             process.send_signal(signal.SIGTERM)
@@ -100,7 +107,7 @@ async def test_after_sigterm_it_serves_until_load_balancers_have_noticed() -> No
 @pytest.mark.req("R-SVC-7")
 async def test_it_does_not_start_on_a_wrong_setting() -> None:
     async with started(PORT="nowhere") as process:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             _, told = await process.communicate()
         assert process.returncode == 2
         assert told.startswith(b"PORT: ")

@@ -163,12 +163,13 @@ async def test_connection_that_did_its_work_may_rest() -> None:
 
 
 @pytest.mark.req("R-RES-4")
-async def test_body_that_drips_is_cut_off_and_one_that_flows_is_not(gateway: Gateway) -> None:
+async def test_body_that_drips_is_cut_off_and_one_that_flows_is_not() -> None:
     head = (
         b"POST /api/auth/logout HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
     )
 
     async with (
+        running(look_s=1.0) as gateway,
         wire(gateway.port) as slow,
         wire(gateway.port) as quick,
         dripping(slow, head, b"x"),

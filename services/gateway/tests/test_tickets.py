@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import jwt
 import pytest
@@ -153,3 +154,28 @@ async def test_broker_that_is_away_is_asked_for_in_vain() -> None:
     with pytest.raises(AppError) as caught:
         Broker("nats://127.0.0.1:1", "test").require()
     assert caught.value.kind is Kind.UNAVAILABLE
+
+
+@pytest.mark.req("R-AUTH-1")
+async def test_clocks_of_gateways_may_differ_by_a_minute(nats_server: NatsServer) -> None:
+    """PyJWT refuses what was given in the future: a gateway that was two seconds behind let nobody in."""
+    async with connected(nats_server) as broker:
+        here = Tickets(KEY, broker)
+        for ahead_s, told in (
+            (-10.0, None),
+            (2.0, None),
+            (55.0, None),
+            (90.0, Kind.UNAUTHORIZED),
+            (-35.0, Kind.UNAUTHORIZED),
+        ):
+            there = Tickets(KEY, broker, clock=partial(_clock, ahead_s))
+            who = somebody(expires_at=time.time() + 900.5)
+            ticket, _ = there.issue(who)
+            if told is None:
+                assert await here.redeem(ticket) == who
+            else:
+                assert await refused(here, ticket) is told
+
+
+def _clock(ahead_s: float) -> float:
+    return time.time() + ahead_s

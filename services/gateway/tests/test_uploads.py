@@ -85,6 +85,46 @@ async def test_a_file_is_stored_and_handed_over(nats_server: NatsServer) -> None
         assert (await gateway.client.get(answer.headers["location"], headers=gateway.as_account())).status_code == 404
 
 
+@pytest.mark.req("R-API-6", "R-UP-1")
+async def test_a_file_that_is_sent_again_with_its_key_is_one_recording(nats_server: NatsServer) -> None:
+    data = wav(300_000)
+    async with receiving(nats_server) as gateway:
+        who = gateway.as_account() | {"Idempotency-Key": "mine"}
+        first = await gateway.client.put("/api/uploads/a.wav", content=data, headers=who)
+        again = await gateway.client.put("/api/uploads/a.wav", content=data, headers=who)
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert again.json() == first.json()
+        assert "idempotent-replayed" not in first.headers
+        assert again.headers["idempotent-replayed"] == "true"
+        for url, content in (("a.wav", data + b"x"), ("b.wav", data), ("a.wav?title=Other", data)):
+            other = await gateway.client.put(f"/api/uploads/{url}", content=content, headers=who)
+            assert (other.status_code, problem(other)["error"]) == (422, "validation_failed"), url
+        [upload] = gateway.uploads.uploads.values()
+        assert await stored(gateway) == {upload.id: data}, "copies are thrown away"
+        # The control: without the key each is a recording of its own.
+        del who["Idempotency-Key"]
+        await gateway.client.put("/api/uploads/a.wav", content=data, headers=who)
+        assert len(gateway.uploads.uploads) == 2
+
+
+@pytest.mark.req("R-API-6", "R-UP-3")
+async def test_a_recording_that_is_announced_again_with_its_key_has_one_place(nats_server: NatsServer) -> None:
+    async with receiving(nats_server) as gateway:
+        who = gateway.as_account() | {
+            "Idempotency-Key": "mine",
+            "Tus-Resumable": "1.0.0",
+            "Upload-Length": "300000",
+            "Upload-Metadata": "filename YS53YXY=",
+        }
+        first = await gateway.client.post("/api/uploads/tus", headers=who)
+        again = await gateway.client.post("/api/uploads/tus", headers=who)
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert again.headers["location"] == first.headers["location"]
+        assert again.headers["idempotent-replayed"] == "true"
+        other = await gateway.client.post("/api/uploads/tus", headers=who | {"Upload-Length": "300001"})
+        assert other.status_code == 422
+
+
 @pytest.mark.req("R-UP-1")
 async def test_a_file_can_be_sent_as_it_is(nats_server: NatsServer) -> None:
     data = wav(300_000)

@@ -36,7 +36,22 @@ async def test_an_account_reads_what_it_has_used_and_may(limited: Gateway) -> No
         "period_end": "2096-10-02T07:06:40Z",
         "audio_seconds": 90.5,
         "audio_seconds_limit": 600.0,
+        "model_tokens": 0,
+        "model_tokens_limit": None,
     }
+
+
+@pytest.mark.req("R-API-3")
+async def test_what_models_have_cost_is_told_and_not_waited_for(limited: Gateway) -> None:
+    who = limited.as_account()
+    limited.model_usage.tokens[limited.signer.account_of(who)] = 1234
+    limited.model_usage.most = 5000
+    told = (await limited.client.get("/api/usage", headers=who)).json()
+    assert (told["model_tokens"], told["model_tokens_limit"]) == (1234, 5000)
+    limited.model_usage.fault = AppError(Kind.UNAVAILABLE, "The database does not answer.")
+    told = (await limited.client.get("/api/usage", headers=who)).json()
+    assert (told["audio_seconds"], told["model_tokens"], told["model_tokens_limit"]) == (0.0, None, None)
+    limited.model_usage.fault, limited.model_usage.most = None, 0
 
 
 async def test_no_recording_is_taken_when_all_is_used_up_and_it_is_told_until_when(limited: Gateway) -> None:

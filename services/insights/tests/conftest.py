@@ -22,7 +22,9 @@ from chassis.tests.servers import NatsServer
 from chassis.worker import Policy, Worker
 from services.insights import store
 from services.insights.api import InsightsApi
-from services.insights.events import COMPLETED, DELETED, HEALED, MeetingEvents
+from services.insights.departures import DELETED as ACCOUNT_DELETED
+from services.insights.departures import DepartureConsumer
+from services.insights.events import COMPLETED, DELETED, EDITED, HEALED, MeetingEvents
 from services.insights.language import LanguageModel, NoLanguageModel
 from services.insights.tests.fakes import FakeMeetings, serving
 from services.insights.transcripts import MeetingsTranscripts
@@ -70,6 +72,14 @@ class House:
     async def healed(self, owner_id: str, meeting_id: str) -> None:
         event = events_pb2.MeetingHealed(meeting_id=meeting_id, owner_id=owner_id, language="en", day="2026-11-25")
         await self.bus.publish(HEALED, event.SerializeToString(), message_id=ids.new_id())
+
+    async def edited(self, owner_id: str, meeting_id: str) -> None:
+        event = events_pb2.MeetingEdited(meeting_id=meeting_id, owner_id=owner_id, language="en", day="2026-11-25")
+        await self.bus.publish(EDITED, event.SerializeToString(), message_id=ids.new_id())
+
+    async def departed(self, account_id: str) -> None:
+        event = events_pb2.AccountDeleted(account_id=account_id)
+        await self.bus.publish(ACCOUNT_DELETED, event.SerializeToString(), message_id=ids.new_id())
 
     async def deleted(self, owner_id: str, meeting_id: str) -> None:
         event = events_pb2.MeetingDeleted(meeting_id=meeting_id, owner_id=owner_id)
@@ -133,6 +143,7 @@ async def house(database_url: str, nats_server: NatsServer) -> AsyncIterator[Hou
             async with asyncio.TaskGroup() as tasks:
                 running += [tasks.create_task(Relay(database, store.OUTBOX, store.STREAMS, broker).run())]
                 running += [tasks.create_task(events.run())]
+                running += [tasks.create_task(DepartureConsumer(database, broker).run())]
                 yield House(database, broker, queue, meetings, events, door, stub, transcripts, tasks)
                 raise asyncio.CancelledError  # ends the tasks, those too that the test started
         except asyncio.CancelledError:

@@ -52,6 +52,19 @@ async def test_a_draft_heals_around_what_a_person_wrote(house: House) -> None:
     assert (again.decisions[0].text, list(again.edited)) == ("The merger is off.", [])
 
 
+async def test_minutes_are_made_again_of_a_transcript_that_people_corrected(house: House) -> None:
+    house.work()
+    owner_id, meeting_id, before = await drafted(house)
+    await house.edit(owner_id, meeting_id, 1, summary="Mine.")
+    house.meetings.meetings[owner_id, meeting_id] = [line.replace("website", "zeppelin") for line in LINES]
+    await house.edited(owner_id, meeting_id)
+    await eventually(lambda: is_version(house, owner_id, meeting_id, 3))
+    again = await house.insights(owner_id, meeting_id)
+    assert again.summary == "Mine."
+    assert "zeppelin" in again.beside.summary
+    assert "zeppelin" not in before.summary
+
+
 async def test_asking_for_insights_again_does_not_overwrite_them_either(house: House) -> None:
     house.work()
     owner_id, meeting_id, _ = await drafted(house)

@@ -45,7 +45,7 @@ async def server(  # noqa: PLR0917
 ) -> AsyncIterator[Server]:  # fmt: skip
     opened = Server("127.0.0.1", 0, Identity("meetings", KEY))
     opened.add(add_AccountsServiceServicer_to_server, AccountsApi(login, accounts, calendar))
-    opened.add(add_ApiKeysServiceServicer_to_server, ApiKeysApi(api_keys, accounts, calendar))
+    opened.add(add_ApiKeysServiceServicer_to_server, ApiKeysApi(api_keys, accounts, keys, b"a secret", calendar))
     opened.add(add_LoginsServiceServicer_to_server, LoginsApi(logins, database, calendar))
     opened.add(add_MeetingsServiceServicer_to_server, MeetingsApi(meetings, segments, entries, keys))
     opened.add(add_TasksServiceServicer_to_server, TasksApi(tasks, keys))

@@ -6,10 +6,12 @@ import datetime as dt
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from verbatim.idempotency.v1.claim_pb2 import Claim
 from verbatim.meetings.v1 import api_keys_pb2 as pb
 
 from chassis import ids
 from chassis.errors import AppError, Kind
+from chassis.idempotency import IdempotencyKeys
 from chassis.postgres import Database
 from services.meetings.accounts import Account, AccountChange
 from services.meetings.accounts_api import ApiKeysApi
@@ -24,8 +26,8 @@ ALL = ["read", "write", "stream"]
 
 
 @pytest.fixture
-def api(api_keys: ApiKeysStore, accounts: AccountsStore, calendar: Calendar) -> ApiKeysApi:
-    return ApiKeysApi(api_keys, accounts, calendar)
+def api(api_keys: ApiKeysStore, accounts: AccountsStore, keys: IdempotencyKeys, calendar: Calendar) -> ApiKeysApi:
+    return ApiKeysApi(api_keys, accounts, keys, b"a secret that only the service has", calendar)
 
 
 @pytest.fixture
@@ -62,6 +64,30 @@ async def test_key_is_shown_once_and_kept_as_a_hash(api: ApiKeysApi, ann: Accoun
     assert len(listed.api_keys) == 2
     assert key not in str(listed)
     assert listed.api_keys[1].prefix == key[:10]
+
+
+@pytest.mark.req("R-AUTH-1", "R-API-6")
+async def test_key_that_is_asked_for_twice_is_one_and_stored_nowhere(
+    api: ApiKeysApi, ann: Account, database: Database
+) -> None:
+    claim = Claim(key="k", fingerprint=b"asked")
+    first = await api.CreateApiKey(pb.CreateApiKeyRequest(account_id=ann.id, name="b", scopes=ALL, claim=claim), None)
+    again = await api.CreateApiKey(pb.CreateApiKeyRequest(account_id=ann.id, name="b", scopes=ALL, claim=claim), None)
+    assert (first.replayed, again.replayed) == (False, True)
+    assert (again.key, again.api_key) == (first.key, first.api_key)
+    assert (await checked(api, first.key)).account.id == ann.id
+    listed = await api.ListApiKeys(pb.ListApiKeysRequest(account_id=ann.id), None)
+    assert len(listed.api_keys) == 1
+    async with database.engine.begin() as connection:
+        for table in METADATA.sorted_tables:
+            for row in await connection.execute(table.select()):
+                assert first.key not in str(row), table
+                assert first.key.encode() not in b"".join(one for one in row if isinstance(one, bytes)), table
+    other = Claim(key="k", fingerprint=b"something else")
+    refusal = await refused(
+        api.CreateApiKey(pb.CreateApiKeyRequest(account_id=ann.id, name="c", scopes=ALL, claim=other), None)
+    )
+    assert refusal.kind is Kind.VALIDATION_FAILED
 
 
 @pytest.mark.req("R-AUTH-1")

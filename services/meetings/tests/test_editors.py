@@ -10,11 +10,15 @@ import pytest
 from chassis import ids
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database
+from services.meetings.edits import segment_change
+from services.meetings.edits_store import EditsStore
 from services.meetings.meetings import meeting_change, new_meeting
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.paging import Cursors
 from services.meetings.tasks import new_task, task_change
 from services.meetings.tasks_store import TasksStore
+from services.meetings.tests.logbook import Logbook, numbered
+from services.meetings.transcript_store import TranscriptStore
 
 pytestmark = pytest.mark.req("R-API-5")
 
@@ -76,6 +80,24 @@ async def test_no_edit_of_a_task_is_lost(database: Database, cursors: Cursors, o
     task = await store.get(owner, made.id)
     assert task.version == 1 + EDITORS
     assert sorted(map(int, task.title.split(",")[1:])) == list(range(EDITORS))
+
+
+async def test_no_edit_of_a_segment_is_lost(database: Database, transcripts: TranscriptStore, owner: str) -> None:
+    store, log = EditsStore(database.patient()), Logbook(owner)
+    said = log.say("x")
+    await transcripts.apply(numbered(log.entries))
+
+    async def read() -> tuple[int, str]:
+        segment = await store.get(owner, log.meeting_id, said.segment_id)
+        return segment.revision, segment.text
+
+    async def write(version: int, text: str) -> None:
+        await store.update(owner, log.meeting_id, said.segment_id, version, segment_change(text, None, []))
+
+    assert await edit_all(read, write) > 0
+    segment = await store.get(owner, log.meeting_id, said.segment_id)
+    assert (segment.revision, segment.heard_text) == (1 + EDITORS, "x")
+    assert sorted(map(int, segment.text.split(",")[1:])) == list(range(EDITORS))
 
 
 async def test_control_without_a_version_edits_are_lost(database: Database, cursors: Cursors, owner: str) -> None:

@@ -8,18 +8,22 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from verbatim.idempotency.v1.claim_pb2 import Claim
+from verbatim.meetings.v1 import uploads_pb2 as uploads_pb
 from verbatim.transcriber.v1 import recordings_pb2 as pb
 from verbatim.transcript.v1 import transcript_pb2
 
 from chassis import bus, ids
 from chassis.dead_letters import DLQ
 from chassis.errors import AppError, Kind
+from chassis.idempotency import IdempotencyKeys
 from chassis.jobs import JOBS, Job, Queue, Status
 from chassis.outbox import EVENTS
 from chassis.postgres import Database
 from chassis.relay import Relay
 from chassis.tests.servers import NatsServer
 from chassis.worker import Policy, Worker
+from services.meetings.meetings import MeetingFilter
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.store import SOURCE, outbox_rows, streams_seen
@@ -28,6 +32,7 @@ from services.meetings.transcript_store import TranscriptStore
 from services.meetings.upload_jobs import UploadJobs
 from services.meetings.upload_tables import job_rows
 from services.meetings.uploads import KIND, NewUpload, Upload, UploadLimits, new_upload, title_of_file
+from services.meetings.uploads_api import UploadsApi
 from services.meetings.uploads_store import UploadsStore
 
 pytestmark = pytest.mark.req("R-UP-3")
@@ -94,6 +99,36 @@ async def test_a_file_that_has_arrived_has_one_meeting_and_one_job(
     assert (meeting.status, meeting.title, meeting.language) == ("processing", "Weekly sync", "en")
     job = await uploads.job(owner, done.job_id or "")
     assert (job.kind, job.status, job.key) == ("upload", Status.PENDING, asked.id)
+
+
+@pytest.mark.req("R-API-6")
+async def test_copies_of_a_file_that_arrive_at_once_with_one_key_become_one_meeting(
+    uploads: UploadsStore, meetings: MeetingsStore, keys: IdempotencyKeys, owner: str
+) -> None:
+    api = UploadsApi(uploads, keys)
+    copies = [(await uploads.begin(new(owner, name=f"{number}.mp3"))).id for number in range(8)]
+
+    async def complete(upload_id: str, asked: bytes = b"asked") -> uploads_pb.CompleteUploadResponse | AppError:
+        claim = Claim(key="mine", fingerprint=asked)
+        request = uploads_pb.CompleteUploadRequest(
+            owner_id=owner, upload_id=upload_id, size_bytes=MIB, container="mp3", claim=claim
+        )
+        try:
+            return await api.CompleteUpload(request, None)
+        except AppError as refusal:
+            return refusal
+
+    answers = await asyncio.gather(*(complete(one) for one in copies))
+    # One is still under way when another asks: that is told to come back, and told the same then.
+    answers += [await complete(one) for one in copies]
+    done = [one for one in answers if not isinstance(one, AppError)]
+    assert {one.kind for one in answers if isinstance(one, AppError)} <= {Kind.CONFLICT}
+    assert len({(one.upload.id, one.upload.job_id, one.upload.meeting_id) for one in done}) == 1
+    assert sum(not one.replayed for one in done) == 1
+    assert len((await meetings.list(owner, MeetingFilter(), 10, "")).items) == 1
+    refusal = await complete(copies[0], b"something else")
+    assert isinstance(refusal, AppError)
+    assert refusal.kind is Kind.VALIDATION_FAILED
 
 
 async def test_a_recording_can_be_added_to_a_meeting_that_is_there(

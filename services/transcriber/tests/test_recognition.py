@@ -296,6 +296,20 @@ async def test_without_an_api_the_embedded_engine_is_asked_until_it_answers() ->
         await recogniser.until_recovered()
 
 
+@pytest.mark.req("R-HEAL-1")
+async def test_partial_texts_can_be_switched_off_at_run_time(ears: Ears) -> None:
+    async def partial() -> bool:
+        return await ears.recogniser.partial(PCM, language=None, prompt="") is not None
+
+    assert await partial()
+    ears.recogniser.obey("feature.partials", "off")
+    assert not ears.recogniser.has_spare and not await partial()
+    ears.recogniser.obey("breaker.openai", None)
+    assert not await partial()
+    ears.recogniser.obey("feature.partials", None)
+    assert await partial()
+
+
 # -- figures ---------------------------------------------------------------------------------------------------------
 
 

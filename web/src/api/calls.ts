@@ -80,6 +80,19 @@ interface Options {
   signal?: AbortSignal;
 }
 
+/** The token of the shared meeting that is looked at; null for one's own. Live audio never goes by it. */
+let visiting: string | null = null;
+
+export function visit(token: string | null): void {
+  visiting = token;
+}
+
+async function credential(renew: boolean): Promise<string> {
+  if (!visiting) return accessToken(renew);
+  if (renew) throw new ApiError(401, "unauthorized", "This link has ended. Ask whoever gave it to you for another one.");
+  return visiting;
+}
+
 /** Make a call with the login's token, renewed once if it is refused. Throws ApiError, TypeError (unreachable). */
 export async function answer(method: string, path: string, options: Options = {}): Promise<Response> {
   const headers: Record<string, string> = { ...options.headers };
@@ -89,7 +102,7 @@ export async function answer(method: string, path: string, options: Options = {}
   if (options.body) init.body = JSON.stringify(options.body);
   if (options.signal) init.signal = options.signal;
   for (const renew of [false, true]) {
-    headers.Authorization = `Bearer ${await accessToken(renew)}`;
+    headers.Authorization = `Bearer ${await credential(renew)}`;
     const response = await fetch(path, init);
     if (response.ok) return response;
     if (response.status !== 401 || renew) throw await problem(response);
@@ -114,7 +127,24 @@ export const meeting = (id: string) => json<Meeting>("GET", `/api/meetings/${id}
 export const rename = (one: Meeting, title: string) =>
   json<Meeting>("PATCH", `/api/meetings/${one.id}`, { body: { title }, version: one.version });
 
+export const correct = (meetingId: string, segment: Segment, change: { text?: string | null; speaker?: string | null }) =>
+  json<Segment>("PATCH", `/api/meetings/${meetingId}/segments/${segment.id}`, {
+    body: change,
+    version: segment.version ?? segment.revision,
+  });
+
+/** Give a speaker another name in all that was said and is yet to be said. */
+export const renameSpeaker = (one: Meeting, speaker: string | null, name: string) =>
+  json<Meeting>("PATCH", `/api/meetings/${one.id}/speakers`, { body: { speaker, name }, version: one.version });
+
 export const remove = (one: Meeting) => answer("DELETE", `/api/meetings/${one.id}`, { version: one.version });
+
+export interface Share {
+  path: string;
+  expires_at: string;
+}
+
+export const share = (one: Meeting) => json<Share>("POST", `/api/meetings/${one.id}/share`);
 
 export const insights = (id: string) => json<Insights>("GET", `/api/insights/${id}`);
 

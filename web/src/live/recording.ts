@@ -2,11 +2,12 @@
 
 import { Archive, type SessionRecord, type SessionSpool } from "./archive.ts";
 import { AudioBuffer, NO_SPOOL } from "./buffer.ts";
+import { Chronicle } from "./chronicle.ts";
 import { Capture, CaptureError, type Frame, type Source } from "./capture.ts";
 import { LiveSocket, type World } from "./socket.ts";
 import type { Tabs } from "./tabs.ts";
 import { Transcript, type Change } from "./transcript.ts";
-import { BYTES_PER_SECOND, type Finished, type ServerEvent, type StartFields } from "./wire.ts";
+import { BYTES_PER_SECOND, isDraft, type Finished, type ServerEvent, type StartFields } from "./wire.ts";
 import { describe, type Words } from "./words.ts";
 
 /** Two minutes. */
@@ -17,15 +18,10 @@ export interface Watcher {
   changed(change: Change | null): void;
 }
 
-export interface Event {
-  at: Date;
-  text: string;
-}
-
 export class Recording {
   readonly transcript = new Transcript();
   /** What happened on the way, for those who want to know. */
-  readonly events: Event[] = [];
+  readonly chronicle = new Chronicle();
   finished: Finished | null = null;
   paused = false;
   /** RMS of the last tenth of a second, 0 to 1. */
@@ -159,7 +155,7 @@ export class Recording {
     } catch (fault) {
       if (!(fault instanceof CaptureError)) throw fault;
       this.silent = fault.message;
-      this.#log(fault.message);
+      this.chronicle.add(fault.message);
     }
     if (this.isOver) await this.#deafen();
     this.watcher.changed(null);
@@ -179,7 +175,7 @@ export class Recording {
     this.level = 0;
     this.#socket.say({ type: paused ? "pause" : "unpause" });
     this.spool?.touch();
-    this.#log(paused ? "Paused" : "Goes on");
+    this.chronicle.add(paused ? "Paused" : "Goes on");
     this.watcher.changed(null);
   }
 
@@ -234,7 +230,7 @@ export class Recording {
     this.record.acked = this.#buffer.acked;
     switch (event.type) {
       case "session_restored":
-        this.#log("Connected again");
+        this.chronicle.add("Connected again");
         this.#whole();
         for (const segment of event.segments) this.#apply({ ...segment, type: "segment" });
         for (const gap of event.gaps ?? []) this.#apply({ ...gap, type: "gap" });
@@ -244,7 +240,7 @@ export class Recording {
         break;
       case "finished":
         this.finished = event;
-        this.#log("Finished");
+        this.chronicle.add("Finished");
         this.#apply(event);
         void this.#over();
         break;
@@ -264,6 +260,8 @@ export class Recording {
 
   #apply(event: ServerEvent): void {
     const change = this.transcript.apply(event);
+    if (change?.type === "replace" && change.wasDraft && !isDraft(change.row.segment)) this.chronicle.healed();
+    if (change?.type === "add" && change.row.kind === "gap") this.chronicle.gap(change.row.gap);
     if (change || event.type === "partial" || event.type === "finished") this.watcher.changed(change);
   }
 
@@ -272,7 +270,7 @@ export class Recording {
     if (phase !== this.#told.phase || state !== this.#told.state) {
       this.#told = { phase, state };
       const { title, detail } = this.words;
-      if (phase !== "live" || state !== "ok") this.#log([title, detail].filter(Boolean).join(". "));
+      if (phase !== "live" || state !== "ok") this.chronicle.add([title, detail].filter(Boolean).join(". "));
       if (this.isOver && phase !== "finished") void this.#deafen().then(() => this.#end());
       if (phase === "lost") void this.archive?.forget(this.record.id);
     }
@@ -281,7 +279,7 @@ export class Recording {
 
   #unplugged(): void {
     this.silent = "The microphone is gone. Connect it again, or choose another one.";
-    this.#log(this.silent);
+    this.chronicle.add(this.silent);
     this.watcher.changed(null);
   }
 
@@ -321,10 +319,5 @@ export class Recording {
       // The battery is low, or the page is not in sight: it is asked for again when it is.
       this.#wakeLock = null;
     }
-  }
-
-  #log(text: string): void {
-    if (this.events.at(-1)?.text !== text) this.events.push({ at: new Date(), text });
-    if (this.events.length > 200) this.events.shift();
   }
 }

@@ -1,6 +1,6 @@
 /** What was said so far, as the events of a session or of a meeting tell it, and how a page follows it row by row. */
 
-import type { Gap, PartialText, Segment, ServerEvent } from "./wire.ts";
+import { isDraft, type Gap, type PartialText, type Segment, type ServerEvent } from "./wire.ts";
 
 export interface SegmentRow {
   kind: "segment";
@@ -42,9 +42,15 @@ export class Transcript {
     return [...this.#partials.values()];
   }
 
+  /** The newest revision of a segment. */
+  segment(id: string): Segment | null {
+    for (const row of this.rows) if (row.kind === "segment" && row.segment.id === id) return row.segment;
+    return null;
+  }
+
   get drafts(): number {
     let count = 0;
-    for (const segment of this.#known.values()) if (segment.quality === "draft" && segment.text) count += 1;
+    for (const segment of this.#known.values()) if (isDraft(segment) && segment.text) count += 1;
     return count;
   }
 
@@ -83,7 +89,7 @@ export class Transcript {
       if (segment.text) {
         // Its place and times stay those of the draft.
         this.rows[at] = row;
-        return { type: "replace", row, wasDraft: known.quality === "draft" };
+        return { type: "replace", row, wasDraft: isDraft(known) };
       }
       this.rows.splice(at, 1);
       return { type: "remove", key };

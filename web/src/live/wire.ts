@@ -21,6 +21,17 @@ export interface Segment {
   text: string;
   engine: string;
   quality: "draft" | "final";
+  /** What a change names; the same as `revision`. */
+  version?: number;
+  /** Fields that hold a person's words. */
+  edited?: ("text" | "speaker")[];
+  /** What was heard, where something else is shown. */
+  heard?: { text: string | null; speaker: string | null };
+}
+
+/** Whether a segment is to be shown as a draft: what a person wrote is none. */
+export function isDraft(segment: Segment): boolean {
+  return segment.quality === "draft" && !segment.edited?.includes("text");
 }
 
 export interface Gap {

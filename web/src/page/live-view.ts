@@ -6,6 +6,7 @@ import type { Recording } from "../live/recording.ts";
 import type { Change } from "../live/transcript.ts";
 import { clock } from "../live/words.ts";
 import { desk, remember, remembered } from "./desk.ts";
+import { happened } from "./happened.ts";
 import { complain } from "./notices.ts";
 import { LIBRARY, meetingAddress } from "./routes.ts";
 import { ask } from "./question.ts";
@@ -199,7 +200,7 @@ class LiveView extends View {
               </button>`
             : ""}
         </div>
-        ${this.#happened(recording)}
+        ${happened(recording.chronicle.happenings)}
       </div>
     `;
   }
@@ -259,17 +260,6 @@ class LiveView extends View {
           <a class="button" href=${LIBRARY}>Library</a>
         </div>
       </section>
-    `;
-  }
-
-  #happened(recording: Recording): TemplateResult {
-    return html`
-      <details class="happened">
-        <summary>What happened on the way (${recording.events.length})</summary>
-        <ul>
-          ${recording.events.map(({ at, text }) => html`<li><time>${at.toLocaleTimeString()}</time> ${text}</li>`)}
-        </ul>
-      </details>
     `;
   }
 

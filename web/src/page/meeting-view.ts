@@ -2,11 +2,15 @@ import { html, nothing, type PropertyValues, type TemplateResult } from "lit";
 import * as api from "../api/calls.ts";
 import { ApiError, inWords } from "../api/errors.ts";
 import { Following, type ViewerEvent } from "../api/following.ts";
+import { Chronicle } from "../live/chronicle.ts";
 import { Transcript } from "../live/transcript.ts";
 import { clock } from "../live/words.ts";
+import { happened } from "./happened.ts";
 import { complain, tell } from "./notices.ts";
 import { ask } from "./question.ts";
-import { LIBRARY, meetingAddress } from "./routes.ts";
+import { LIBRARY, meetingAddress, sharedAddress } from "./routes.ts";
+import { correct } from "./segment-editor.ts";
+import { handOut } from "./share.ts";
 import { statusWords } from "./status.ts";
 import type { TranscriptLog } from "./transcript-log.ts";
 import { View } from "./view.ts";
@@ -20,14 +24,18 @@ const LOOK_AGAIN_MS = 10_000;
 
 /** A meeting that is over or under way: what was said, what it came to, what is to be done. */
 class MeetingView extends View {
-  static override properties = { meetingId: { type: String }, segment: { type: String } };
+  static override properties = { meetingId: { type: String }, segment: { type: String }, share: { type: String } };
   declare meetingId: string;
   declare segment: string | null;
+  /** The token of somebody else's meeting, which is only read. */
+  declare share: string | undefined;
 
   #meeting: api.Meeting | null = null;
   #problem = "";
   #missing = false;
   #transcript = new Transcript();
+  #chronicle = new Chronicle();
+  #wasConnected = false;
   #following: Following | null = null;
   #editing = false;
   #healed = 0;
@@ -59,6 +67,8 @@ class MeetingView extends View {
     this.#problem = "";
     this.#missing = false;
     this.#transcript = new Transcript();
+    this.#chronicle = new Chronicle();
+    this.#wasConnected = false;
     this.#log?.reset([]);
     if (await this.#look()) await this.#follow();
   }
@@ -69,7 +79,8 @@ class MeetingView extends View {
       this.#problem = "";
     } catch (fault) {
       this.#missing = fault instanceof ApiError && (fault.status === 404 || fault.status === 422);
-      this.#problem = this.#missing ? "There is no such meeting, or it is not yours." : inWords(fault);
+      const missing = this.share ? "This meeting is gone." : "There is no such meeting, or it is not yours.";
+      this.#problem = this.#missing ? missing : inWords(fault);
     }
     this.requestUpdate();
     await this.updateComplete;
@@ -95,7 +106,19 @@ class MeetingView extends View {
   }
 
   #newFollowing(): Following {
-    return new Following(this.meetingId, (events) => this.#heard(events), () => this.requestUpdate());
+    return new Following(this.meetingId, (events) => this.#heard(events), () => this.#seen());
+  }
+
+  /** The stream of events is there, or gone. */
+  #seen(): void {
+    const sight = this.#following?.sight;
+    if (sight === "waiting") this.#chronicle.add("The connection broke off");
+    if (sight === "gave_up") this.#chronicle.add("No connection: trying was given up");
+    if (sight === "connected") {
+      if (this.#wasConnected) this.#chronicle.add("Connected again");
+      this.#wasConnected = true;
+    }
+    this.requestUpdate();
   }
 
   #heard(events: ViewerEvent[]): void {
@@ -107,9 +130,14 @@ class MeetingView extends View {
         this.querySelector("task-list")?.refresh();
         continue;
       }
+      if (event.type === "status") this.#chronicle.state(event.state);
       const change = this.#transcript.apply(event);
       if (change) changes.push(change);
-      if (change?.type === "replace" && change.wasDraft) this.#healed += 1;
+      if (change?.type === "add" && change.row.kind === "gap") this.#chronicle.gap(change.row.gap);
+      if (change?.type === "replace" && change.wasDraft && change.row.segment.quality === "final") {
+        this.#healed += 1;
+        this.#chronicle.healed();
+      }
     }
     if (log) {
       if (changes.length > DRAWN_SINGLY) log.reset(this.#transcript.rows);
@@ -127,7 +155,8 @@ class MeetingView extends View {
   protected override updated(): void {
     const log = this.#log;
     if (!log) return;
-    log.addressOf ??= (segment) => meetingAddress(this.meetingId, segment.id);
+    log.oncorrect = this.share ? null : (segmentId) => void this.#correct(segmentId);
+    log.addressOf ??= (segment) => this.#addressOf(segment.id);
     log.placeholder = this.#following?.sight === "over" ? "Nothing was said." : "";
     if (log.size === 0 && this.#transcript.rows.length) log.reset(this.#transcript.rows);
     if (this.segment && this.#revealed !== this.segment && log.reveal(this.segment)) this.#revealed = this.segment;
@@ -147,16 +176,22 @@ class MeetingView extends View {
               ${this.#sight(meeting)}
             </div>
             <transcript-log ?live=${meeting.status === "live"} tabindex="0" role="region" aria-label="What was said"></transcript-log>
+            ${happened(this.#chronicle.happenings)}
           </section>
           <div class="side">
-            <minutes-card .meetingId=${meeting.id} .timeOf=${this.#timeOf}></minutes-card>
-            <task-list .meetingId=${meeting.id} .timeOf=${this.#timeOf}></task-list>
+            <minutes-card .meetingId=${meeting.id} .timeOf=${this.#timeOf} .share=${this.share}></minutes-card>
+            ${this.share
+              ? nothing
+              : html`<task-list .meetingId=${meeting.id} .timeOf=${this.#timeOf}></task-list>`}
             ${this.#exports(meeting)}
           </div>
         </div>
       </div>
     `;
   }
+
+  #addressOf = (segmentId: string) =>
+    this.share ? sharedAddress(this.meetingId, this.share, segmentId) : meetingAddress(this.meetingId, segmentId);
 
   #timeOf = (segmentId: string): number | null => {
     const row = this.#transcript.rows.find((one) => one.kind === "segment" && one.segment.id === segmentId);
@@ -174,7 +209,9 @@ class MeetingView extends View {
       <div class="card problem-card" role="alert">
         <p>${this.#problem}</p>
         ${this.#missing
-          ? html`<a class="button" href=${LIBRARY}>Library</a>`
+          ? this.share
+            ? nothing
+            : html`<a class="button" href=${LIBRARY}>Library</a>`
           : html`<button @click=${() => this.#load()}>Try again</button>`}
       </div>
     `;
@@ -193,10 +230,7 @@ class MeetingView extends View {
               <button type="button" @click=${() => this.#edit(false)}>Cancel</button>
             </form>`
           : html`<h1 tabindex="-1">${meeting.title}</h1>
-              <div class="actions">
-                <button @click=${() => this.#edit(true)}>Rename</button>
-                <button class="danger" @click=${() => this.#delete()}>Delete</button>
-              </div>`}
+              ${this.share ? nothing : this.#actions(meeting)}`}
       </div>
       <p class="facts">
         <span class="status" data-tone=${tone}>${words}</span>
@@ -207,6 +241,16 @@ class MeetingView extends View {
         <span>${meeting.segments} segments</span>
         ${this.#healed ? html`<span>${this.#healed} healed</span>` : nothing}
       </p>
+    `;
+  }
+
+  #actions(meeting: api.Meeting): TemplateResult {
+    return html`
+      <div class="actions">
+        <button @click=${() => this.#share(meeting)}>Share</button>
+        <button @click=${() => this.#edit(true)}>Rename</button>
+        <button class="danger" @click=${() => this.#delete()}>Delete</button>
+      </div>
     `;
   }
 
@@ -249,6 +293,40 @@ class MeetingView extends View {
     } catch (fault) {
       complain(inWords(fault));
     }
+  }
+
+  async #share(meeting: api.Meeting): Promise<void> {
+    try {
+      await handOut(await api.share(meeting));
+    } catch (fault) {
+      complain(inWords(fault));
+    }
+  }
+
+  async #correct(segmentId: string): Promise<void> {
+    const segment = this.#transcript.segment(segmentId);
+    const correction = segment && (await correct(segment));
+    if (!segment || !correction || !this.#meeting) return;
+    const { text, speaker, everywhere } = correction;
+    try {
+      const own = { ...(text !== undefined ? { text } : {}), ...(speaker !== undefined && !everywhere ? { speaker } : {}) };
+      if (Object.keys(own).length) {
+        const changed = await api.correct(this.meetingId, segment, own);
+        this.#heard([{ ...changed, type: "revised" }]);
+      }
+      if (speaker && everywhere) {
+        this.#meeting = await api.renameSpeaker(await api.meeting(this.meetingId), segment.speaker, speaker);
+        // Every row of that speaker is another now: the stream tells them, if it has not ended.
+        const following = this.#following;
+        if (following?.sight === "over") void this.#follow(following.again());
+      }
+      tell("Corrected. The minutes follow in a moment.");
+    } catch (fault) {
+      const isOld = fault instanceof ApiError && fault.status === 412;
+      complain(isOld ? "It was changed meanwhile. Here is the newest; try again." : inWords(fault));
+      if (isOld) await this.#load();
+    }
+    this.querySelector<HTMLElement>(".row.target")?.focus();
   }
 
   #edit(editing: boolean): void {

@@ -3,15 +3,17 @@ import { askInsights, insights, type Insights, type Point } from "../api/calls.t
 import { ApiError, inWords } from "../api/errors.ts";
 import { clock } from "../live/words.ts";
 import { complain, tell } from "./notices.ts";
-import { meetingAddress } from "./routes.ts";
+import { meetingAddress, sharedAddress } from "./routes.ts";
 import { View } from "./view.ts";
 
 const LOOK_MS = 2000;
 
 /** What a meeting came to: summary, key points, decisions, each with where it was said. */
 class MinutesCard extends View {
-  static override properties = { meetingId: { type: String }, timeOf: { attribute: false } };
+  static override properties = { meetingId: { type: String }, timeOf: { attribute: false }, share: { type: String } };
   declare meetingId: string;
+  /** The token of somebody else's meeting, which is only read. */
+  declare share: string | undefined;
   declare timeOf: (segmentId: string) => number | null;
 
   #minutes: Insights | null = null;
@@ -68,13 +70,17 @@ class MinutesCard extends View {
     if (minutes.status === "pending") return html`<p class="hint" role="status">The minutes are being written…</p>`;
     if (minutes.status === "failed") {
       return html`<p>The minutes could not be written.</p>
-        <button @click=${this.#ask}>Write them again</button>`;
+        ${this.#again("")}`;
     }
     return html`
       ${minutes.summary ? html`<p>${minutes.summary}</p>` : html`<p class="hint">There was too little to sum up.</p>`}
       ${this.#points("Decisions", minutes.decisions)} ${this.#points("Key points", minutes.key_points)}
-      <button class="plain" @click=${this.#ask}>Write them again</button>
+      ${this.#again("plain")}
     `;
+  }
+
+  #again(look: string): TemplateResult | typeof nothing {
+    return this.share ? nothing : html`<button class=${look} @click=${this.#ask}>Write them again</button>`;
   }
 
   #points(title: string, points: Point[]): TemplateResult | typeof nothing {
@@ -87,10 +93,14 @@ class MinutesCard extends View {
     `;
   }
 
+  #addressOf(segmentId: string): string {
+    return this.share ? sharedAddress(this.meetingId, this.share, segmentId) : meetingAddress(this.meetingId, segmentId);
+  }
+
   #source(segmentId: string | undefined): TemplateResult | typeof nothing {
     const start = segmentId ? this.timeOf(segmentId) : null;
     if (!segmentId || start === null) return nothing;
-    return html`<a class="source" href=${meetingAddress(this.meetingId, segmentId)} aria-label=${`Said at ${clock(start)}`}
+    return html`<a class="source" href=${this.#addressOf(segmentId)} aria-label=${`Said at ${clock(start)}`}
       >${clock(start)}</a
     >`;
   }

@@ -3,11 +3,14 @@
 export type Route =
   | { view: "library" }
   | { view: "live" }
-  | { view: "meeting"; id: string; segment: string | null };
+  | { view: "meeting"; id: string; segment: string | null }
+  /** A meeting of somebody else's, by a link that opens it for reading. */
+  | { view: "shared"; id: string; token: string; segment: string | null };
 
 export function route(hash = location.hash): Route {
-  const [, view, id, segment] = hash.replace(/^#/, "").split("/");
+  const [, view, id, segment, last] = hash.replace(/^#/, "").split("/");
   if (view === "live") return { view: "live" };
+  if (view === "shared" && id && segment) return { view: "shared", id, token: segment, segment: last ?? null };
   if (view === "meetings" && id) return { view: "meeting", id, segment: segment ?? null };
   return { view: "library" };
 }
@@ -17,4 +20,8 @@ export const LIVE = "#/live";
 
 export function meetingAddress(id: string, segment?: string): string {
   return `#/meetings/${id}${segment ? `/${segment}` : ""}`;
+}
+
+export function sharedAddress(id: string, token: string, segment?: string): string {
+  return `#/shared/${id}/${token}${segment ? `/${segment}` : ""}`;
 }

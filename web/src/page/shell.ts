@@ -1,4 +1,5 @@
 import { html, type TemplateResult } from "lit";
+import { visit } from "../api/calls.ts";
 import { account, logins, signOut } from "../api/login.ts";
 import { clock } from "../live/words.ts";
 import { desk } from "./desk.ts";
@@ -11,7 +12,7 @@ import "./meeting-view.ts";
 import "./notices.ts";
 import "./sign-in.ts";
 
-const TITLES = { library: "Library", live: "Live", meeting: "Meeting" };
+const TITLES = { library: "Library", live: "Live", meeting: "Meeting", shared: "Shared meeting" };
 
 /** The frame of the page: where you are, who you are, and what is being recorded. */
 class Page extends View {
@@ -56,13 +57,15 @@ class Page extends View {
     // A screen reader learns of the new view as of a new page.
     void this.updateComplete.then(() => {
       const heading = this.querySelector<HTMLElement>("main h1");
-      if (this.#route.view !== "meeting" || !this.#route.segment) heading?.focus();
+      if (!("segment" in this.#route && this.#route.segment)) heading?.focus();
     });
   }
 
   protected override render() {
     const who = account();
-    document.title = who ? `${TITLES[this.#route.view]} · Verbatim` : "Verbatim";
+    const isShared = this.#route.view === "shared";
+    visit(this.#route.view === "shared" ? this.#route.token : null);
+    document.title = who || isShared ? `${TITLES[this.#route.view]} · Verbatim` : "Verbatim";
     return html`
       <a class="skip" href="#main" @click=${this.#skip}>Skip to the content</a>
       <header class="top">
@@ -85,7 +88,7 @@ class Page extends View {
       ${this.#online
         ? ""
         : html`<p class="offline" role="status">You are offline. What is recorded is kept in this browser.</p>`}
-      <main id="main" tabindex="-1">${who ? this.#view() : html`<sign-in></sign-in>`}</main>
+      <main id="main" tabindex="-1">${who || isShared ? this.#view() : html`<sign-in></sign-in>`}</main>
       <short-notices></short-notices>
       ${this.#display()}
     `;
@@ -112,6 +115,9 @@ class Page extends View {
         return html`<live-view></live-view>`;
       case "meeting":
         return html`<meeting-view .meetingId=${this.#route.id} .segment=${this.#route.segment}></meeting-view>`;
+      case "shared":
+        return html`<meeting-view .meetingId=${this.#route.id} .segment=${this.#route.segment}
+          .share=${this.#route.token}></meeting-view>`;
       default:
         return html`<library-view></library-view>`;
     }

@@ -1,4 +1,5 @@
 import { html, nothing, type PropertyValues, type TemplateResult } from "lit";
+import { live } from "lit/directives/live.js";
 import { repeat } from "lit/directives/repeat.js";
 import { addTask, changeTask, removeTask, tasks, type Task } from "../api/calls.ts";
 import { ApiError, inWords } from "../api/errors.ts";
@@ -63,11 +64,12 @@ class TaskList extends View {
   }
 
   #row(task: Task): TemplateResult {
+    // The click ticks the box by itself; `live` lets what the platform says count, also when that has not changed.
     const done = task.status === "done";
     const start = task.source_segment_id ? this.timeOf(task.source_segment_id) : null;
     return html`
       <label class="task" data-done=${done}>
-        <input type="checkbox" .checked=${done} @change=${() => this.#change(task, { status: done ? "open" : "done" })} />
+        <input type="checkbox" .checked=${live(done)} @change=${() => this.#change(task, { status: done ? "open" : "done" })} />
         <span>${task.title}</span>
       </label>
       <p class="facts">

@@ -2,7 +2,7 @@
 
 import { clock, gapWords } from "../live/words.ts";
 import type { Change, Row, SegmentRow } from "../live/transcript.ts";
-import type { PartialText, Segment } from "../live/wire.ts";
+import { isDraft, type PartialText, type Segment } from "../live/wire.ts";
 
 /** Rows in a block; the browser skips the layout of blocks that are out of sight. */
 const BLOCK_ROWS = 50;
@@ -13,6 +13,8 @@ export class TranscriptLog extends HTMLElement {
   addressOf: ((segment: Segment) => string) | null = null;
   /** Told when the reader leaves or reaches the end. */
   onfollow: (() => void) | null = null;
+  /** Told which segment is to be corrected; null: nothing can be. */
+  oncorrect: ((segmentId: string) => void) | null = null;
   following = false;
   /** Rows that came while the reader was elsewhere. */
   unseen = 0;
@@ -75,7 +77,11 @@ export class TranscriptLog extends HTMLElement {
     if (change.type === "replace") {
       const old = this.#rows.get(change.row.key);
       const healed = this.#made(change.row);
-      if (change.wasDraft && change.row.segment.quality === "final") healed.classList.add("healed");
+      if (change.wasDraft && !isDraft(change.row.segment)) healed.classList.add("healed");
+      if (old?.classList.contains("target")) {
+        healed.classList.add("target");
+        this.#offer(healed, change.row.segment.id);
+      }
       old?.replaceWith(healed);
       return;
     }
@@ -108,12 +114,26 @@ export class TranscriptLog extends HTMLElement {
   reveal(segmentId: string): boolean {
     const row = this.querySelector<HTMLElement>(`#s-${CSS.escape(segmentId)}`);
     if (!row) return false;
-    this.querySelector(".row.target")?.classList.remove("target");
+    const before = this.querySelector(".row.target");
+    before?.classList.remove("target");
+    before?.querySelector(".correct")?.remove();
     row.classList.add("target");
+    this.#offer(row, segmentId);
     row.scrollIntoView({ block: "center" });
     row.tabIndex = -1;
     row.focus({ preventScroll: true });
     return true;
+  }
+
+  /** One row at a time can be corrected, the one that was chosen: ten thousand buttons would be in everybody's way. */
+  #offer(row: HTMLElement, segmentId: string): void {
+    if (!this.oncorrect || row.querySelector(".correct")) return;
+    const button = document.createElement("button");
+    row.tabIndex = -1;
+    button.className = "link correct";
+    button.textContent = "Correct";
+    button.addEventListener("click", () => this.oncorrect?.(segmentId));
+    row.querySelector(".said")?.append(" ", button);
   }
 
   #made(row: Row): HTMLElement {
@@ -140,10 +160,11 @@ export class TranscriptLog extends HTMLElement {
     said.className = "said";
     if (segment.speaker) said.append(text("span", "speaker", segment.speaker), " ");
     said.append(text("span", "words", segment.text));
-    if (segment.quality === "draft") {
+    if (isDraft(segment)) {
       element.classList.add("draft");
       said.append(" ", text("span", "mark", "draft"));
     }
+    if (segment.edited?.length) said.append(" ", text("span", "mark", "corrected"));
     element.append(time, said);
   }
 

@@ -35,6 +35,8 @@ def wanted(present: dict[str, str]) -> dict[str, str]:
     def made(key: str, value: str) -> str:
         return values.setdefault(key, value)
 
+    # An installation from before this key derives the secrets of its webhooks from the other: they must stay.
+    made("WEBHOOK_SIGNING_KEY", present.get("SERVICE_AUTH_KEY") or secrets.token_hex(32))
     made("SERVICE_AUTH_KEY", secrets.token_hex(32))
     private = made("AUTH_PRIVATE_KEY", _new_private_key())
     made("AUTH_PUBLIC_KEY", _public_key(private))

@@ -109,6 +109,7 @@ backup: [nats, postgres]
 {{- end }}
 {{- if eq .component "meetings" }}
 {{ include "verbatim.secretEnv" (dict "name" "AUTH_PRIVATE_KEY" "secret" $secret) }}
+{{ include "verbatim.secretEnv" (dict "name" "WEBHOOK_SIGNING_KEY" "secret" $secret "optional" true) }}
 {{- end }}
 {{- if and (has .component (list "transcriber" "insights")) $values.openai.existingSecret }}
 {{ include "verbatim.secretEnv" (dict "name" "OPENAI_API_KEY" "secret" $values.openai.existingSecret) }}

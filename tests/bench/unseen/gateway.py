@@ -1,0 +1,12 @@
+"""The gateway without metrics and traces. `python -m tests.bench.unseen.gateway`."""
+
+from __future__ import annotations
+
+from tests.bench.unseen import blind
+
+blind()
+
+from services.gateway.__main__ import main  # noqa: E402 - blind first
+
+if __name__ == "__main__":
+    main()
