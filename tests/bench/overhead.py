@@ -82,7 +82,7 @@ async def run(sessions: int, seconds: float, rounds: int, folder: Path) -> Costs
         for number in range(rounds + 1):
             order = (("seen", seen), ("unseen", unseen))
             for name, one in order if number % 2 else reversed(order):
-                figures = await one.load_platform(sessions, seconds)
+                figures = await one.load_alone(sessions, seconds)
                 cpu_us = 1e6 * sum(figures.used[part].cpu_s for part in PATH) / figures.load.frames
                 print(f"{name:>7}: {cpu_us:.1f} µs of CPU per chunk, {figures.load.frames} chunks", flush=True)
                 if number:  # the first round warms both up

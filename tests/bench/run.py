@@ -57,6 +57,10 @@ class Bench:
         figures.relay_s.extend(probe.answers_s)
         return figures
 
+    async def load_alone(self, sessions: int, seconds: float) -> Figures:
+        """Measure what the platform uses; nobody looks at how soon it answers."""
+        return await self._measure(Crowd(self._url, self._token, sessions), self._pids, seconds)
+
     async def load_limit(self, sessions: int, seconds: float) -> Figures:
         """Measure the bare socket."""
         return await self._measure(Crowd(self._limit_url, None, sessions), self._limit_pids, seconds)

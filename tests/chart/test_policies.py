@@ -132,6 +132,7 @@ def test_every_plain_value_is_one_that_the_service_takes(rendered: Release, monk
         "AUTH_PUBLIC_KEY": PUBLIC_KEY,
         "AUTH_PRIVATE_KEY": PRIVATE_KEY,
         "SERVICE_AUTH_KEY": "k" * 32,
+        "WEBHOOK_SIGNING_KEY": "k" * 32,
     }
     for service, container in rendered.services().items():
         with monkeypatch.context() as patch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -70,7 +71,7 @@ async def test_only_the_owner_makes_one(gateway: Gateway) -> None:
     assert (await gateway.client.post(f"/api/meetings/{meeting}/share", headers=other)).status_code == 404
 
 
-def maker(**changed: str) -> Principal:
+def maker(**changed: Any) -> Principal:
     return Principal(ids.new_id(), "user", NOW + 900, issued_at=NOW - 60, login_id=ids.new_id(), **changed)
 
 
