@@ -86,7 +86,7 @@ def alternatives(quoted: str) -> list[str]:
 def joined(block: str) -> Iterator[str]:
     """Give the lines of a block, those that go on behind a backslash as one, without what a comment says."""
     for line in re.sub(r"\\\n\s*", "", block).splitlines():
-        if typed := re.sub(r"\s+# .*", "", line.strip()):
+        if typed := re.sub(r"\s+# .*|\s{3,}.*", "", line.strip()):
             yield typed
 
 
