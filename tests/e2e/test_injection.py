@@ -43,6 +43,8 @@ BODIES: dict[str, Json] = {
     "POST /api/admin/dlq/retry": {"kind": "nothing-of-it"},
     "POST /api/meetings": {"title": "Mine", "language": "en", "participants": ["Ada"]},
     "PATCH /api/meetings/{meeting_id}": {"title": "Mine", "language": "en", "participants": ["Ada"]},
+    "PATCH /api/meetings/{meeting_id}/segments/{segment_id}": {"text": "Mine", "speaker": "Ada"},
+    "PATCH /api/meetings/{meeting_id}/speakers": {"speaker": "Ada", "name": "Bob"},
     "PATCH /api/insights/{meeting_id}": {"summary": "Mine"},
     "POST /api/webhooks": {"url": "https://hooks.inject.invalid/a", "events": ["insights.ready"], "description": "x"},
     "PATCH /api/webhooks/{webhook_id}": {"url": "https://hooks.inject.invalid/mine", "description": "x"},
@@ -141,7 +143,7 @@ async def test_every_string_of_every_route_is_only_text(place: tuple[World, http
     document = (await http.get("/openapi.json")).json()
     sender = Sender(made, http, document)
     sender.things = await made.things(
-        "{meeting_id} {task_id} {key_id} {login_id} {upload_id} {letter_id} {webhook_id} {delivery_id}"
+        "{meeting_id} {segment_id} {task_id} {key_id} {login_id} {upload_id} {letter_id} {webhook_id} {delivery_id}"
     )
     sender.things["job_id"] = sender.things["meeting_id"]
     theirs = await _of_another(made)
