@@ -19,6 +19,8 @@ from services.gateway.media_types import HEAD_BYTES, MediaType, check_head
 from services.gateway.relay import Fleet
 
 _CHOOSE_S = 2.0
+# What a call says of itself whose stream was closed while it was written to: why is not known any more.
+_BROKEN_OFF = (grpc.StatusCode.INTERNAL, "Internal error from Core")
 _PIECE_BYTES = 256 * 1024
 
 
@@ -102,8 +104,9 @@ async def _heard(call: Any, target: str) -> AsyncIterator[pb.TranscribeResponse]
 async def _failure(call: Any, target: str) -> AppError:
     """Return why a call has ended."""
     code = await call.code()
-    if code is grpc.StatusCode.OK:
-        return AppError(Kind.UNAVAILABLE, "The transcription service does not answer.", log=f"{target}: ended early")
+    if code is grpc.StatusCode.OK or (code, await call.details()) == _BROKEN_OFF:
+        log = f"{target}: ended early"
+        return AppError(Kind.UNAVAILABLE, "The transcription service does not answer.", log=log, retry_after_s=1.0)
     ended = grpc.aio.AioRpcError(
         code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
     )

@@ -45,7 +45,8 @@ async def stream(client: VerbatimClient, data: bytes, container: Container, *, s
 
 
 @pytest.mark.req("R-WS-1", "R-WS-4")
-@pytest.mark.parametrize("container", ["webm", pytest.param("ogg", marks=pytest.mark.long)])
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.long
 async def test_recorded_meeting_is_heard_with_few_errors(
     client: VerbatimClient, container: Container, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

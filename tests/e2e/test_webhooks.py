@@ -83,7 +83,7 @@ async def test_a_finished_recording_is_told_signed_and_an_account_that_is_delete
 
 
 # What tells others that it is gone, and is forgotten by itself: events that are published, ids that do not come back.
-FOR_A_WHILE = {"outbox", "inbox", "tombstones", "revocations"}
+FOR_A_WHILE = {"outbox", "inbox", "tombstones", "revocations", "departed"}
 # Here such rows stand among the others: a meeting's id, and nobody's.
 BURIED_HERE = dict.fromkeys(("meeting_figures", "task_figures"), "WHERE deleted_at IS NULL OR owner_id IS NOT NULL")
 

@@ -161,7 +161,8 @@ async def test_another_owner_finds_nothing_over_the_wire(peer: Peer, transcripts
         ),
         (stub.DeleteMeeting, meetings_pb.DeleteMeetingRequest(owner_id=other, meeting_id=theirs, expected_version=1)),
     ):
-        assert (await refused(peer, method, request)).kind == Kind.NOT_FOUND
+        fault = await refused(peer, method, request)
+        assert fault.kind == Kind.NOT_FOUND, (method, str(fault))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await exported(peer, other, log.meeting_id, meetings_pb.EXPORT_FORMAT_TXT)
     assert rpc.app_error(caught.value, "meetings").kind == Kind.NOT_FOUND
