@@ -55,6 +55,8 @@ _CHANNEL: list[tuple[str, Any]] = [
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.dns_min_time_between_resolutions_ms", 5000),
+    # Not what another channel last saw of an address: it may be waiting to try a server again that was there before.
+    ("grpc.use_local_subchannel_pool", 1),
     # A replica that says that it retires is asked nothing more, before it refuses anything.
     ("grpc.service_config", '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'),
 ]
