@@ -26,7 +26,6 @@ def test_what_was_measured_last_is_what_is_required_of_every_part_that_there_is(
     assert min(float(lines), float(branches)) >= 100 * REQUIRED
 
 
-@pytest.mark.req("R-TEST-1")
 def test_less_than_required_of_either_is_too_little() -> None:
     assert Covered(90, 100, 90, 100).enough
     assert not Covered(89, 100, 100, 100).enough
@@ -38,7 +37,6 @@ def test_less_than_required_of_either_is_too_little() -> None:
     assert sum(by_part(told).values(), Covered()) == Covered(1, 2, 3, 4), "what is not shipped does not count"
 
 
-@pytest.mark.req("R-TEST-1")
 def test_what_a_process_of_a_stack_executes_is_counted(tmp_path: Path) -> None:
     caller = os.environ | {
         "COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml"), "COVERAGE_FILE": str(tmp_path / "data"),

@@ -7,42 +7,30 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from dev.settings import ROOT
+from tests.answering import Answering, served
 
 pytestmark = [pytest.mark.req("R-UI-2"), pytest.mark.long, pytest.mark.timeout(900)]
 
 SERVERS = {"fastapi", "uvicorn", "sqlalchemy", "nats-py", "redis", "grpcio", "pydantic-settings", "verbatim"}
 
 
-class Platform(BaseHTTPRequestHandler):
+class Platform(Answering):
     """Answers whose token it is."""
 
-    def do_GET(self) -> None:
-        content = json.dumps({"email": "ada@example.com", "said": self.headers["Authorization"]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
-        pass
+    def do_GET(self) -> None:  # noqa: N802 - the name is the library's
+        self.answer(200, {"email": "ada@example.com", "said": self.headers["Authorization"]})
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Platform) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with served(Platform) as url:
+        yield url
 
 
 def test_it_is_installed_with_four_libraries_and_works(url: str, tmp_path: Path) -> None:

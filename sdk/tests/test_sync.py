@@ -4,55 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from verbatim_client import ApiError, LiveSettings, SyncVerbatimClient, VerbatimClient
 
 from dev import sync_client
+from tests.answering import Answering, served
 from tests.scripted_platform import SPEECH, ScriptedPlatform
 
 pytestmark = pytest.mark.req("R-UI-2")
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(Answering):
     """Two pages of meetings, one that is gone, and whose token it is."""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name is the library's
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         if path == "/api/auth/me":
-            self._answer(200, {"authorization": self.headers["Authorization"]})
+            self.answer(200, {"authorization": self.headers["Authorization"]})
         elif path == "/api/meetings":
             second = query.get("cursor") == ["c2"]
             items = [{"id": "3"}] if second else [{"id": "1"}, {"id": "2"}]
-            self._answer(200, {"items": items, "next_cursor": None if second else "c2"})
+            self.answer(200, {"items": items, "next_cursor": None if second else "c2"})
         else:
-            self._answer(404, {"error": "not_found", "message": "There is no such meeting.", "request_id": "req_1"})
-
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
-        pass
+            self.answer(404, {"error": "not_found", "message": "There is no such meeting.", "request_id": "req_1"})
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with served(Answers) as url:
+        yield url
 
 
 def test_it_is_what_the_client_with_asyncio_comes_to() -> None:

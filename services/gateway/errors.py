@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Mapping
@@ -196,9 +195,9 @@ async def _of_framework(request: Request, error: Exception) -> Response:
     response = answer(found, request.scope)
     if found.kind is Kind.METHOD_NOT_ALLOWED:
         # The framework names the methods of one route; a path may have several.
-        schema = request.app.openapi_schema or await asyncio.to_thread(request.app.openapi)
-        operations = schema["paths"].get(request.scope["route"].path, {"get": None})
-        response.headers["Allow"] = ", ".join(sorted(method.upper() for method in operations))
+        path = request.scope["route"].path
+        methods = {method for route in request.app.routes if route.path == path for method in route.methods}
+        response.headers["Allow"] = ", ".join(sorted(methods))
     return response
 
 
