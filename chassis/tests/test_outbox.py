@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis import bus, outbox, postgres
+from chassis import bus, lifecycle, outbox, postgres
 from chassis.errors import AppError
 from chassis.outbox import EVENTS
 from chassis.pool import Limits
@@ -89,8 +89,7 @@ async def opened(database_url: str, nats_url: str, limits: Limits | None = None)
         with suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as tasks:
                 yield Place(database, broker, tasks)
-                for task in list(tasks._tasks):
-                    task.cancel()
+                await lifecycle.end(list(tasks._tasks))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from verbatim.insights.v1 import insights_pb2, insights_pb2_grpc
 from verbatim.meetings.v1 import events_pb2, meetings_pb2_grpc
 
-from chassis import bus, ids, outbox, postgres, rpc
+from chassis import bus, ids, lifecycle, outbox, postgres, rpc
 from chassis.dead_letters import DLQ
 from chassis.jobs import JOBS, Queue
 from chassis.migrations import migrate
@@ -145,6 +145,6 @@ async def house(database_url: str, nats_server: NatsServer) -> AsyncIterator[Hou
                 running += [tasks.create_task(events.run())]
                 running += [tasks.create_task(DepartureConsumer(database, broker).run())]
                 yield House(database, broker, queue, meetings, events, door, stub, transcripts, tasks)
-                raise asyncio.CancelledError  # ends the tasks, those too that the test started
+                await lifecycle.end(list(tasks._tasks))  # those too that the test started
         except asyncio.CancelledError:
             pass

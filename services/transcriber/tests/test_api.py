@@ -50,7 +50,13 @@ async def test_sessions_of_a_gateway_that_is_gone_are_detached_at_once(
 ) -> None:
     """The stream's handler was left to the garbage collector: sessions kept a client that was gone until then."""
     mishaps: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, mishap: mishaps.append(mishap))
+
+    def note(_: asyncio.AbstractEventLoop, mishap: dict[str, Any]) -> None:
+        # gRPC has one poller for all loops: one that was closed with a test before is not ours, which is open.
+        if str(mishap.get("exception")) != "Event loop is closed":
+            mishaps.append(mishap)
+
+    asyncio.get_running_loop().set_exception_handler(note)
     session_id = ids.new_id()
     async with replica(nats_server, "a") as one, relay_of(one) as call:
         await call.write(relay.RelayRequest(events=[opening(1, session_id)]))
