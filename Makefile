@@ -11,7 +11,7 @@ comma := ,
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo seed cli web screenshots test test-long alerts coverage chaos volume bench bench-speech bench-edge fuzz mutation lint lock clean image image-test cluster-test
+.PHONY: help setup setup-dev run demo seed cli web screenshots test again test-long alerts coverage chaos volume bench bench-speech bench-edge fuzz mutation lint lock clean image image-test cluster-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ PYTEST := $(PY) -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile --no
 
 test: setup-dev ## Run every test that needs no cluster (a slice of the long runs)
 	@$(PYTEST)
+
+again: setup-dev ## Run the tests that failed last once more, one by one; at most three
+	@$(PY) -m tests.again
 
 test-long: setup-dev ## Run the tests that `make test` leaves out: more of the page in Chromium
 	@$(PY) -m pytest -m long

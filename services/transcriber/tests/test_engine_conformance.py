@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 import psutil
@@ -73,8 +73,9 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
 
             def hang() -> None:
                 for worker in psutil.Process().children():
-                    if "services.transcriber.sphinx_worker" in worker.cmdline():
-                        worker.send_signal(signal.SIGSTOP)
+                    with suppress(psutil.NoSuchProcess):
+                        if "services.transcriber.sphinx_worker" in worker.cmdline():
+                            worker.send_signal(signal.SIGSTOP)
 
         await engine.start()
         stack.push_async_callback(engine.close)

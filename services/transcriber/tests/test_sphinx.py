@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -32,11 +33,13 @@ async def pool() -> AsyncIterator[PocketSphinxSpeech]:
 
 
 def workers() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if "services.transcriber.sphinx_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
-    ]
+    found = []
+    for child in psutil.Process().children():
+        # One may end between two looks at it.
+        with suppress(psutil.NoSuchProcess):
+            if "services.transcriber.sphinx_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
 
 
 async def ask(engine: PocketSphinxSpeech, pcm: bytes = SENTENCE, *, deadline_s: float = 30.0) -> Transcription:
