@@ -72,7 +72,7 @@ volume: setup-dev ## Push 100,000 events and 20,000 jobs through faults and acco
 	@$(PY) -m tests.volume --seed $(or $(SEED),1) --out docs/faults-data.md
 
 bench: setup-dev ## Measure the live path beside the raw limits of this machine (SESSIONS=1,50,200,400)
-	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1,50,200,400) $(if $(SESSIONS),,--out docs/performance.md)
+	@$(PY) -m tests.bench --sessions $(or $(SESSIONS),1$(comma)50$(comma)200$(comma)400) $(if $(SESSIONS),,--out docs/performance.md)
 	@$(PY) -m tests.bench.calls
 	@$(PY) -m tests.bench.library $(if $(SESSIONS),--segments 50000,--out docs/performance-data.md)
 	@$(PY) -m tests.bench.overhead $(if $(SESSIONS),--seconds 5,--out docs/performance-overhead.md)
