@@ -163,6 +163,7 @@ class Bus:
         batch: int = 256,
         ack_wait_s: float = 30.0,
         start: Callable[[], Awaitable[int]] | None = None,
+        gather_s: float = 0.0,
     ) -> None:
         """Hand every message of the subject to `handle`, in batches in stream order, for ever.
 
@@ -170,7 +171,8 @@ class Bus:
         retryable, the same messages are handed over again, half as many at once, after a pause (0.1 s doubling to 5 s),
         so order holds and what is too much for a slow database gets through; any other exception is a bug and goes up.
         A message may come more than once; effects must be idempotent. A batch may take longer than `ack_wait_s`: the
-        broker is told that it is being worked on.
+        broker is told that it is being worked on. Batches that are not full begin `gather_s` apart at the least: for
+        where a batch costs more than its messages do.
 
         Without `start`, order does not survive a crash: what a process held when it died comes again only after
         `ack_wait_s`, behind messages that are newer. With `start`, each subscription (the first, and each after a
@@ -189,8 +191,11 @@ class Bus:
         async with aclosing(pulled):
             async for messages in pulled:
                 if messages:
+                    began = time.monotonic()
                     async with kept_alive(messages, ack_wait_s / 3):
                         await self._settle(durable, messages, handle)
+                    if len(messages) < batch:
+                        await asyncio.sleep(max(0.0, began + gather_s - time.monotonic()))
 
     async def pull(
         self,

@@ -155,6 +155,35 @@ async def test_what_is_too_much_at_once_goes_through_in_pieces_and_in_order(nats
         assert largest > 1
 
 
+async def test_batches_gather_what_comes_one_by_one(nats_server: NatsServer) -> None:
+    """Messages that come every few milliseconds are handled together, the first of them at once."""
+
+    async def sizes(gather_s: float, durable: str) -> list[int]:
+        handled: list[int] = []
+
+        async def handle(messages: list[Msg]) -> None:
+            handled.append(len(messages))
+
+        consuming = asyncio.create_task(
+            broker.consume(
+                stream=STREAM.name, durable=durable, subject=f"events.{durable}", handle=handle, gather_s=gather_s
+            )
+        )
+        for _ in range(40):
+            await broker.js.publish(f"events.{durable}", b"")
+            await asyncio.sleep(0.01)
+        await _until(lambda: sum(handled) == 40, within_s=60)
+        consuming.cancel()
+        return handled
+
+    async with bus.connect(nats_server.url, name="test", replicas=1) as broker:
+        await broker.declare(STREAM)
+        alone = await sizes(0.0, "alone")
+        together = await sizes(0.2, "together")
+        assert len(together) <= 6, together
+        assert len(alone) >= 12, alone
+
+
 @pytest.mark.req("R-HEAL-2", "R-WS-4", "R-DB-4")
 async def test_order_outlives_what_a_broken_connection_has_swallowed(nats_server: NatsServer) -> None:
     """The client reconnects by itself: what was on its way on the connection before came half a minute later, behind

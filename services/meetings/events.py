@@ -25,6 +25,8 @@ log = telemetry.logger(__name__)
 
 TRANSCRIPT = "TRANSCRIPT"
 TRANSCRIPT_LOCK = 0x7472_6E73  # "trns"
+# A batch is eight statements, however many segments are in it.
+_GATHER_S = 0.1
 _STORED = Caption(stored=EntriesStored()).SerializeToString()
 
 
@@ -44,7 +46,12 @@ class TranscriptConsumer:
         metrics.CONSUMING.set(1)
         try:
             await self._bus.consume(
-                stream=TRANSCRIPT, durable=CONSUMER, subject="transcript.*", handle=self.handle, start=self.start
+                stream=TRANSCRIPT,
+                durable=CONSUMER,
+                subject="transcript.*",
+                handle=self.handle,
+                start=self.start,
+                gather_s=_GATHER_S,
             )
         finally:
             metrics.CONSUMING.set(0)

@@ -24,7 +24,10 @@ log = telemetry.logger(__name__)
 NO_ENGINE = "none"
 _BYTES_PER_SECOND = 32_000
 _REMEMBERED = 0.2
-_LATE_AFTER = 1.5
+# An answer is late when it takes half as long again as usual, and half a second more at the least: beside a server that
+# answers in milliseconds, every little delay would be a draft that nobody reads.
+_LATE_SHARE = 0.5
+_LATE_BY_S = 0.5
 _LATE_MAX = 256
 
 
@@ -254,7 +257,7 @@ class Recogniser:
         """
         settings = self._settings
         due_s = max(0.0, settings.draft_within_s - settings.endpoint_s - settings.draft_margin_s)
-        late_s = _LATE_AFTER * self._usual_s
+        late_s = self._usual_s + max(_LATE_SHARE * self._usual_s, _LATE_BY_S)
         if self._failing:
             return 0.0, min(due_s, late_s)
         return max(0.0, min(due_s - self._speed * pcm_bytes / _BYTES_PER_SECOND, late_s)), due_s

@@ -152,6 +152,17 @@ async def test_while_the_api_fails_drafts_are_shown_when_it_would_usually_have_a
         assert ears.degraded == ""
 
 
+@pytest.mark.req("R-STT-4")
+async def test_a_fast_api_that_is_a_little_slower_once_costs_no_draft() -> None:
+    """Beside an API of 10 ms every delay was late: the embedded engine wrote drafts that nobody read, all the time."""
+    async with ears_with(replace(QUICK, draft_within_s=3.0, usual_s=0.01)) as ears:
+        heard = await ears.hear(answer({"text": "every word"}, pause_s=0.2))
+        assert heard.quality == "final"
+        assert ears.embedded.heard_bytes == []
+        await ears.hear(answer({"text": "every word"}, pause_s=1.0))
+        assert ears.embedded.heard_bytes == [len(PCM)], "what really is late has its draft in time"
+
+
 @pytest.mark.req("R-STT-2", "R-STT-4")
 async def test_retries_go_on_behind_the_draft() -> None:
     slow_retries = replace(VENDOR, retry=RetrySettings(wait_min_s=1.0, wait_max_s=1.0, least_s=0.01))
