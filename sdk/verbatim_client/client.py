@@ -162,9 +162,9 @@ class VerbatimClient:
         """Give one meeting."""
         return await self.call("GET", f"/api/meetings/{meeting_id}")
 
-    def meetings(self, query: str | None = None) -> AsyncGenerator[Json, None]:
-        """Give all meetings; with words those that hold them, best first, each with its `hits`."""
-        return self.pages("/api/meetings", {"q": query})
+    def meetings(self, query: str | None = None, *, status: str | None = None) -> AsyncGenerator[Json, None]:
+        """Give all meetings, or those of a status; with words those that hold them, best first, with their `hits`."""
+        return self.pages("/api/meetings", {"q": query, "status": status})
 
     async def update_meeting(self, meeting_id: str, version: int, **fields: object) -> Json:
         """Change a meeting whose version is still this one."""

@@ -103,9 +103,9 @@ class SyncVerbatimClient(Waiting):
         """Give one meeting."""
         return self._wait(self._client.meeting(meeting_id))
 
-    def meetings(self, query: str | None = None) -> Iterator[Json]:
-        """Give all meetings; with words those that hold them, best first, each with its `hits`."""
-        return self._each(self._client.meetings(query))
+    def meetings(self, query: str | None = None, *, status: str | None = None) -> Iterator[Json]:
+        """Give all meetings, or those of a status; with words those that hold them, best first, with their `hits`."""
+        return self._each(self._client.meetings(query, status=status))
 
     def update_meeting(self, meeting_id: str, version: int, **fields: object) -> Json:
         """Change a meeting whose version is still this one."""

@@ -63,7 +63,7 @@ class MeetingsApi:
     async def ListMeetings(  # noqa: N802
         self, request: meetings_pb.ListMeetingsRequest, _: Any
     ) -> meetings_pb.ListMeetingsResponse:
-        wanted = meeting_filter(request.query, time_of(request, "from"), time_of(request, "to"))
+        wanted = meeting_filter(request.query, time_of(request, "from"), time_of(request, "to"), request.status)
         page = await self._store.list(id_of(request, "owner_id"), wanted, page_size(request.limit), request.cursor)
         answer = meetings_pb.ListMeetingsResponse(
             meetings=map(meeting_message, page.items), next_cursor=page.next_cursor

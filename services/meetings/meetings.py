@@ -112,11 +112,12 @@ class MeetingChange:
 
 @dataclass(frozen=True, slots=True)
 class MeetingFilter:
-    """Which meetings to list: words in title or transcript, and creation from (inclusive) to (exclusive)."""
+    """Which meetings to list: words in title or transcript, creation from (inclusive) to (exclusive), status."""
 
     query: str = ""
     created_from: dt.datetime | None = None
     created_to: dt.datetime | None = None
+    status: str = ""
 
 
 def new_meeting(
@@ -149,14 +150,18 @@ def meeting_change(title: str | None, language: str | None, participants: Sequen
     return change
 
 
-def meeting_filter(query: str, created_from: dt.datetime | None, created_to: dt.datetime | None) -> MeetingFilter:
+def meeting_filter(
+    query: str, created_from: dt.datetime | None, created_to: dt.datetime | None, status: str = ""
+) -> MeetingFilter:
     """Check what to look for. Raises AppError(VALIDATION_FAILED)."""
     checks = Checks()
     words = checks.line("q", query, longest=QUERY_LONGEST)
     if created_from and created_to and created_from > created_to:
         checks.fail("to", "must not be before from")
+    if status:
+        checks.choice("status", status, tuple(Status))
     checks.done()
-    return MeetingFilter(words, created_from, created_to)
+    return MeetingFilter(words, created_from, created_to, status)
 
 
 def title_of_session(title: str) -> str:

@@ -75,7 +75,9 @@ class MeetingsStore:
 
         Raises AppError(VALIDATION_FAILED) for a cursor of another list.
         """
-        scope = ("meetings", owner_id, wanted.query, str(wanted.created_from), str(wanted.created_to))
+        scope = (
+            "meetings", owner_id, wanted.query, str(wanted.created_from), str(wanted.created_to), wanted.status,
+        )  # fmt: skip
         after = self._cursors.open(scope, cursor)
         if wanted.query:
             return await self._search(owner_id, wanted, size, scope, after)
@@ -201,6 +203,8 @@ def _conditions(owner_id: str, wanted: MeetingFilter) -> list[sa.ColumnElement[b
         conditions.append(meetings.c.created_at >= wanted.created_from)
     if wanted.created_to:
         conditions.append(meetings.c.created_at < wanted.created_to)
+    if wanted.status:
+        conditions.append(meetings.c.status == wanted.status)
     return conditions
 
 

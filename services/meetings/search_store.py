@@ -54,13 +54,14 @@ ranked AS (
     FROM (TABLE stored UNION ALL TABLE made) AS p, question AS q GROUP BY p.meeting_id, p.created_at
 )
 SELECT meeting_id, rank, created_at FROM ranked
-WHERE CAST(:rank AS float8) IS NULL OR (rank, created_at, meeting_id) < (:rank, :before, CAST(:last AS uuid))
+WHERE (CAST(:rank AS float8) IS NULL OR (rank, created_at, meeting_id) < (:rank, :before, CAST(:last AS uuid)))
+    AND (:status = '' OR EXISTS (SELECT FROM meetings AS m WHERE m.id = meeting_id AND m.status = :status))
 ORDER BY rank DESC, created_at DESC, meeting_id DESC LIMIT :most
 """  # noqa: S608 - constants
 _FIND = sa.text(_FIND_MEETINGS).bindparams(
     sa.bindparam("owner", type_=Id), sa.bindparam("from", type_=sa.DateTime(timezone=True)),
     sa.bindparam("to", type_=sa.DateTime(timezone=True)), sa.bindparam("before", type_=sa.DateTime(timezone=True)),
-    sa.bindparam("rank", type_=sa.Double),
+    sa.bindparam("rank", type_=sa.Double), sa.bindparam("status", type_=sa.Text),
 ).columns(sa.column("meeting_id", Id), sa.column("rank", sa.Double), sa.column("created_at"))  # fmt: skip
 
 # Any of the words, of those that must not be there none: what is worth showing.
@@ -141,7 +142,7 @@ async def find(
         _FIND,
         {
             "query": wanted.query, "owner": owner_id, "mine": f"'@{owner_id}'", "most": most,
-            "from": wanted.created_from, "to": wanted.created_to,
+            "from": wanted.created_from, "to": wanted.created_to, "status": wanted.status,
             "rank": rank, "before": dt.datetime.fromisoformat(before) if before else None, "last": last,
         },
     )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime as dt
 import math
 import os
 import time
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import psutil
@@ -294,11 +296,11 @@ async def analytics(library: Library, door: rpc.Peer, times: int) -> list[Asked]
     for what, days in (("figures of a year", 365), ("figures of thirty days", 29), ("figures of a day", 0)):
 
         async def ask(number: int, days: int = days) -> int:
-            request = analytics_pb2.GetAnalyticsRequest(
-                owner_id=library.owners[0], time_zone=("UTC", "Europe/Berlin", "Asia/Kolkata")[number % 3]
-            )
-            first = time.gmtime(time.time() - days * 86_400)
-            setattr(request, "from", time.strftime("%Y-%m-%d", first))
+            zone = ("UTC", "Europe/Berlin", "Asia/Kolkata")[number % 3]
+            request = analytics_pb2.GetAnalyticsRequest(owner_id=library.owners[0], time_zone=zone)
+            # The day there: in the evening of UTC a year back from it is a day more than from the one here.
+            first = dt.datetime.now(ZoneInfo(zone)).date() - dt.timedelta(days=days)
+            setattr(request, "from", first.isoformat())
             answer: analytics_pb2.GetAnalyticsResponse = await door.call(stub.GetAnalytics, request, timeout_s=30.0)
             return int(answer.analytics.meetings)
 

@@ -41,7 +41,8 @@ class Bench:
         self._url, self._token = stack.ws_url, token
         self._limit_url = f"ws://{HOST}:{limit_port}/"
         self._metrics_url = stack.internal_url("transcriber") + "/metrics"
-        self._pids = {name: stack.runner.pid(name) or 0 for name in MEASURED} | {"load": os.getpid()}
+        self._pids = {name: stack.runner.pid(name) or 0 for name in MEASURED}
+        self._pids |= {"speech API": platform.oracle_pid, "load": os.getpid()}
         self._limit_pids = {"limit": bare.pid("limit") or 0}
         self._empty = {name: usage(pid).rss_bytes for name, pid in (self._pids | self._limit_pids).items()}
 

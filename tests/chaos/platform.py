@@ -147,6 +147,11 @@ class Platform:
         """Read one sample of a process's metrics; 0 if there is none."""
         return (await self.samples(name)).get(metric, 0.0)
 
+    @property
+    def oracle_pid(self) -> int:
+        """The process that is the speech API."""
+        return self._oracle_runner.pid("oracle") or 0
+
     async def _balance(self) -> None:
         """Send nobody new to a gateway that says that it is not ready, as a load balancer does."""
         async with httpx2.AsyncClient(timeout=BALANCER_LOOKS_S) as http:

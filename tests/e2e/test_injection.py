@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest_asyncio
 from psycopg import sql
 
 from dev.stack import Stack
-from tests.corpus.injections import EVERYTHING, FORGED, HEADER, PATHS
+from tests.corpus.injections import EVERYTHING, FORGED, HEADER, LINES, PAGES, PATHS, SQL
 from tests.e2e.access import PASSWORD, TUS, WAV, World, bearer, tus_name, world
 from tests.e2e.speech import socket
 
@@ -206,6 +207,49 @@ async def test_what_a_socket_is_told_first_is_only_text(place: tuple[World, http
                 told = await bare.hear("started", "error")
                 assert told["type"] == "error" and told["error"] != "internal", (fields, told)
                 assert "script" not in json.dumps(told)
+
+
+def test_control_a_statement_that_is_glued_together_is_noticed(database_url: str) -> None:
+    """The same texts and the same comparison, with a statement as nobody should write it."""
+    url = database_url.replace("+psycopg", "")
+    changing = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        for text in SQL:
+            for table in ("accounts", "tasks"):
+                connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table)))
+            connection.execute(
+                "CREATE TABLE accounts (id uuid DEFAULT gen_random_uuid(), email text, role text DEFAULT 'user')"
+            )
+            connection.execute("CREATE TABLE tasks (id int)")
+            connection.execute("INSERT INTO accounts (email) VALUES ('ada@example.com')")
+            before = _database(url)
+            with suppress(psycopg.Error):
+                connection.execute(f"SELECT id FROM accounts WHERE email = '{text}'".encode())  # noqa: S608
+            if _database(url) != before:
+                changing.append(text)
+    assert [next(word for word in ("DROP", "UPDATE", "INSERT") if word in text) for text in changing] == [
+        "DROP", "UPDATE", "INSERT",
+    ]  # fmt: skip
+
+
+def test_control_a_log_or_an_answer_that_takes_text_as_it_comes_is_noticed(tmp_path: Path) -> None:
+    log = tmp_path / "naive.log"
+    for text in (one for one in LINES if FORGED in one or "\x1b" in one):
+        log.write_text(f"title: {text}\n")
+        with pytest.raises(AssertionError):
+            _is_lines(log, 0)
+    target = Target("GET", "/api/meetings", "query", "q")
+    fields = {"content-type": "application/json", "x-content-type-options": "nosniff"}
+    for bad in (
+        httpx2.Response(200, headers=fields, text=f'{{"q": "{PAGES[0]}"}}'),
+        httpx2.Response(200, headers=fields | {HEADER: "1"}, text="{}"),
+        httpx2.Response(200, headers=fields | {"content-type": "text/html"}, text=""),
+        httpx2.Response(200, headers=fields, text="root:x:0:0"),
+        httpx2.Response(500, headers=fields, text="{}"),
+    ):
+        with pytest.raises(AssertionError):
+            _is_inert(target, PAGES[0], bad, {})
+    _is_inert(target, PAGES[0], httpx2.Response(200, headers=fields, text="{}"), {})
 
 
 async def _of_another(made: World) -> dict[str, Json]:

@@ -43,9 +43,16 @@ class TaskStatus(StrEnum):
     DONE = "done"
 
 
-def list_meetings(ctx: typer.Context, limit: Limit = 50, json_lines: JsonLines = False) -> None:
+def list_meetings(
+    ctx: typer.Context,
+    status: Annotated[
+        str | None, typer.Option(help="Only these: created, live, processing, completed or failed.")
+    ] = None,
+    limit: Limit = 50,
+    json_lines: JsonLines = False,
+) -> None:
     """List your meetings, newest first."""
-    run(_meetings(ctx.obj, limit, json_lines=json_lines))
+    run(_meetings(ctx.obj, status, limit, json_lines=json_lines))
 
 
 def search(
@@ -68,9 +75,9 @@ async def _search(settings: CliSettings, query: str, limit: int, *, json_lines: 
         print_hits(meeting)
 
 
-async def _meetings(settings: CliSettings, limit: int, *, json_lines: bool) -> None:
+async def _meetings(settings: CliSettings, status: str | None, limit: int, *, json_lines: bool) -> None:
     async with logged_in(settings) as client:
-        print_items(MEETING_COLUMNS, await first(limit, client.meetings()), json_lines=json_lines)
+        print_items(MEETING_COLUMNS, await first(limit, client.meetings(status=status)), json_lines=json_lines)
 
 
 def show(ctx: typer.Context, meeting: MeetingId, json_lines: JsonLines = False) -> None:

@@ -40,6 +40,9 @@ from services.gateway.resources import (
 Participants = Annotated[list[Name], Field(max_length=100, examples=[["Ada", "Grace"]])]
 
 
+MeetingStatus = Literal["created", "live", "processing", "completed", "failed"]
+
+
 class NewMeeting(Sent):
     """A meeting to come."""
 
@@ -64,6 +67,7 @@ class MeetingQuery(Paging):
     )
     since: Since | None = Field(None, alias="from", description="Created then or later.")
     until: Until | None = Field(None, alias="to", description="Created before; a day counts as a whole.")
+    status: MeetingStatus | None = Field(None, description="Only those of which this is true now.")
 
 
 class Meeting(BaseModel):
@@ -73,7 +77,7 @@ class Meeting(BaseModel):
     title: str
     language: str | None
     participants: list[str]
-    status: Literal["created", "live", "processing", "completed", "failed"]
+    status: MeetingStatus
     version: int
     created_at: datetime
     updated_at: datetime
@@ -188,6 +192,7 @@ def routes(meetings: Peer, *, timeout_s: float) -> APIRouter:
             limit=query.limit,
             cursor=query.cursor or "",
             to=_timestamp(query.until),
+            status=query.status or "",
         )
         if query.since:
             # The field's name is a word of Python.

@@ -11,7 +11,7 @@ from chassis import ids
 from chassis.errors import AppError, Kind
 from chassis.postgres import Database
 from services.meetings import store
-from services.meetings.meetings import Meeting, MeetingFilter, meeting_change, new_meeting
+from services.meetings.meetings import Meeting, MeetingFilter, meeting_change, meeting_filter, new_meeting
 from services.meetings.meetings_store import MeetingsStore
 from services.meetings.segments_store import SegmentsStore
 from services.meetings.tasks import new_task
@@ -136,6 +136,23 @@ async def test_creation_time_filters_from_inclusive_to_exclusive(
                 store.meetings.update().where(store.meetings.c.id == meeting_id).values(created_at=day)
             )
     assert await every(meetings, owner, MeetingFilter(created_from=days[0], created_to=days[2])) == made[1::-1]
+
+
+@pytest.mark.req("R-API-1")
+async def test_a_status_filters_lists_and_searches(meetings: MeetingsStore, database: Database, owner: str) -> None:
+    made = [(await create(meetings, owner)).id for _ in range(3)]
+    async with database.engine.begin() as connection:
+        await connection.execute(
+            store.meetings.update().where(store.meetings.c.id == made[1]).values(status="completed", title="budget")
+        )
+        await connection.execute(store.meetings.update().where(store.meetings.c.id == made[2]).values(title="budget"))
+    assert await every(meetings, owner, MeetingFilter(status="completed")) == [made[1]]
+    assert await every(meetings, owner, MeetingFilter(status="created"), size=1) == [made[2], made[0]]
+    assert await every(meetings, owner, MeetingFilter(query="budget", status="completed")) == [made[1]]
+    assert sorted(await every(meetings, owner, MeetingFilter(query="budget"))) == sorted(made[1:])
+    with pytest.raises(AppError) as caught:
+        meeting_filter("", None, None, "sleeping")
+    assert caught.value.details[0].field == "status"
 
 
 @pytest.mark.req("R-API-5")

@@ -70,6 +70,7 @@ export interface Filter {
   q?: string;
   from?: string;
   to?: string;
+  status?: string;
   cursor?: string;
 }
 

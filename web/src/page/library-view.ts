@@ -8,6 +8,13 @@ import { View } from "./view.ts";
 import "./upload-card.ts";
 
 const TYPING_MS = 300;
+const STATUSES = [
+  ["live", "Live"],
+  ["processing", "Being transcribed"],
+  ["completed", "Complete"],
+  ["failed", "Failed"],
+  ["created", "Empty"],
+] as const;
 const REFRESH_MS = 5000;
 
 /** All meetings: search, filters, page after page. */
@@ -38,7 +45,7 @@ class LibraryView extends View {
   }
 
   get #isFiltered(): boolean {
-    return Boolean(this.#filter.q || this.#filter.from || this.#filter.to);
+    return Boolean(this.#filter.q || this.#filter.from || this.#filter.to || this.#filter.status);
   }
 
   /** Load the first page, or one more. */
@@ -103,6 +110,13 @@ class LibraryView extends View {
             <label for="to">To</label>
             <input id="to" type="date" @change=${(e: Event) => this.#filtered({ to: valueOf(e) })} />
           </div>
+          <div>
+            <label for="status">Status</label>
+            <select id="status" @change=${(e: Event) => this.#filtered({ status: valueOf(e) })}>
+              <option value="">Any</option>
+              ${STATUSES.map(([status, words]) => html`<option value=${status}>${words}</option>`)}
+            </select>
+          </div>
         </search>
         <p class="visually-hidden" role="status">${this.#busy ? "" : this.#found}</p>
         ${this.#list()}
@@ -141,7 +155,7 @@ class LibraryView extends View {
 
   #empty(): TemplateResult {
     if (this.#isFiltered) {
-      return html`<div class="card nothing"><p>No meeting has these words and dates.</p></div>`;
+      return html`<div class="card nothing"><p>No meeting has these words, dates and status.</p></div>`;
     }
     return html`
       <div class="card nothing">
@@ -193,7 +207,7 @@ class LibraryView extends View {
 }
 
 function valueOf(event: Event): string {
-  return (event.target as HTMLInputElement).value.trim();
+  return (event.target as HTMLInputElement | HTMLSelectElement).value.trim();
 }
 
 /** A text with the words of a search marked in it. */

@@ -5,7 +5,7 @@ import type { Change, Row, SegmentRow } from "../live/transcript.ts";
 import { isDraft, type PartialText, type Segment } from "../live/wire.ts";
 
 /** Rows in a block; the browser skips the layout of blocks that are out of sight. */
-const BLOCK_ROWS = 50;
+const BLOCK_ROWS = 10;
 const NEAR_END_PX = 80;
 
 export class TranscriptLog extends HTMLElement {
