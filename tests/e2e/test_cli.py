@@ -198,6 +198,9 @@ async def test_what_was_said_is_listed_found_shown_and_exported(meeting: tuple[C
     assert [line.split("\t")[0] for line in listed.lines] == [meeting_id]
     assert listed.lines[0].split("\t")[-1] == "Weekly"
     assert [row["id"] for row in (await cli.run("list", "--json", "--limit", "1")).objects] == [meeting_id]
+    assert (await cli.run("list", "--status", "completed")).out == listed.out
+    assert await cli.run("list", "--status", "failed") == Result(0, "", "")
+    assert "status" in (await cli.run("list", "--status", "asleep")).error
     assert (await cli.run("search", "marketing")).out.startswith(meeting_id)
     assert (await cli.run("search", "xylophone")) == Result(0, "", "")
     shown = (await cli.run("show", meeting_id)).out

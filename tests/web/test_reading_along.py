@@ -118,6 +118,10 @@ async def test_the_library_shows_page_after_page_and_a_hit_leads_to_where_it_was
     await page.get_by_label("From").fill("2031-01-01")
     await expect(page.get_by_text("No meeting has these words, dates and status.")).to_be_visible()
     await page.get_by_label("From").fill("")
+    await page.get_by_label("Status").select_option("Complete")
+    await expect(items).to_have_count(1)
+    await page.get_by_label("Status").select_option("Any")
+    await expect(items).to_have_count(20)
     await page.get_by_label("Search titles and transcripts").fill("marketing")
     await expect(items).to_have_count(1)
     # The minutes may have the word too; they lead nowhere.
