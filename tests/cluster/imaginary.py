@@ -59,7 +59,7 @@ class ImaginaryNode:
             elif pod["status"]["phase"] == "Pending" and not paused:
                 self._patch(f"{path}/status", running(pod, next(self._addresses)))
             elif pod["status"]["phase"] == "Running" and pod["spec"]["restartPolicy"] != "Always":
-                self._patch(f"{path}/status", {"phase": "Succeeded"})
+                self._patch(f"{path}/status", succeeded())
 
     def _patch(self, path: str, status: Object) -> None:
         # Not `raise_for_status`: a pod may be gone by now.
@@ -91,6 +91,13 @@ def running(pod: Object, address: str) -> Object:
             for container in pod["spec"]["containers"]
         ],
     }
+
+
+def succeeded() -> Object:
+    """Return the status of a pod that has done its work: nobody is to be sent to it."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    over = {"status": "False", "reason": "PodCompleted", "lastTransitionTime": now}
+    return {"phase": "Succeeded", "conditions": [{"type": kind} | over for kind in ("ContainersReady", "Ready")]}
 
 
 def connected(kubeconfig: Path) -> httpx2.Client:
