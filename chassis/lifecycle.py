@@ -31,7 +31,7 @@ _UNREAD_MS = 30_000
 _UNSENT_BYTES = 128 * 1024
 _CANCELLED_WITHIN_S = 2.0
 # More than the usual 700 objects before the youngest are looked through: a batch of audio alone makes hundreds.
-_GARBAGE = (5_000, 20, 20)
+_GARBAGE = (2_000, 10, 10)
 _CANCELLATIONS_MAX = 8
 
 T = TypeVar("T")
