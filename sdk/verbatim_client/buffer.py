@@ -125,17 +125,22 @@ class AudioBuffer:
         return Frame(piece.start, piece.end, audio)
 
     def acknowledge(self, offset: int) -> None:
-        """Forget everything below. Raises ValueError for what was never sent; an older offset changes nothing."""
-        if offset > self.sent_offset:
+        """Forget everything below. Raises ValueError for what was never sent; an older offset changes nothing.
+
+        What was sent on an earlier connection may have arrived late: then it need not be sent again.
+        """
+        if offset > self._ever_sent_offset:
             raise ValueError(f"the platform acknowledges audio up to {offset}, which was not sent")
-        while self._sent and self._sent[0].start < offset:
-            piece = self._sent.popleft()
-            if piece.end > offset:
-                self._forget(piece.start, offset, piece)
-                self._sent.appendleft(piece.split(offset)[1])
-            else:
-                self._forget(piece.start, piece.end, piece)
+        for row in (self._sent, self._due):
+            while row and row[0].start < offset:
+                piece = row.popleft()
+                if piece.end > offset:
+                    self._forget(piece.start, offset, piece)
+                    row.appendleft(piece.split(offset)[1])
+                else:
+                    self._forget(piece.start, piece.end, piece)
         self.acked_offset = max(self.acked_offset, offset)
+        self.sent_offset = max(self.sent_offset, offset)
 
     def rewind(self, offset: int) -> None:
         """Make everything from an offset on due again. Raises ValueError if that was never sent.

@@ -165,22 +165,21 @@ class TranscriberService(transcriber_pb2_grpc.TranscriberServiceServicer):
             return
         known = line.channels.get(event.channel)
         session = known.session if known is not None else None
+        if known is None or session is None or session.over or not session.serves(known):
+            session = None
         if kind == "audio":
             size = len(event.audio.data)
             metrics.AUDIO_RECEIVED.inc(size)
-            if session is None or session.over:
+            if session is None:
                 metrics.AUDIO_REFUSED.inc(size)
             else:
                 session.receive(event.audio.offset, event.audio.data)
-            return
-        if known is None:
-            return
-        if kind == "detach":
+        elif kind == "detach" and known is not None:
             del line.channels[event.channel]
             known.gone = True
-            if session is not None:
-                session.detach(known)
-        elif session is not None and not session.over:
+            if known.session is not None:
+                known.session.detach(known)
+        elif session is not None:
             match kind:
                 case "finalize":
                     session.finalize()

@@ -187,6 +187,10 @@ class LiveSession:
     def attached(self) -> bool:
         return self._line.channel is not None
 
+    def serves(self, channel: Channel) -> bool:
+        """Whether it is this client's session now. What one that lost it still has on its way is not for the log."""
+        return self._line.channel is channel
+
     def may_resume(self, owner_id: str, token: str) -> bool:
         """Tell whether the account and the token are those of this session."""
         return self._reception.may_resume(owner_id, token)

@@ -43,6 +43,49 @@ def opening(channel: int, session_id: str) -> relay.ClientEvent:
     return relay.ClientEvent(channel=channel, open=relay.Open(session_id=session_id, session=opened))
 
 
+def said(channel: int, offset: int, data: bytes) -> relay.ClientEvent:
+    return relay.ClientEvent(channel=channel, audio=relay.Audio(offset=offset, data=data))
+
+
+@pytest.mark.req("R-WS-3", "R-WS-4")
+async def test_who_has_lost_a_session_to_another_connection_adds_nothing_to_it(nats_server: NatsServer) -> None:
+    """A gateway was frozen, its client came back through another; thawed, the first delivered what it still had: audio
+    beyond what the client had sent on its new connection, which was acknowledged to it there."""
+    session_id, ours, theirs = ids.new_id(), b"\1\0" * 1600, b"\2\0" * 1600
+
+    async with replica(nats_server, "a") as one, relay_of(one) as call:
+
+        async def told(kind: str, channel: int) -> relay.ServerEvent:
+            async with asyncio.timeout(10):
+                while True:
+                    batch: relay.RelayResponse = await call.read()
+                    for event in batch.events:
+                        if event.channel == channel and event.WhichOneof("kind") == kind:
+                            return event
+
+        await call.write(relay.RelayRequest(events=[opening(1, session_id)]))
+        token = (await told("started", 1)).started.resume_token
+        await call.write(relay.RelayRequest(events=[said(1, 0, ours)]))
+        while (await told("ack", 1)).ack.offset < len(ours):
+            pass
+        resume = relay.Resume(session_id=session_id, owner_id=OWNER, resume_token=token)
+        await call.write(relay.RelayRequest(events=[relay.ClientEvent(channel=2, resume=resume)]))
+        assert (await told("restored", 2)).restored.offset == len(ours)
+        late = [
+            said(1, len(ours), theirs),
+            relay.ClientEvent(channel=1, gap=relay.DeclareGap(from_offset=2 * len(ours), to_offset=4 * len(ours))),
+            relay.ClientEvent(channel=1, finish=relay.Finish()),
+        ]
+        await call.write(relay.RelayRequest(events=[*late, said(2, len(ours), ours)]))
+        while (offset := (await told("ack", 2)).ack.offset) < 2 * len(ours):
+            pass
+        assert offset == 2 * len(ours)
+        await call.write(relay.RelayRequest(events=[said(2, 2 * len(ours), ours)]))
+        while (await told("ack", 2)).ack.offset < 3 * len(ours):
+            pass
+        assert (await one.audio.read(session_id, 0, 0))[0] == 3 * ours
+
+
 @pytest.mark.req("R-WS-3", "R-SVC-6")
 @pytest.mark.parametrize("state", ["greeted", "in the midst of its greeting", "not reading"])
 async def test_sessions_of_a_gateway_that_is_gone_are_detached_at_once(
