@@ -95,9 +95,13 @@ export class AudioBuffer {
     this.#everSent = Math.max(this.#everSent, this.sent);
   }
 
-  /** Forget everything below an offset. Throws RangeError for what was never sent. */
+  /**
+   * Forget everything below an offset. Throws RangeError for what was never sent.
+   *
+   * What was sent on an earlier connection may have arrived late: then it need not be sent again.
+   */
   acknowledge(offset: number): void {
-    if (offset > this.sent) throw new RangeError(`acknowledged up to ${offset}, sent up to ${this.sent}`);
+    if (offset > this.#everSent) throw new RangeError(`acknowledged up to ${offset}, sent up to ${this.#everSent}`);
     if (offset <= this.acked) return;
     let whole = 0;
     for (const piece of this.#pieces) {
@@ -106,10 +110,11 @@ export class AudioBuffer {
       whole += 1;
     }
     this.#pieces.splice(0, whole);
-    this.#next -= whole;
+    this.#next = Math.max(0, this.#next - whole);
     const first = this.#pieces[0];
     if (first && first.start < offset) this.#cut(first, offset);
     this.acked = offset;
+    this.sent = Math.max(this.sent, offset);
   }
 
   /**
