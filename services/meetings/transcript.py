@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +120,15 @@ def read(payload: bytes) -> TranscriptEntry:
         entry.ParseFromString(payload)
     except DecodeError:
         raise Unreadable("not a transcript entry") from None
+    _check(entry)
+    for earlier in entry.snapshot.recent:
+        _demand(not earlier.HasField("snapshot"), "a snapshot in a snapshot")
+        _demand(earlier.session_id == entry.session_id, "a snapshot of several sessions")
+        _check(earlier)
+    return entry
+
+
+def _check(entry: TranscriptEntry) -> None:
     kind = entry.WhichOneof("kind")
     _demand(kind is not None, "of a kind that this version does not know")
     _demand(ids.is_id(entry.session_id), "session_id is no UUID")
@@ -131,9 +140,10 @@ def read(payload: bytes) -> TranscriptEntry:
     _demand(getattr(body, "start_offset", 0) <= getattr(body, "end_offset", 0), "start_offset after end_offset")
     if hasattr(body, "end_s"):
         _demand(_is_span(body.start_s, body.end_s), "times are no span")
-    if kind == "opened":
-        _demand(ids.is_id(body.meeting_id) and ids.is_id(body.owner_id), "meeting_id or owner_id is no UUID")
-        _demand(body.encoding != ENCODING_UNSPECIFIED, "encoding is missing")
+    if kind in {"opened", "snapshot"}:
+        opened = body if kind == "opened" else body.opened
+        _demand(ids.is_id(opened.meeting_id) and ids.is_id(opened.owner_id), "meeting_id or owner_id is no UUID")
+        _demand(opened.encoding != ENCODING_UNSPECIFIED, "encoding is missing")
     elif kind == "segment":
         _demand(bool(body.segment_id), "segment_id is missing")
         _demand(body.index <= _INTEGER_MAX and body.revision <= _INTEGER_MAX, "index or revision out of range")
@@ -147,18 +157,18 @@ def read(payload: bytes) -> TranscriptEntry:
         numbers = (body.audio_s, body.gap_s, body.transcribed_s, body.silence_s, body.coverage)
         _demand(all(math.isfinite(n) and n >= 0 for n in numbers), "accounts are no numbers")
         _demand(body.received_bytes <= _BIGINT_MAX, "received_bytes out of range")
-    return entry
 
 
 def fold(entries: Iterable[TranscriptEntry]) -> Batch:
     """Fold entries, in the order of the log, into a batch. Of a segment the highest revision stays."""
     batch = Batch()
-    for rank, entry in enumerate(entries):
+    for rank, entry in enumerate(_unfolded(entries)):
         session = entry.session_id
         batch.ranks[session, entry.position] = rank
         mark = batch.watermarks.setdefault(session, Watermark())
         kind = entry.WhichOneof("kind")
-        mark.advance(entry.position, entry.event, getattr(getattr(entry, str(kind)), "end_offset", 0))
+        event = entry.snapshot.event if kind == "snapshot" else entry.event
+        mark.advance(entry.position, event, getattr(getattr(entry, str(kind)), "end_offset", 0))
         if kind == "opened":
             batch.opened.setdefault(session, entry)
         elif kind == "segment":
@@ -177,6 +187,16 @@ def fold(entries: Iterable[TranscriptEntry]) -> Batch:
         elif kind == "closed":
             batch.closed.setdefault(session, entry)
     return batch
+
+
+def _unfolded(entries: Iterable[TranscriptEntry]) -> Iterator[TranscriptEntry]:
+    """Yield entries; of a snapshot what it repeats, before itself."""
+    for entry in entries:
+        if entry.HasField("snapshot"):
+            opened = TranscriptEntry(session_id=entry.session_id, position=1, event=1, opened=entry.snapshot.opened)
+            opened.recorded_at.CopyFrom(entry.recorded_at)
+            yield from (opened, *entry.snapshot.recent)
+        yield entry
 
 
 def _heard(span: Any, heard: Suppressed) -> Heard:

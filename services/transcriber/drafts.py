@@ -40,6 +40,35 @@ class Draft:
     told_at: float = 0.0
     after: tuple[str, ...] = ()
 
+    def told(self) -> pb.WaitingDraft:
+        """Say all that is known of it."""
+        told = pb.WaitingDraft(
+            segment=self.segment,
+            pcm_offset=self.place.pcm_offset,
+            audio_sequence=self.place.audio_sequence,
+            entry_point=self.place.entry_point,
+            before=self.before,
+            before_offset=self.before_offset,
+            trusted=self.trusted,
+            after=self.after,
+        )
+        told.told_at.FromMilliseconds(round(1000 * self.told_at))
+        return told
+
+    @classmethod
+    def of(cls, told: pb.WaitingDraft) -> Draft:
+        """Return a draft as it was told."""
+        entry_point = told.entry_point if told.HasField("entry_point") else None
+        return cls(
+            told.segment,
+            Place(told.pcm_offset, told.audio_sequence, entry_point),
+            told.before,
+            told.before_offset,
+            told.trusted,
+            told.told_at.ToMilliseconds() / 1000,
+            tuple(told.after),
+        )
+
     @property
     def index(self) -> int:
         return self.segment.index
@@ -119,6 +148,26 @@ class Drafts:
         cut = segment.HasField("context_offset") and segment.context_offset < segment.start_offset
         if previous is not None and cut and previous.segment.end_offset == segment.start_offset:
             previous.after = tuple(segment.text.split()[:_HEAD_WORDS])
+
+    def told(self) -> list[pb.WaitingDraft]:
+        """Say all that is known of them, for a log that has to be written again."""
+        return [draft.told() for draft in self._waiting.values()]
+
+    def places(self) -> list[pb.Checkpoint]:
+        """Say from where what comes next can be heard."""
+        return [
+            pb.Checkpoint(end_offset=one.pcm_offset, audio_sequence=one.audio_sequence, entry_point=one.entry_point)
+            for one in self._places
+        ]
+
+    @classmethod
+    def of(cls, told: pb.Snapshot) -> Drafts:
+        """Return what a snapshot tells."""
+        places = (
+            Place(one.end_offset, one.audio_sequence, one.entry_point if one.HasField("entry_point") else None)
+            for one in told.places
+        )
+        return cls({one.segment.index: Draft.of(one) for one in told.drafts}, deque(places, maxlen=_PLACES))
 
     def give_up(self, indexes: Iterable[int]) -> None:
         """Wait for these no more."""

@@ -9,8 +9,9 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 
 from chassis import telemetry
 from chassis.errors import AppError
+from services.transcriber import metrics
 from services.transcriber.line import ClientLine
-from services.transcriber.logs import TranscriptLog
+from services.transcriber.logs import Gone, TranscriptLog
 from services.transcriber.transcript import Ledger, newest
 
 log = telemetry.logger(__name__)
@@ -43,6 +44,7 @@ class Journal:
         self._line = line
         self._writer = writer
         self._clock = clock
+        self._snapshot: pb.TranscriptEntry | None = None
 
     async def begin(self, opened: pb.Opened) -> pb.TranscriptEntry:
         """Append the first entry. Raises AppError when the broker is away."""
@@ -57,7 +59,7 @@ class Journal:
         pause_s = _PAUSE_S
         while True:
             try:
-                self._last_sequence = await self._transcripts.append(entry, self._last_sequence)
+                self._last_sequence = await self._append(entry)
                 break
             except AppError as fault:
                 log.warning("transcript append failed", fault=str(fault))
@@ -70,6 +72,19 @@ class Journal:
         if entry.WhichOneof("kind") in _SHOWN:
             self._line.say(entry=entry)
         return entry
+
+    async def _append(self, entry: pb.TranscriptEntry) -> int:
+        """Append; into a log that knows nothing of the session, behind a snapshot of it."""
+        if self._snapshot is None:
+            try:
+                return await self._transcripts.append(entry, self._last_sequence)
+            except Gone:
+                log.error("the transcript log was deleted, writing a snapshot")  # noqa: TRY400 - not ours to trace
+                metrics.SNAPSHOTS.inc()
+                self._snapshot = self._ledger.snapshot(self._writer)
+        self._last_sequence = await self._transcripts.append(self._snapshot, 0)
+        self._snapshot = None
+        return await self._transcripts.append(entry, self._last_sequence)
 
     async def missed(self, last_event: int) -> list[pb.TranscriptEntry]:
         """Return what a client shows that has seen the events up to `last_event`."""

@@ -36,6 +36,10 @@ class Fenced(Exception):
     """Another transcriber owns the session now: this one must let it go."""
 
 
+class Gone(Exception):
+    """Somebody has deleted the whole log, of all sessions, and it has begun anew without what was in it."""
+
+
 def streams(audio_bytes_max: int, transcript_bytes_max: int, age_s_max: float) -> tuple[bus.Stream, bus.Stream]:
     """Return the declarations of both logs, bounded by size (appends fail when full) and age."""
     return (
@@ -53,7 +57,8 @@ class TranscriptLog:
     async def append(self, entry: pb.TranscriptEntry, last_sequence: int) -> int:
         """Append after the message `last_sequence` of the session's subject (0: none); return the new one's sequence.
 
-        Raises Fenced if the log has moved on, AppError(UNAVAILABLE) if the broker does not answer. To try the same
+        Raises Fenced if the log has moved on, Gone if there is another in its place that knows nothing of the session,
+        AppError(UNAVAILABLE) if the broker does not answer. To try the same
         entry again after UNAVAILABLE is safe: if the first try did arrive, its sequence is returned.
         """
         subject = f"transcript.{entry.session_id}"
@@ -74,6 +79,8 @@ class TranscriptLog:
             newest = await self._last(subject)
             if newest is not None and newest[1] == payload:
                 return newest[0]
+            if newest is None and last_sequence and await self._begun_after(last_sequence):
+                raise Gone(entry.session_id) from fault
             metrics.FENCED.inc()
             raise Fenced(entry.session_id) from fault
         except bus.FAULTS as fault:
@@ -88,6 +95,17 @@ class TranscriptLog:
             return []
         messages = await _read(self._bus, "TRANSCRIPT", subject, 0, newest[0])
         return [(sequence, pb.TranscriptEntry.FromString(data)) for sequence, data in messages]
+
+    async def _begun_after(self, sequence: int) -> bool:
+        """Tell whether the stream is another than the one that had a message of this sequence: then the session was not
+        taken out of it on purpose, with its meeting (`bus.Bus.declare`: a stream's first sequence is its own)."""
+        try:
+            info = await self._bus.js.stream_info("TRANSCRIPT")
+        except nats.js.errors.NotFoundError:
+            return True
+        except bus.FAULTS as fault:
+            raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=repr(fault)) from fault
+        return (info.config.first_seq or 0) > sequence or info.state.last_seq < sequence
 
     async def _last(self, subject: str) -> tuple[int, bytes] | None:
         return await _last(self._bus, "TRANSCRIPT", subject)

@@ -28,6 +28,9 @@ SESSION_BUFFER = Gauge("session_buffer_bytes", "Audio held in memory for all ses
 ADOPTIONS = Counter("session_adoptions_total", "Sessions taken over from the log.", ["result"])
 SESSION_FAILURES = Counter("session_failures_total", "Sessions that ended by a failure of ours; clients resume.")
 FENCED = Counter("transcript_appends_fenced_total", "Appends refused because another transcriber owns the session.")
+SNAPSHOTS = Counter(
+    "transcript_snapshots_total", "Sessions written again from memory because somebody had deleted the transcript log."
+)
 SEGMENTS = Counter("transcript_segments_total", "Segments committed to the log.", ["engine", "quality"])
 HEALED = Counter(
     "transcript_segments_healed_total", "Drafts replaced by what a better engine heard, by the state of their session.",

@@ -15,6 +15,8 @@ BYTES_PER_SECOND = 32_000
 """16 kHz, one channel, two bytes a sample."""
 
 _RECENT = 256
+# A message of the broker's holds 1 MiB.
+_SNAPSHOT_BYTES_MAX = 512 * 1024
 
 VISIBLE = frozenset({"opened", "resumed", "segment", "gap", "closed"})
 """Kinds of entry that a client sees as an event."""
@@ -84,6 +86,9 @@ class Ledger:
 
     def apply(self, entry: pb.TranscriptEntry) -> None:
         """Fold the next entry of the log into the state. Entries must come in order, each once."""
+        if not self.position and entry.HasField("snapshot"):
+            self._restore(entry)
+            return
         if entry.position != self.position + 1:
             raise ValueError(f"entry {entry.position} after {self.position}")
         self.position = entry.position
@@ -119,6 +124,60 @@ class Ledger:
                 self.drafts_given_up += waiting - len(self.drafts)
         if kind in _ENTERED:
             self.drafts.move_to(Place(self.accounted_offset, self.audio_sequence, self.entry_point))
+
+    def snapshot(self, writer: str) -> pb.TranscriptEntry:
+        """Return an entry that stands for all that were applied."""
+        entry = pb.TranscriptEntry(
+            session_id=self.session_id,
+            position=self.position,
+            writer=writer,
+            snapshot=pb.Snapshot(
+                opened=self.opened,
+                resume_token_hashes=self.resume_hashes,
+                event=self.event,
+                end_offset=self.accounted_offset,
+                audio_sequence=self.audio_sequence,
+                transcribed_bytes=self.transcribed_bytes,
+                silence_bytes=self.silence_bytes,
+                gap_bytes=self.gap_bytes,
+                revisions=self.revisions,
+                drafts=self.drafts.told(),
+                drafts_given_up=self.drafts_given_up,
+                tail=self.tail,
+                tail_before=self.tail_before,
+                tail_end_offset=self.tail_end_offset,
+                entry_point=self.entry_point,
+                recent=self._newest(_SNAPSHOT_BYTES_MAX),
+                places=self.drafts.places(),
+            ),
+        )
+        entry.recorded_at.GetCurrentTime()
+        return entry
+
+    def _newest(self, bytes_max: int) -> list[pb.TranscriptEntry]:
+        """Return as many of the newest entries as fit, oldest first."""
+        kept: deque[pb.TranscriptEntry] = deque()
+        for entry in reversed(self.recent):
+            bytes_max -= entry.ByteSize()
+            if bytes_max < 0:
+                break
+            kept.appendleft(entry)
+        return list(kept)
+
+    def _restore(self, entry: pb.TranscriptEntry) -> None:
+        told = entry.snapshot
+        self.opened, self.position, self.event = told.opened, entry.position, told.event
+        self.resume_hashes = tuple(told.resume_token_hashes)
+        self.accounted_offset, self.audio_sequence = told.end_offset, told.audio_sequence
+        self.entry_point = told.entry_point if told.HasField("entry_point") else None
+        self.transcribed_bytes, self.silence_bytes = told.transcribed_bytes, told.silence_bytes
+        self.gap_bytes = told.gap_bytes
+        self.revisions = dict(told.revisions)
+        self.next_index = max(self.revisions, default=-1) + 1
+        self.drafts = Drafts.of(told)
+        self.drafts_given_up = told.drafts_given_up
+        self.tail, self.tail_before, self.tail_end_offset = told.tail, told.tail_before, told.tail_end_offset
+        self.recent.extend(told.recent)
 
     def _enter_at(self, entry_point: pb.EntryPoint) -> None:
         if self.entry_point is None or entry_point.encoded_offset > self.entry_point.encoded_offset:

@@ -91,6 +91,18 @@ class Logbook:
         self.end_s += length_s
         self.write(checkpoint=pb.Checkpoint(end_offset=self._offset()))
 
+    def snapshot(self) -> pb.TranscriptEntry:
+        """Return what stands for all that was written: the log does not get it."""
+        entry = pb.TranscriptEntry(session_id=self.session_id, position=len(self.entries), writer="test")
+        entry.recorded_at.FromDatetime(self.at + dt.timedelta(seconds=self.end_s))
+        shown = [one for one in self.entries if one.event]
+        entry.snapshot.MergeFrom(
+            pb.Snapshot(
+                opened=self.entries[0].opened, event=self._event, end_offset=self._offset(), recent=shown[-256:]
+            )
+        )
+        return entry
+
     def resume(self) -> None:
         self.write(resumed=pb.Resumed(resume_token_hash=b"x", adopted=True))
 

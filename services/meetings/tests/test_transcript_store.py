@@ -115,6 +115,45 @@ async def test_messages_that_come_again_in_any_order_change_nothing(
     assert await letters(database) == []
 
 
+@pytest.mark.req("R-WS-4", "R-DB-4", "R-HEAL-2")
+@pytest.mark.parametrize("stored", [0, 1, 2, 4])
+async def test_a_snapshot_brings_what_was_not_stored_when_the_log_was_deleted(
+    transcripts: TranscriptStore, segments: SegmentsStore, database: Database, owner: str, stored: int
+) -> None:
+    log = Logbook(owner)
+    log.say("Good morning everybody")
+    draft = log.say("we ship on fryday", draft=True)
+    log.miss()
+    log.heal(draft, "we ship on Friday")
+    before, snapshot = list(log.entries), log.snapshot()
+    log.say("Ben writes the report")
+    log.close()
+    if stored:
+        await transcripts.apply(numbered(before[:stored]))
+    applied = await transcripts.apply(numbered([snapshot, *log.entries[len(before) :]], first=1000))
+    assert applied.stored == [Stored(log.session_id, log.end_offset, 6, closed=True)]
+    page = await segments.list(owner, log.meeting_id, 50, "")
+    assert [(s.index, s.revision, s.text) for s in page.items] == [
+        (0, 1, "Good morning everybody"),
+        (1, 2, "we ship on Friday"),
+        (2, 1, "Ben writes the report"),
+    ]
+    assert [gap.reason for gap in await segments.gaps(owner, log.meeting_id)] == ["client_missing"]
+    assert await letters(database) == []
+    assert applied.lost == {}
+
+
+def test_a_snapshot_may_hold_only_entries_of_its_session() -> None:
+    snapshot = meeting_log(ids.new_id()).snapshot()
+    foreign = meeting_log(ids.new_id()).entries[1]
+    for bad in (foreign, snapshot):
+        worse = pb.TranscriptEntry()
+        worse.CopyFrom(snapshot)
+        worse.snapshot.recent.append(bad)
+        [message] = numbered([worse])
+        assert message.reason == "unreadable"
+
+
 @pytest.mark.req("R-WS-4", "R-OBS-1")
 async def test_segment_that_the_log_has_lost_is_missed_when_the_session_is_closed(
     transcripts: TranscriptStore, owner: str

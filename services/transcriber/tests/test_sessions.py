@@ -64,6 +64,53 @@ async def test_acknowledged_audio_is_in_the_log(nats_server: NatsServer, speech:
         assert sequence
 
 
+@pytest.mark.req("R-WS-4", "R-HEAL-2")
+async def test_a_transcript_log_that_was_deleted_under_a_session_is_written_again(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    """Its owner knows what was in it: it says so, goes on, and whoever adopts the session goes on from there."""
+    half = len(speech) // 2 // FRAME_BYTES * FRAME_BYTES
+    async with replica(nats_server, "b") as b:
+        client, again = Client(), Client()
+        async with replica(nats_server, "a") as a:
+            session = await a.open(client)
+            speak(session, speech, end=half)
+            await client.until(lambda c: c.acked_offset == half and len(c.indexes) >= 2)
+            before = client.indexes
+            await a.broker.js.delete_stream("TRANSCRIPT")
+            await a.broker.declare(streams(64 * 1024**2, 16 * 1024**2, 86_400.0)[1])
+            speak(session, speech, half, half + 160_000)
+            await client.until(lambda c: len(c.indexes) > len(before))
+            rows = await log_of(a, session.id)
+            assert [row.WhichOneof("kind") for row in rows[:2]] == ["snapshot", "segment"]
+            assert [row.segment.index for row in rows[0].snapshot.recent if row.HasField("segment")] == before
+        assert not client.of("problem") or client.of("problem")[-1].problem.close_code != 4409
+        adopted = await b.resume(session.id, token_of(client), again)
+        speak(adopted, speech, start=again.of("restored")[0].restored.offset)
+        adopted.finish(len(speech))
+        await again.until(lambda c: c.of("finished"))
+        accounts = again.of("finished")[0].finished.accounts
+        assert accounts.transcribed_s + accounts.silence_s == pytest.approx(accounts.audio_s)
+        assert accounts.segments == max(client.indexes + again.indexes) + 1
+
+
+@pytest.mark.req("R-WS-4")
+async def test_a_session_that_was_taken_out_of_the_log_is_not_written_again(
+    nats_server: NatsServer, speech: bytes
+) -> None:
+    """Its meeting was deleted: what is deleted stays deleted."""
+    async with replica(nats_server, "a") as a:
+        client = Client()
+        session = await a.open(client)
+        speak(session, speech, end=64_000)
+        await client.until(lambda c: c.acked_offset == 64_000)
+        await a.broker.js.purge_stream("TRANSCRIPT", subject=f"transcript.{session.id}")
+        speak(session, speech, start=64_000)
+        await client.until(lambda c: c.of("problem"))
+        assert client.of("problem")[0].problem.close_code == 4409
+        assert await log_of(a, session.id) == []
+
+
 @pytest.mark.req("R-WS-4", "R-WS-3")
 async def test_another_replica_adopts_a_session_whose_owner_died(nats_server: NatsServer, speech: bytes) -> None:
     async with replica(nats_server, "b") as b:

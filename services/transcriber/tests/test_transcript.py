@@ -44,6 +44,23 @@ def test_two_readers_of_one_log_hold_the_same_ledger() -> None:
     assert fold(SESSION, entries) == ledger
 
 
+@pytest.mark.req("R-WS-4", "R-HEAL-2")
+def test_a_snapshot_stands_for_the_log_before_it() -> None:
+    ledger, entries = a_session()
+    again = fold(SESSION, [pb.TranscriptEntry.FromString(ledger.snapshot("writer").SerializeToString())])
+    assert [entry.event for entry in again.recent] == [entry.event for entry in entries if entry.event]
+    assert again == ledger
+    for one in (ledger, again):
+        write(one, segment=segment(2, 8000, 9000))
+        write(one, segment=segment(0, 1000, 3000, revision=2))
+        for entry in one.recent:
+            entry.ClearField("recorded_at")
+    assert again == ledger
+    assert not again.drafts
+    with pytest.raises(ValueError, match="after"):
+        ledger.apply(ledger.snapshot("writer"))
+
+
 @pytest.mark.req("R-WS-3")
 def test_events_count_what_clients_see_without_holes() -> None:
     _, entries = a_session()
