@@ -30,8 +30,6 @@ log = telemetry.logger(__name__)
 _UNREAD_MS = 30_000
 _UNSENT_BYTES = 128 * 1024
 _CANCELLED_WITHIN_S = 2.0
-# More than the usual 700 objects before the youngest are looked through: a batch of audio alone makes hundreds.
-_GARBAGE = (2_000, 10, 10)
 _CANCELLATIONS_MAX = 8
 
 T = TypeVar("T")
@@ -93,7 +91,6 @@ class Lifecycle:
         # What is there now stays: looking through it again and again for garbage was 3 % of a busy transcriber.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*_GARBAGE)
         self.state = "ready"
         log.info("ready")
 

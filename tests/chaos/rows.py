@@ -103,7 +103,11 @@ _GATEWAYS = (("gateway",), ("gateway-2",))
 _BOTH = (("gateway", "transcriber"), ("gateway-2", "transcriber-2"))
 
 ROWS = (
-    Row("1", "meetings cut off from Postgres: refused 4 s, silent 5 s", database_unreachable, controls.BATCH),
+    Row(
+        "1", "meetings cut off from Postgres: refused 4 s, silent 5 s", database_unreachable, controls.BATCH,
+        own_platform=True,
+        env={"meetings": {"DB_CONNECTION_TIMEOUT_S": "1"}},  # so that the cuts outlast the patience of a transaction
+    ),
     Row(
         "4", "speech API says 429 with Retry-After 2 for 12 s", speech_rationed, controls.HEALING,
         sessions=4, speed=2.0, heals=True, own_platform=True, env=QUICK_BREAKER,
