@@ -70,7 +70,7 @@ async def database_crashes(scene: Scene) -> None:
     """Stop Postgres as a crash does ("immediate"), and start it again."""
     for _ in range(4):
         scene.kill("postgres", signal.SIGQUIT)
-        await scene.wait(scene.draw.uniform(0.2, 1.0))
+        await scene.wait(scene.draw.uniform(0.5, 2.0))
         await scene.restart("postgres")
         await scene.wait(2.0)
 

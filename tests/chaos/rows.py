@@ -102,11 +102,13 @@ _TRANSCRIBERS = (("transcriber",), ("transcriber-2",))
 _GATEWAYS = (("gateway",), ("gateway-2",))
 _BOTH = (("gateway", "transcriber"), ("gateway-2", "transcriber-2"))
 
+# Faults outlast the patience of a transaction: then it is the consumer that has to repeat its batch.
+IMPATIENT = {"meetings": {"DB_CONNECTION_TIMEOUT_S": "1"}}
+
 ROWS = (
     Row(
         "1", "meetings cut off from Postgres: refused 4 s, silent 5 s", database_unreachable, controls.BATCH,
-        own_platform=True,
-        env={"meetings": {"DB_CONNECTION_TIMEOUT_S": "1"}},  # so that the cuts outlast the patience of a transaction
+        own_platform=True, env=IMPATIENT,
     ),
     Row(
         "4", "speech API says 429 with Retry-After 2 for 12 s", speech_rationed, controls.HEALING,
@@ -190,7 +192,7 @@ ROWS = (
         "29", "consumer, audio log, transcript log, events deleted by hand", streams_deleted, controls.MENDING,
         own_platform=True,
     ),
-    Row("30", "Postgres crash, 4 times", database_crashes, controls.BATCH),
+    Row("30", "Postgres crash, 4 times", database_crashes, controls.BATCH, own_platform=True, env=IMPATIENT),
     Row(
         "32", "clocks 50 s apart: a gateway's ahead, a transcriber's behind; transcribers SIGKILL in turn",
         killed(*_TRANSCRIBERS, *_TRANSCRIBERS), controls.CLOCKS, own_platform=True, pause_s_p95=5.0,
