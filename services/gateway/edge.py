@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -143,14 +144,18 @@ class Edge:
             await request.send_preflight()
             return
         work = work_of(method, path)
+        guard.load.check(work)
+        if not _is_free(scope):
+            account = guard.account_of(request.fields.get(b"authorization", b"").decode("latin-1"))
+            request.verdict = await guard.rates.charge(method, path, scope["client"][0], account)
+            if not request.verdict.allowed:
+                raise limits.refusal(request.verdict)
+        if request.declared_bytes > request.body_bytes_max:
+            raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
+        if not work.lasting:
+            # A body that comes slowly is no work yet: who sends a thousand of them must not keep others out.
+            await request.read_ahead()
         with guard.load.carry(work), rpc.within(None if work.lasting else guard.request_s):
-            if not _is_free(scope):
-                account = guard.account_of(request.fields.get(b"authorization", b"").decode("latin-1"))
-                request.verdict = await guard.rates.charge(method, path, scope["client"][0], account)
-                if not request.verdict.allowed:
-                    raise limits.refusal(request.verdict)
-            if request.declared_bytes > request.body_bytes_max:
-                raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
             await self._rest(scope, request.receive, request.send)
 
     def _check_host(self, scope: Scope) -> None:
@@ -211,12 +216,26 @@ class _Request:
         self._send = send
         self.body_bytes_max = body_bytes_max
         self._received_bytes = 0
+        self._ahead: deque[Message] = deque()
         self._received_all = False
         self._closing = False
         self._chunked = b"transfer-encoding" in self.fields
         self._last = last
 
+    async def read_ahead(self) -> None:
+        """Read the body, which is short by its limit, to its end. Raises AppError(PAYLOAD_TOO_LARGE)."""
+        if not (self.declared_bytes or self._chunked):
+            return
+        ahead = []
+        while not self._received_all:
+            ahead.append(await self.receive())
+            if ahead[-1]["type"] != "http.request":
+                break
+        self._ahead.extend(ahead)
+
     async def receive(self) -> Message:
+        if self._ahead:
+            return self._ahead.popleft()
         message = await self._receive()
         if message["type"] == "http.request":
             self._received_bytes += len(message.get("body", b""))

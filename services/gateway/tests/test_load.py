@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import pytest
@@ -81,6 +82,34 @@ async def test_full_gateway_says_so_early_and_finishes_what_it_took() -> None:
         gateway.meetings.release.set()
         assert {answer.status_code for answer in await asyncio.gather(*under_way)} == {200}
         assert (await gateway.client.get("/api/meetings", headers=who)).status_code == 200
+        assert REGISTRY.get_sample_value("load") == 0
+
+
+async def test_bodies_that_come_slowly_keep_nobody_out() -> None:
+    """A thousand of them filled the gateway: half of what others asked for was put off."""
+    async with running(load_max=8) as gateway:
+        who = gateway.as_account()
+        rest = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b'{"title": '
+            await rest.wait()
+            yield b'"Slow"}'
+
+        fields = who | {"content-type": "application/json"}
+        slow = [
+            asyncio.create_task(gateway.client.post("/api/meetings", headers=fields, content=slowly()))
+            for _ in range(12)
+        ]
+        async with asyncio.timeout(10):
+            while (
+                REGISTRY.get_sample_value("http_server_active_requests", {"http_request_method": "POST"}) or 0
+            ) < len(slow):
+                await asyncio.sleep(0.005)
+        assert REGISTRY.get_sample_value("load") == 0
+        assert (await gateway.client.get("/api/meetings", headers=who)).status_code == 200
+        rest.set()
+        assert {answer.status_code for answer in await asyncio.gather(*slow)} <= {201, 503}
         assert REGISTRY.get_sample_value("load") == 0
 
 
