@@ -1,4 +1,8 @@
-"""A meetings service that goes on with the next batch of the transcript log when the database did not take one."""
+"""A meetings service that goes on with what is new in the transcript log when the database did not take something.
+
+Both halves are left out: a batch is not repeated, and who takes over does not begin where the database is. (A cut from
+the database costs the consumer its lead as well, and the next one would read everything again.)
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from chassis import lifecycle
 from chassis.errors import AppError
 from chassis.settings import load
 from services.meetings.__main__ import start
-from services.meetings.events import TranscriptConsumer
+from services.meetings.events import TRANSCRIPT, TranscriptConsumer
 from services.meetings.settings import Settings
 
 
@@ -24,6 +28,11 @@ class CarelessTranscriptConsumer(TranscriptConsumer):
             await super().handle(messages)
         except AppError:
             return
+
+    async def start(self) -> int:
+        """Begin behind all that there is."""
+        await super().start()
+        return int((await self._bus.js.stream_info(TRANSCRIPT)).state.last_seq) + 1
 
 
 if __name__ == "__main__":
