@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 
@@ -61,6 +62,17 @@ def test_slope_is_of_the_trend_and_not_of_a_jump() -> None:
     peak = [(float(t), 1e6 if t == 30 else 100.0) for t in range(60)]
     assert slope(peak) == 0.0
     assert slope([]) == slope([(1.0, 1.0)]) == 0.0
+
+
+@pytest.mark.req("R-RES-1")
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be asked")
+def test_memory_that_was_freed_goes_back_to_the_system() -> None:
+    kept = [bytearray(100_000) for _ in range(1000)]
+    last = bytearray(1000)  # above them in the heap: without being asked the allocator gives nothing back below it
+    kept.clear()
+    freed = resources.trim()
+    assert last and resources.TRIMMED._value.get() >= freed >= 0
+    assert resources.trim() < 10_000_000, "a second time there is nothing left"
 
 
 @pytest.mark.req("R-OBS-1")

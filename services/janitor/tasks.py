@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
-import sys
 import time
 from pathlib import Path
 
-import psutil
-
-from chassis import telemetry
+from chassis import resources, telemetry
 from chassis.dead_letters import DeadLetters
 from services.janitor import metrics, open_files, scratch, sweep
 
@@ -48,12 +44,8 @@ def _sweep(folder: Path, age_s: float, removed_max: int, dry: bool) -> None:
 
 async def trim_memory() -> None:
     """Collect garbage, and give what the allocator keeps back to the system."""
-    process = psutil.Process()
-    before = process.memory_info().rss
     gc.collect()
-    if sys.platform == "linux":
-        await asyncio.to_thread(ctypes.CDLL("libc.so.6").malloc_trim, 0)
-    metrics.MEMORY_FREED.inc(max(0, before - process.memory_info().rss))
+    metrics.MEMORY_FREED.inc(await asyncio.to_thread(resources.trim))
 
 
 async def watch_dead_letters(letters: DeadLetters) -> None:
