@@ -165,7 +165,8 @@ async def play(
             await until(workload.all_heard, SETTLE_S, "a first acknowledgement to every session")
             await script(scene)
         except TimeoutError as fault:
-            stuck = str(fault)
+            # asyncio's own has no words.
+            stuck = str(fault) or "the script came to no end: somebody does not answer"
         finally:
             await platform.revive()
             for task in calling:
