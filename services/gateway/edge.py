@@ -226,22 +226,27 @@ class _Request:
         """Read the body, which is short by its limit, to its end. Raises AppError(PAYLOAD_TOO_LARGE)."""
         if not (self.declared_bytes or self._chunked):
             return
-        ahead = []
         while not self._received_all:
-            ahead.append(await self.receive())
-            if ahead[-1]["type"] != "http.request":
+            message = await self._next()
+            if self._received_bytes > self.body_bytes_max:
+                raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
+            self._ahead.append(message)
+            if message["type"] != "http.request":
                 break
-        self._ahead.extend(ahead)
 
     async def receive(self) -> Message:
         if self._ahead:
             return self._ahead.popleft()
+        message = await self._next()
+        if self._received_bytes > self.body_bytes_max:
+            raise errors.too_long()
+        return message
+
+    async def _next(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             self._received_bytes += len(message.get("body", b""))
             self._received_all = not message.get("more_body", False)
-            if self._received_bytes > self.body_bytes_max:
-                raise errors.too_long()
         return message
 
     async def _linger(self) -> None:
