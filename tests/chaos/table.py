@@ -13,7 +13,7 @@ _HEAD = f"""# Faults
 
 What was lost, doubled or mixed up when things broke: nothing but measured figures. Made by
 
-    make chaos [SEED=1] [ROWS=8,24a] [NEMESIS_S=600]
+    make chaos SEED=1 ROWS=8,24a NEMESIS_S=600
 
 which plays each row and then the controls, and replaces the rows here. Several gateways, transcribers and meetings
 services run as real processes with Postgres, NATS and Redis; sessions speak through the public API and the client of
