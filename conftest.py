@@ -7,16 +7,14 @@ import sys
 from collections.abc import Iterator
 
 import grpc.aio
-import hypothesis
 import pytest
 
 from chassis.tests.servers import database_url, nats_server, own_postgres, postgres_server, redis_server
+from tests.again import pytest_sessionfinish
 
-__all__ = ["database_url", "nats_server", "own_postgres", "postgres_server", "redis_server"]
-
-# How fast examples are made says how busy the machine is.
-hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
-hypothesis.settings.load_profile("busy")
+__all__ = [
+    "database_url", "nats_server", "own_postgres", "postgres_server", "pytest_sessionfinish", "redis_server",
+]  # fmt: skip
 
 # https://github.com/python/cpython/issues/106905
 PARSER_DISLIKES_GARBAGE = sys.version_info < (3, 11, 8)

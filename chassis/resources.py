@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import platform
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def memory_limit_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 def trim() -> int:
     """Give back to the system what the allocator keeps of freed memory; return how many bytes. Takes milliseconds."""
-    if sys.platform != "linux":
+    if platform.libc_ver()[0] != "glibc":  # of other systems, and of other C libraries, nobody can ask it
         return 0
     process = psutil.Process()
     before = process.memory_info().rss

@@ -144,19 +144,24 @@ class Edge:
             await request.send_preflight()
             return
         work = work_of(method, path)
-        guard.load.check(work)
-        if not _is_free(scope):
-            account = guard.account_of(request.fields.get(b"authorization", b"").decode("latin-1"))
-            request.verdict = await guard.rates.charge(method, path, scope["client"][0], account)
-            if not request.verdict.allowed:
-                raise limits.refusal(request.verdict)
-        if request.declared_bytes > request.body_bytes_max:
-            raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
+        with guard.load.carry(work):
+            await self._admit(request)
         if not work.lasting:
             # A body that comes slowly is no work yet: who sends a thousand of them must not keep others out.
             await request.read_ahead()
         with guard.load.carry(work), rpc.within(None if work.lasting else guard.request_s):
             await self._rest(scope, request.receive, request.send)
+
+    async def _admit(self, request: _Request) -> None:
+        """Charge for the request. Raises AppError if its sender has had enough, or means to send too much."""
+        scope, guard = request.scope, self._guard
+        if not _is_free(scope):
+            account = guard.account_of(request.fields.get(b"authorization", b"").decode("latin-1"))
+            request.verdict = await guard.rates.charge(scope["method"], scope["path"], scope["client"][0], account)
+            if not request.verdict.allowed:
+                raise limits.refusal(request.verdict)
+        if request.declared_bytes > request.body_bytes_max:
+            raise AppError(Kind.PAYLOAD_TOO_LARGE, "The body is too long.")
 
     def _check_host(self, scope: Scope) -> None:
         """Refuse what was sent to a name that is not ours; probes come by address."""

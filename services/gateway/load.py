@@ -73,18 +73,14 @@ class Load:
         self._capacity = capacity
         self._taken = 0
 
-    def check(self, work: Work) -> None:
-        """Raise AppError(UNAVAILABLE) if there is too much under way for this as well."""
+    @contextmanager
+    def carry(self, work: Work) -> Iterator[None]:
+        """Count a piece of work while it lasts. Raises AppError(UNAVAILABLE) if there is too much of it already."""
         if self._taken + work.cost > self._capacity * UP_TO[work.priority]:
             LOAD_SHED.labels(work.priority.value).inc()
             # Not all at the same moment again.
             retry_after_s = random.uniform(1.0, 3.0)
             raise AppError(Kind.UNAVAILABLE, "There is too much to do: try again soon.", retry_after_s=retry_after_s)
-
-    @contextmanager
-    def carry(self, work: Work) -> Iterator[None]:
-        """Count a piece of work while it lasts. Raises AppError(UNAVAILABLE) if there is too much of it already."""
-        self.check(work)
         self._taken += work.cost
         LOAD.set(self._taken)
         try:

@@ -22,11 +22,12 @@ from chassis.settings import load
 from services.transcriber import metrics
 from services.transcriber.aftercare import Aftercare
 from services.transcriber.api import TranscriberService
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.captions import Captions
 from services.transcriber.cutting import CuttingSettings
 from services.transcriber.ears import Ears
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
-from services.transcriber.logs import AudioLog, TranscriptLog, streams
+from services.transcriber.logs import streams
 from services.transcriber.media import MediaDecoder, MediaLimits
 from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.recordings import Recordings, RecordingSettings
@@ -38,6 +39,7 @@ from services.transcriber.slow_start import SlowStartSettings
 from services.transcriber.speech import OpenAISpeech
 from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.transcript import BYTES_PER_SECOND
+from services.transcriber.transcript_log import TranscriptLog
 from services.transcriber.uploads import BUCKET, AudioStreamDrafts, Uploads, scratch_folder
 from services.transcriber.vendor import Vendor, VendorSettings
 

@@ -16,10 +16,11 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 from chassis import telemetry
 from chassis.errors import AppError, Kind
 from services.transcriber import metrics
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.filters import FilterSettings
 from services.transcriber.healing import Healing, HealingSettings, SecondHearing
-from services.transcriber.logs import AudioLog, Fenced, TranscriptLog
 from services.transcriber.transcript import Ledger, fold
+from services.transcriber.transcript_log import Fenced, TranscriptLog
 
 log = telemetry.logger(__name__)
 

@@ -23,6 +23,18 @@ class Place:
     audio_sequence: int
     entry_point: pb.EntryPoint | None
 
+    def told(self) -> pb.Checkpoint:
+        """Say it as the log does."""
+        return pb.Checkpoint(
+            end_offset=self.pcm_offset, audio_sequence=self.audio_sequence, entry_point=self.entry_point
+        )
+
+    @classmethod
+    def of(cls, told: pb.Checkpoint) -> Place:
+        """Return a place as it was told."""
+        entry_point = told.entry_point if told.HasField("entry_point") else None
+        return cls(told.end_offset, told.audio_sequence, entry_point)
+
 
 @dataclass(slots=True)
 class Draft:
@@ -44,9 +56,7 @@ class Draft:
         """Say all that is known of it."""
         told = pb.WaitingDraft(
             segment=self.segment,
-            pcm_offset=self.place.pcm_offset,
-            audio_sequence=self.place.audio_sequence,
-            entry_point=self.place.entry_point,
+            place=self.place.told(),
             before=self.before,
             before_offset=self.before_offset,
             trusted=self.trusted,
@@ -58,10 +68,9 @@ class Draft:
     @classmethod
     def of(cls, told: pb.WaitingDraft) -> Draft:
         """Return a draft as it was told."""
-        entry_point = told.entry_point if told.HasField("entry_point") else None
         return cls(
             told.segment,
-            Place(told.pcm_offset, told.audio_sequence, entry_point),
+            Place.of(told.place),
             told.before,
             told.before_offset,
             told.trusted,
@@ -155,19 +164,13 @@ class Drafts:
 
     def places(self) -> list[pb.Checkpoint]:
         """Say from where what comes next can be heard."""
-        return [
-            pb.Checkpoint(end_offset=one.pcm_offset, audio_sequence=one.audio_sequence, entry_point=one.entry_point)
-            for one in self._places
-        ]
+        return [place.told() for place in self._places]
 
     @classmethod
     def of(cls, told: pb.Snapshot) -> Drafts:
         """Return what a snapshot tells."""
-        places = (
-            Place(one.end_offset, one.audio_sequence, one.entry_point if one.HasField("entry_point") else None)
-            for one in told.places
-        )
-        return cls({one.segment.index: Draft.of(one) for one in told.drafts}, deque(places, maxlen=_PLACES))
+        waiting = {one.segment.index: Draft.of(one) for one in told.drafts}
+        return cls(waiting, deque(map(Place.of, told.places), maxlen=_PLACES))
 
     def give_up(self, indexes: Iterable[int]) -> None:
         """Wait for these no more."""

@@ -13,9 +13,9 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 from chassis import telemetry
 from chassis.errors import AppError
 from services.transcriber import filters, metrics
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.drafts import Draft
 from services.transcriber.filters import FilterSettings
-from services.transcriber.logs import AudioLog
 from services.transcriber.recall import AudioGone, recall
 from services.transcriber.recognition import Recognition
 from services.transcriber.segments import revision

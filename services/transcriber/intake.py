@@ -9,11 +9,11 @@ from verbatim.transcriber.v1 import transcriber_pb2 as relay
 
 from chassis.errors import Kind
 from services.transcriber import metrics
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.backlog import Backlog
 from services.transcriber.hearing import Hearing
 from services.transcriber.limits import SessionSettings
 from services.transcriber.line import ClientLine
-from services.transcriber.logs import AudioLog
 from services.transcriber.transcript import Ledger
 
 _ENCODED_SHARE = 2

@@ -11,8 +11,8 @@ from chassis import telemetry
 from chassis.errors import AppError
 from services.transcriber import metrics
 from services.transcriber.line import ClientLine
-from services.transcriber.logs import Gone, TranscriptLog
 from services.transcriber.transcript import Ledger, newest
+from services.transcriber.transcript_log import Gone, TranscriptLog
 
 log = telemetry.logger(__name__)
 

@@ -7,9 +7,9 @@ from contextlib import aclosing
 
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.decoding import Decoder, Heard
 from services.transcriber.drafts import Place
-from services.transcriber.logs import AudioLog
 from services.transcriber.opus_decoding import decoder_from
 
 

@@ -16,11 +16,11 @@ from chassis.errors import AppError, Kind, Problem
 from services.transcriber import metrics
 from services.transcriber.containers import CONTAINERS, Container, UnreadableError
 from services.transcriber.filters import FilterSettings
-from services.transcriber.logs import Fenced
 from services.transcriber.media import MediaDecoder, write_all
 from services.transcriber.recordings import Recordings, Told
 from services.transcriber.segments import entry_kind
 from services.transcriber.transcript import Ledger, seconds
+from services.transcriber.transcript_log import Fenced
 from services.transcriber.uploads import Upload, Uploads
 
 log = telemetry.logger(__name__)

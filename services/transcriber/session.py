@@ -22,6 +22,7 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 from chassis import ids, telemetry
 from chassis.errors import AppError, Kind
 from services.transcriber import metrics
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.backlog import Backlog, Hole, Work
 from services.transcriber.captions import Captions
 from services.transcriber.ears import Ears
@@ -31,12 +32,12 @@ from services.transcriber.intake import Intake
 from services.transcriber.journal import Journal
 from services.transcriber.limits import SessionSettings
 from services.transcriber.line import Channel, ClientLine
-from services.transcriber.logs import AudioLog, Fenced, TranscriptLog
 from services.transcriber.partials import Partials
 from services.transcriber.reception import Attach, Reception
 from services.transcriber.recognition import Recogniser, Recognition
 from services.transcriber.segments import entry_kind, gap_entry
 from services.transcriber.transcript import BYTES_PER_SECOND, Ledger, seconds
+from services.transcriber.transcript_log import Fenced, TranscriptLog
 
 __all__ = ["Attach", "LiveSession", "Ports", "SessionSettings"]
 

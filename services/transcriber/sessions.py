@@ -13,9 +13,9 @@ from chassis import bus, telemetry
 from chassis.errors import AppError, Kind
 from services.transcriber import metrics
 from services.transcriber.line import Channel
-from services.transcriber.logs import Fenced
 from services.transcriber.session import Attach, LiveSession, Ports, SessionSettings
 from services.transcriber.transcript import Ledger, fold
+from services.transcriber.transcript_log import Fenced
 
 log = telemetry.logger(__name__)
 

@@ -20,11 +20,11 @@ from chassis.objects import Objects
 from services.transcriber import audio, metrics
 from services.transcriber.containers import Container, UnreadableError
 from services.transcriber.filters import FilterSettings
-from services.transcriber.logs import Fenced, TranscriptLog
 from services.transcriber.media import MediaDecoder, write_all
 from services.transcriber.recordings import Recordings, Told
 from services.transcriber.segments import entry_kind
 from services.transcriber.transcript import Ledger, fold, token_hash
+from services.transcriber.transcript_log import Fenced, TranscriptLog
 
 log = telemetry.logger(__name__)
 

@@ -65,7 +65,9 @@ class Figures:
 
 def broken(fault: Exception, *, played: bool = True) -> Figures:
     """Return the figures of a row that could not be played to its end."""
-    told = f"the row could not be played to its end: {type(fault).__name__}: {fault}"
+    # Where a log was on this machine helps nobody who reads the page.
+    words = str(fault).partition("; its log is ")[0]
+    told = f"the row could not be played to its end: {type(fault).__name__}: {words}"
     return Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, breaches=[told], played=played)
 
 

@@ -17,8 +17,7 @@ from tests.chaos.books import unbalanced
 from tests.chaos.platform import PASSWORD, Platform
 from tests.chaos.workload import TITLE
 
-# Freed memory goes back to the system once a minute.
-SETTLES_WITHIN_S = 75.0
+SETTLES_WITHIN_S = 20.0
 # Pools keep some connections more or less. A leak for each session or fault adds up from row to row.
 FDS_MORE = 24
 TASKS_MORE = 3

@@ -16,14 +16,16 @@ from chassis.jobs import JOBS
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
 from services.transcriber.aftercare import Aftercare
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.captions import Captions
 from services.transcriber.ears import Ears
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
-from services.transcriber.logs import AudioLog, TranscriptLog, streams
+from services.transcriber.logs import streams
 from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.session import LiveSession, Ports, SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.tests.fakes import Client, CountingSpeech
+from services.transcriber.transcript_log import TranscriptLog
 from services.transcriber.vendor import Vendor
 
 OWNER = "01930000-0000-7000-8000-00000000000a"

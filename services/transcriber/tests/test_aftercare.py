@@ -17,12 +17,14 @@ from chassis.jobs import JOBS
 from chassis.tests.servers import NatsServer
 from services.transcriber import audio
 from services.transcriber.aftercare import Aftercare, Outcome
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.heal_jobs import HealJobs, HealJobSettings
 from services.transcriber.healing import HealingSettings
-from services.transcriber.logs import AudioLog, TranscriptLog, streams
+from services.transcriber.logs import streams
 from services.transcriber.speech import SpeechError
 from services.transcriber.tests.fakes import CountingSpeech, OneEngine
 from services.transcriber.transcript import Ledger, fold
+from services.transcriber.transcript_log import TranscriptLog
 from tests.chaos.without.fence import UnfencedTranscriptLog
 
 pytestmark = pytest.mark.req("R-STT-5")

@@ -15,7 +15,7 @@ from chassis import ids
 from chassis.errors import AppError, Kind
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
-from services.transcriber.logs import Fenced, TranscriptLog, streams
+from services.transcriber.logs import streams
 from services.transcriber.session import SessionSettings
 from services.transcriber.sessions import Sessions
 from services.transcriber.speech import SpeechError
@@ -30,6 +30,7 @@ from services.transcriber.tests.replicas import (
     speak,
     token_of,
 )
+from services.transcriber.transcript_log import Fenced, TranscriptLog
 
 
 def _has_acknowledged(offset: int, client: Client) -> bool:

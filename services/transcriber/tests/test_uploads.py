@@ -16,15 +16,17 @@ from chassis.errors import AppError, Kind
 from chassis.objects import Held, Objects
 from chassis.tests.servers import NatsServer
 from services.transcriber import transcript
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.containers import UnreadableError
 from services.transcriber.cutting import CuttingSettings
-from services.transcriber.logs import AudioLog, Fenced, TranscriptLog, streams
+from services.transcriber.logs import streams
 from services.transcriber.media import MediaDecoder, MediaLimits
 from services.transcriber.recall import recall
 from services.transcriber.recognition import Recogniser, RecognitionSettings
 from services.transcriber.recordings import Recordings, RecordingSettings
 from services.transcriber.speech import SpeechError
 from services.transcriber.tests.fakes import CountingSpeech
+from services.transcriber.transcript_log import Fenced, TranscriptLog
 from services.transcriber.transcription import Transcription
 from services.transcriber.uploads import BUCKET, AudioStreamDrafts, Upload, Uploads
 

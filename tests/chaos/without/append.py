@@ -10,8 +10,8 @@ from chassis import lifecycle
 from chassis.errors import AppError
 from chassis.settings import load
 from services.transcriber.__main__ import start
-from services.transcriber.logs import TranscriptLog
 from services.transcriber.settings import Settings
+from services.transcriber.transcript_log import TranscriptLog
 
 
 class CarelessTranscriptLog(TranscriptLog):

@@ -7,7 +7,7 @@ from functools import partial
 from chassis import lifecycle
 from chassis.settings import load
 from services.transcriber.__main__ import start
-from services.transcriber.logs import AudioLog
+from services.transcriber.audio_log import AudioLog
 from services.transcriber.settings import Settings
 from services.transcriber.transcript import BYTES_PER_SECOND
 

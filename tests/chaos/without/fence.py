@@ -9,8 +9,8 @@ from verbatim.transcript.v1 import transcript_pb2 as pb
 from chassis import lifecycle
 from chassis.settings import load
 from services.transcriber.__main__ import start
-from services.transcriber.logs import TranscriptLog
 from services.transcriber.settings import Settings
+from services.transcriber.transcript_log import TranscriptLog
 
 
 class UnfencedTranscriptLog(TranscriptLog):

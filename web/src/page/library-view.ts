@@ -3,18 +3,11 @@ import { meetings, type Filter, type Meeting } from "../api/calls.ts";
 import { inWords } from "../api/errors.ts";
 import { clock } from "../live/words.ts";
 import { LIVE, meetingAddress } from "./routes.ts";
-import { statusWords } from "./status.ts";
+import { STATUS_WORDS, statusWords } from "./status.ts";
 import { View } from "./view.ts";
 import "./upload-card.ts";
 
 const TYPING_MS = 300;
-const STATUSES = [
-  ["live", "Live"],
-  ["processing", "Being transcribed"],
-  ["completed", "Complete"],
-  ["failed", "Failed"],
-  ["created", "Empty"],
-] as const;
 const REFRESH_MS = 5000;
 
 /** All meetings: search, filters, page after page. */
@@ -114,7 +107,7 @@ class LibraryView extends View {
             <label for="status">Status</label>
             <select id="status" @change=${(e: Event) => this.#filtered({ status: valueOf(e) })}>
               <option value="">Any</option>
-              ${STATUSES.map(([status, words]) => html`<option value=${status}>${words}</option>`)}
+              ${Object.entries(STATUS_WORDS).map(([status, words]) => html`<option value=${status}>${words}</option>`)}
             </select>
           </div>
         </search>

@@ -1,16 +1,26 @@
 import type { Meeting } from "../api/calls.ts";
 
+/** What each status is called, in the order in which they can be chosen. */
+export const STATUS_WORDS: Record<Meeting["status"], string> = {
+  live: "Live",
+  processing: "Being transcribed",
+  completed: "Complete",
+  failed: "Failed",
+  created: "Empty",
+};
+
 /** How a meeting stands, in words that say how whole its transcript is. */
 export function statusWords(one: Meeting): { words: string; tone: "good" | "busy" | "warn" | "bad" | "idle" } {
+  const words = STATUS_WORDS[one.status];
   switch (one.status) {
     case "live":
-      return { words: "Live", tone: "good" };
+      return { words, tone: "good" };
     case "processing":
-      return { words: "Being transcribed", tone: "busy" };
+      return { words, tone: "busy" };
     case "failed":
-      return { words: "Failed", tone: "bad" };
+      return { words, tone: "bad" };
     case "created":
-      return { words: "Empty", tone: "idle" };
+      return { words, tone: "idle" };
     case "completed":
       break;
   }
@@ -20,5 +30,5 @@ export function statusWords(one: Meeting): { words: string; tone: "good" | "busy
     return { words: `${Math.floor(one.coverage * 100)} % covered`, tone: "warn" };
   }
   if (one.draft_segments) return { words: "Complete, as a draft", tone: "idle" };
-  return { words: "Complete", tone: "good" };
+  return { words, tone: "good" };
 }
