@@ -24,6 +24,7 @@ class SessionSettings:
     parallel_utterances: int = 2
     idle_s: float = 1800.0
     sign_of_life_s: float = 600.0
+    viewers_reminded_s: float = 5.0
     gap_bytes_max: int = 24 * 3600 * BYTES_PER_SECOND
     stored_wait_s: float = 3.0
     faults_max: int = 100

@@ -103,6 +103,7 @@ class LiveSession:
         self._paused = False
         self._leaving = False
         self._left_at: float | None = None
+        self._viewers_told_at = ports.clock()
         self._tasks: asyncio.TaskGroup | None = None
 
     # -- what the client says ------------------------------------------------------------------------------------
@@ -236,6 +237,8 @@ class LiveSession:
         if self.attached and now - self._journal.appended_at > self._settings.sign_of_life_s:
             self._wake.set()
         self._line.served(self._ports.recogniser.degraded)
+        if self.attached and now - self._viewers_told_at >= self._settings.viewers_reminded_s:
+            self._tell_viewers(self._line.status())
         if self._finish_reason is None and self._healing.due():
             self._wake.set()
         if self._tasks is not None and self.attached:
@@ -395,6 +398,7 @@ class LiveSession:
     # -- what others are told -------------------------------------------------------------------------------------
 
     def _tell_viewers(self, status: relay.Status) -> None:
+        self._viewers_told_at = self._ports.clock()
         self._ports.captions.say(self.id, self.ledger.opened, status)
 
     def _relax_window(self) -> None:

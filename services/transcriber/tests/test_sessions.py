@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from verbatim.captions.v1.captions_pb2 import Caption
 from verbatim.transcriber.v1 import transcriber_pb2 as relay
 from verbatim.transcript.v1 import transcript_pb2 as pb
 
@@ -485,6 +486,16 @@ async def test_orphan_is_finished_by_whoever_is_asked(nats_server: NatsServer, s
         assert not await b.sessions.finish_orphan(session.id)
         with pytest.raises(AppError):
             await b.sessions.finish_orphan(ids.new_id())
+
+
+@pytest.mark.req("R-WS-6")
+async def test_viewers_who_come_late_are_told_the_state_of_a_session_again(nats_server: NatsServer) -> None:
+    async with replica(nats_server, "a", SessionSettings(viewers_reminded_s=0.2)) as a:
+        client = Client()
+        session = await a.open(client)
+        told = await a.broker.client.subscribe(f"captions.{session.ledger.opened.meeting_id}")
+        captions = [Caption.FromString((await told.next_msg(timeout=5)).data) for _ in range(2)]
+        assert {(caption.session_id, caption.status.state) for caption in captions} == {(session.id, relay.STATE_OK)}
 
 
 async def test_quiet_session_with_a_client_shows_that_it_has_an_owner(nats_server: NatsServer) -> None:
