@@ -21,8 +21,9 @@ MOST = 3
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Note how the run ended, for a second look: a hook that the root conftest.py takes in."""
-    if session.config.cache is not None and not hasattr(session.config, "workerinput"):
-        session.config.cache.set(ENDED, int(exitstatus))
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        cache.set(ENDED, int(exitstatus))
 
 
 def kept(key: str) -> Any:

@@ -189,7 +189,7 @@ ROWS = (
         session_s=2.5, own_platform=True,
     ),
     Row(
-        "29", "consumer, audio log, transcript log, events deleted by hand", streams_deleted, controls.MENDING,
+        "29", "consumer, audio log, transcript log, events deleted by hand", streams_deleted, controls.SNAPSHOT,
         own_platform=True,
     ),
     Row("30", "Postgres crash, 4 times", database_crashes, controls.BATCH, own_platform=True, env=IMPATIENT),
