@@ -10,6 +10,7 @@ import sys
 from functools import partial
 
 import sqlalchemy as sa
+from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import bus, postgres, relay
@@ -26,6 +27,8 @@ ACK_WAIT_S = 3.0
 _POLICY = Policy(delays_s=(0.1, 0.2), concurrency=8, ack_wait_s=ACK_WAIT_S, undecided_delay_s=0.5)
 # Longer than others wait for a worker that does not answer: whatever is in its hands then is begun by one of them.
 _UNFENCED_S = 4.0
+# Between what a consumer commits and what it acknowledges, so that kills fall into it.
+_FORGETFUL_S = 2.0
 
 
 async def handle(run: Run) -> Effect:
@@ -42,6 +45,18 @@ async def handle_unfenced(database: Database, run: Run) -> Effect:
     await database.run("effect", effect)
     await asyncio.sleep(_UNFENCED_S)
     return _nothing
+
+
+class ForgetfulConsumer(ferry.Consumer):
+    """Keeps no inbox, and takes its time to acknowledge what it has committed."""
+
+    def __init__(self, database: Database, broker: bus.Bus) -> None:
+        super().__init__(database, broker, forgetful=True)
+
+    async def handle(self, messages: list[Msg]) -> None:
+        """Note messages, whether or not they were noted before."""
+        await super().handle(messages)
+        await asyncio.sleep(_FORGETFUL_S)
 
 
 async def _nothing(_: AsyncConnection) -> None:
@@ -68,8 +83,10 @@ async def play(role: str, database_url: str, nats_url: str) -> None:
             case "relay":
                 streams = (EVENTS, JOBS, DLQ)
                 await relay.Relay(patient, ferry.OUTBOX, ferry.STREAMS, broker, streams, reconcile_s=2.0).run()
-            case "consumer" | "forgetful":
-                await ferry.Consumer(patient, broker, forgetful=role == "forgetful").run()
+            case "consumer":
+                await ferry.Consumer(patient, broker).run()
+            case "forgetful":
+                await ForgetfulConsumer(patient, broker).run()
             case "worker" | "unfenced":
                 handler = handle if role == "worker" else partial(handle_unfenced, patient)
                 await Worker(KIND, handler, database=patient, queue=bench.QUEUE, broker=broker, policy=_POLICY).run()
