@@ -8,6 +8,8 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 
 comma := ,
 
+# gRPC's fork handlers crash a child now and then; nothing here forks without an exec.
+export GRPC_ENABLE_FORK_SUPPORT := 0
 export PYTHONPATH := $(CURDIR):$(CURDIR)/build/gen:$(CURDIR)/sdk
 
 .DEFAULT_GOAL := help

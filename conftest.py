@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
+
+# Before gRPC is loaded: its fork handlers run in every child that is started as another user or told to die with us.
+# A child was seen to crash there, and what they write into its output was taken for a sign of life.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc.aio
 import pytest

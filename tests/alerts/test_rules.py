@@ -73,7 +73,14 @@ def firing(folder: Path, series: dict[str, str], alert: str, at: str, step_s: in
     return done.returncode != 0
 
 
-@pytest.mark.parametrize("alert", sorted(ALERTS.keys() - ALWAYS))
+@pytest.mark.parametrize(
+    "alert",
+    # Three days at the step of a minute take promtool half a minute.
+    [
+        pytest.param(alert, marks=pytest.mark.long if alert == "SLOSlowBurn" else ())
+        for alert in sorted(ALERTS.keys() - ALWAYS)
+    ],
+)
 def test_alert_fires_not_too_early_and_ends(alert: str, tmp_path: Path) -> None:
     case: Case = CASES[alert]
     assert firing(tmp_path, case.fires, alert, case.at, case.step_s), "does not fire"

@@ -29,7 +29,7 @@ FRAME_BYTES = int(FRAME_S * BYTES_PER_SECOND)
 # The transcriber's defaults: an utterance ends with 0.2 s of the silence that ends it, and that is found out when
 # 17 frames of 30 ms are silent.
 END_KNOWN_BYTES = int((17 * 0.03 - 0.2) * BYTES_PER_SECOND)
-STARTED_WITHIN_S = 30.0
+STARTED_WITHIN_S = 60.0
 # A client masks what it sends. A key of zero leaves it as it is, which saves the generator the work and nobody else.
 _NO_MASK = bytes(4)
 _SHORTEST_SLEEP_S = 0.001

@@ -18,6 +18,8 @@ from websockets.exceptions import ConnectionClosed
 from tests.asyncapi import faults
 
 ASSETS = Path(__file__).parents[2] / "dev/assets"
+# Where the bundled meeting comes to its last decision and the tasks, in seconds and in lines of the script.
+_CLOSING_S, _CLOSING_LINE = 55.4, 10
 Message = dict[str, Any]
 
 
@@ -28,9 +30,23 @@ def recording(seconds: float | None = None) -> bytes:
         return bytes(file.readframes(frames))
 
 
+def closing() -> bytes:
+    """Return the end of the bundled meeting: 29 seconds with a decision and three tasks."""
+    return recording()[int(_CLOSING_S * 16_000) * 2 :]
+
+
 def script() -> str:
     """Return what is said in the bundled meeting."""
-    return " ".join(line.partition(":")[2] for line in (ASSETS / "meeting.txt").read_text().splitlines())
+    return " ".join(_lines())
+
+
+def closing_script() -> str:
+    """Return what is said at its end."""
+    return " ".join(_lines()[_CLOSING_LINE:])
+
+
+def _lines() -> list[str]:
+    return [line.partition(":")[2] for line in (ASSETS / "meeting.txt").read_text().splitlines()]
 
 
 def plain(text: str) -> str:

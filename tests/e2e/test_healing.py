@@ -187,6 +187,7 @@ async def test_person_is_told_that_captions_are_drafts_and_that_they_are_not_any
     await eventually(lambda: _is_healed(client, finished["meeting_id"]))
 
 
+@pytest.mark.long
 async def test_draft_that_the_api_refuses_is_given_up_and_said_to_be(
     stack: Stack, client: VerbatimClient, api: SpeechApi
 ) -> None:

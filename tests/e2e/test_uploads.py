@@ -22,7 +22,7 @@ from dev.ports import Ports
 from dev.stack import Stack
 from tests.corpus import recordings as make
 from tests.e2e.conftest import NewClient
-from tests.e2e.speech import ASSETS, Message, plain, recording, script
+from tests.e2e.speech import ASSETS, Message, closing, closing_script, plain, recording
 from tests.e2e.test_cli import Cli
 from tests.limits import ONE_ENGINE, RAISED
 
@@ -52,7 +52,7 @@ async def test_a_recording_becomes_a_meeting_with_minutes(stack: Stack, new_clie
     await cli.login(str((await client.me())["email"]))
     before = await stored(stack)
     file = tmp_path / "Board_meeting.m4a"
-    file.write_bytes(make.m4a(recording()))
+    file.write_bytes(make.m4a(closing()))
     result = await cli.run("upload", str(file), "--language", "en", "--wait", "--json")
     assert result.code == 0, result.err
     [told] = result.objects
@@ -64,7 +64,7 @@ async def test_a_recording_becomes_a_meeting_with_minutes(stack: Stack, new_clie
     meeting = await client.meeting(told["meeting_id"])
     assert (meeting["title"], meeting["status"], meeting["coverage"]) == ("Board meeting", "completed", 1.0)
     segments = await client.segments(told["meeting_id"])
-    assert jiwer.wer(plain(script()), plain(" ".join(segment["text"] for segment in segments))) < 0.1
+    assert jiwer.wer(plain(closing_script()), plain(" ".join(segment["text"] for segment in segments))) < 0.1
     async with asyncio.timeout(30):
         while (minutes := await client.insights(told["meeting_id"]))["status"] != "ready":
             await asyncio.sleep(0.2)

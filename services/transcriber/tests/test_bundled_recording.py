@@ -14,6 +14,9 @@ from services.transcriber.sphinx import PocketSphinxSpeech
 from services.transcriber.tests import signals
 from services.transcriber.transcription import Transcription
 
+# tests/e2e/test_live.py hears the same recording through the whole platform.
+pytestmark = pytest.mark.long
+
 MEETING = signals.meeting()
 # The decisions and the tasks that the rest of the platform finds in the text.
 FINDABLE = (

@@ -125,6 +125,7 @@ async def test_requests_beyond_the_waiting_limit_are_refused(pool: PocketSphinxS
     assert (await waiting).text.startswith("hello everyone")
 
 
+@pytest.mark.long
 async def test_what_was_decoded_before_does_not_change_a_text() -> None:
     engine = PocketSphinxSpeech(workers=1)
     await engine.start()
