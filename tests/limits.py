@@ -14,6 +14,9 @@ RAISED = {
 # The same of the meetings service: many people who come from one address.
 OPEN_TO_MANY = {"REGISTRATIONS_PER_HOUR": "10000", "LOGIN_TRIES": "1000"}
 
+# As little work as a password may cost: a test run logs in a thousand times.
+QUICK_PASSWORDS = {"PASSWORD_HASH_MIB": "19", "PASSWORD_HASH_PASSES": "2"}
+
 # One process of the embedded engine where it has little to do: each takes two seconds of a processor to start.
 ONE_ENGINE = {"EMBEDDED_WORKERS": "1"}
 

@@ -104,9 +104,7 @@ async def start(
         )
     )
     schema = Schema(database, REVISION)
-    hashing = life.exits.enter_context(
-        passwords(workers=settings.password_workers, queue_max=settings.password_queue_max)
-    )
+    hashing = life.exits.enter_context(passwords(settings))
     cursors = Cursors(key)
 
     identity = rpc.Identity.of(SERVICE, settings)

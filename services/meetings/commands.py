@@ -8,7 +8,7 @@ import getpass
 import sys
 from collections.abc import Sequence
 
-import argon2
+from argon2 import PasswordHasher
 
 from chassis import ids, postgres
 from chassis.errors import AppError, Kind
@@ -17,6 +17,7 @@ from services.meetings.accounts_store import AccountsStore
 from services.meetings.digests_store import DigestsStore
 from services.meetings.login import utc_now
 from services.meetings.paging import Cursors
+from services.meetings.passwords import password_hasher
 from services.meetings.settings import Settings
 
 
@@ -72,10 +73,10 @@ async def _change(settings: Settings, said: argparse.Namespace, password: str) -
     async with postgres.database(url, direct_url=direct_url) as database:
         store = AccountsStore(database, Cursors(settings.service_auth_key.get_secret_value()))
         if said.command == "add-account":
-            return await _add(store, said, password)
+            return await _add(store, password_hasher(settings), said, password)
         account = await _account(store, said.email)
         if said.command == "set-password":
-            await store.set_password(account.id, argon2.PasswordHasher().hash(new_password(password)), utc_now())
+            await store.set_password(account.id, password_hasher(settings).hash(new_password(password)), utc_now())
             return f"{account.email} has another password; its logins have ended"
         change = {
             "make-admin": AccountChange(role=Role.ADMIN),
@@ -87,12 +88,12 @@ async def _change(settings: Settings, said: argparse.Namespace, password: str) -
         return f"{changed.email} is {'disabled' if changed.disabled else f'enabled, as {changed.role}'}"
 
 
-async def _add(store: AccountsStore, said: argparse.Namespace, password: str) -> str:
+async def _add(store: AccountsStore, hasher: PasswordHasher, said: argparse.Namespace, password: str) -> str:
     wish = registration(said.email, said.username, password)
     role = Role.ADMIN if said.admin else Role.USER
     if await store.find(wish.email) is not None:
         return f"{wish.email} is there already; nothing was changed"
-    password_hash = argon2.PasswordHasher().hash(wish.password)
+    password_hash = hasher.hash(wish.password)
     account = await store.add(ids.new_id(), wish.email, wish.username, password_hash, role)
     return f"{account.email} is opened, as {account.role}"
 

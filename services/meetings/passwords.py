@@ -12,8 +12,10 @@ import argon2
 import argon2.exceptions
 
 from chassis.errors import AppError, Kind
+from services.meetings.settings import Settings
 
 _BUSY_RETRY_S = 2.0
+_LANES = 4
 
 T = TypeVar("T")
 
@@ -21,8 +23,9 @@ T = TypeVar("T")
 class Passwords:
     """Hashes and checks passwords.
 
-    One hash takes 64 MiB and some 0.2 s of a core (RFC 9106, second recommended option): without limits a few dozen
-    logins at once would be an outage. Beyond `queue_max` that wait, callers get AppError(RATE_LIMIT_EXCEEDED).
+    One hash takes, as it ships, 64 MiB and some 0.2 s of a core (RFC 9106, second recommended option): without limits a
+    few dozen logins at once would be an outage. Beyond `queue_max` that wait, callers get
+    AppError(RATE_LIMIT_EXCEEDED).
     """
 
     def __init__(self, hasher: argon2.PasswordHasher, *, workers: int, queue_max: int) -> None:
@@ -72,10 +75,19 @@ class Passwords:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def password_hasher(settings: Settings) -> argon2.PasswordHasher:
+    """Return what makes hashes as the settings say."""
+    return argon2.PasswordHasher(
+        time_cost=settings.password_hash_passes, memory_cost=settings.password_hash_mib * 1024, parallelism=_LANES
+    )
+
+
 @contextmanager
-def passwords(*, workers: int, queue_max: int) -> Iterator[Passwords]:
+def passwords(settings: Settings) -> Iterator[Passwords]:
     """Open the threads and close them at the end."""
-    opened = Passwords(argon2.PasswordHasher(), workers=workers, queue_max=queue_max)
+    opened = Passwords(
+        password_hasher(settings), workers=settings.password_workers, queue_max=settings.password_queue_max
+    )
     try:
         yield opened
     finally:

@@ -29,7 +29,13 @@ class Settings(DatabaseSettings):
         30 * 86400, ge=3600, le=365 * 86400, description="Life of a refresh token; each use gives a new one."
     )
     password_workers: int = Field(
-        2, ge=1, le=16, description="Passwords hashed at once; each takes 64 MiB and about 0.2 s."
+        2, ge=1, le=16, description="Passwords hashed at once; each takes PASSWORD_HASH_MIB and about 0.2 s."
+    )
+    password_hash_mib: int = Field(
+        64, ge=19, le=1024, description="Memory of one hash (argon2id). Old hashes are made anew at the next login."
+    )
+    password_hash_passes: int = Field(
+        3, ge=2, le=10, description="How often a hash goes through its memory (argon2id)."
     )
     password_queue_max: int = Field(
         32, ge=1, le=1000, description="Passwords that wait for a worker; beyond it callers are told to come later."

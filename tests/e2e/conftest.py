@@ -15,7 +15,7 @@ from dev.people import ADMIN
 from dev.plan import Plan
 from dev.ports import Ports
 from dev.stack import Stack
-from tests.limits import OPEN_TO_MANY, RAISED, WEBHOOKS_HERE
+from tests.limits import OPEN_TO_MANY, QUICK_PASSWORDS, RAISED, WEBHOOKS_HERE
 
 PASSWORD = "correct horse battery staple"
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stack(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Stack]:
     """The platform, started once for all tests: a test that breaks it repairs it, or plans a stack of its own."""
-    env = {"gateway": RAISED, "meetings": OPEN_TO_MANY | WEBHOOKS_HERE | {"EDITS_REST_S": "1"}}
+    env = {"gateway": RAISED, "meetings": OPEN_TO_MANY | QUICK_PASSWORDS | WEBHOOKS_HERE | {"EDITS_REST_S": "1"}}
     plan = Plan(stack_folder / "e2e", Ports.free(), people=(ADMIN,), extra_env=env, nats_server=nats_binary)
     stack = Stack(plan)
     await stack.start()
