@@ -36,6 +36,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled(new_folder: NewFolder, na
     assert crashed.pause_max < 10.0
 
 
+@pytest.mark.long
 @pytest.mark.req("R-WS-4", "R-RUN-6")
 async def test_acknowledging_before_the_broker_has_it_would_be_noticed(
     new_folder: NewFolder, nats_binary: str | None

@@ -108,7 +108,8 @@ def render(values: Object | None = None, *, kube: str = NEWEST, release: str = "
         *("--api-versions", "monitoring.coreos.com/v1", "--api-versions", "gateway.networking.k8s.io/v1"),
         values=values,
     )
-    return [found for found in yaml.safe_load_all(told) if found]
+    # The same as `safe_load_all`, ten times faster: hundreds of files are read.
+    return [found for found in yaml.load_all(told, yaml.CSafeLoader) if found]
 
 
 @dataclass(frozen=True)

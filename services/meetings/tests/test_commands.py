@@ -54,7 +54,7 @@ async def test_operator_makes_the_first_admin_and_looks_after_accounts(
     found = await accounts.find("root@example.com")
     assert found is not None
     assert found[0].is_active_admin
-    assert found[1] is not None and found[1].startswith("$argon2id$v=19$m=19456,t=2,p=4$")
+    assert found[1].startswith("$argon2id$v=19$m=19456,t=2,p=4$")
     await login.login("root@example.com", "correct horse", HERE)
     again = operator.does("add-account", "root@example.com", "root", typing="other password\n")
     assert (again.returncode, again.stdout) == (0, "root@example.com is there already; nothing was changed\n")

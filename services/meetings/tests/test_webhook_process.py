@@ -26,6 +26,7 @@ EVENTS_SENT = 16
 KILLS = 1
 
 
+@pytest.mark.long
 @pytest.mark.req("R-API-7", "R-JOB-1", "R-DB-4")
 @pytest.mark.timeout(240)
 async def test_each_event_is_delivered_or_given_up_however_often_the_service_is_killed(
