@@ -29,7 +29,7 @@ async def test_a_meeting_is_one_trace_from_the_socket_to_the_language_model(scen
         await client.register("trace@verbatim.example", "trace", PASSWORD)
         await client.login("trace@verbatim.example", PASSWORD)
         await speak(client, recording(12), title="Traced")
-        # Each process sends its spans when it likes. The last go back to the meetings, which make tasks of what was found.
+        # Each process sends its spans when it likes. The last: meetings make tasks of the minutes.
         spans = await eventually(lambda: _whole(scene, "POST /chat/completions"))
     root = next(span for span in spans if not span.parent)
     assert (root.service, root.name) == ("gateway", "WS /transcribe")
