@@ -57,7 +57,8 @@ LOAD_SHED = Counter("load_shed_total", "Requests and sessions put off because th
 CONNECTIONS = Gauge("http_server_connections", "Open connections on the public port.")
 CONNECTIONS_REFUSED = Counter(
     "http_server_connections_refused_total",
-    "Connections that we ended: `crowd` too many of one address, `full` too many of all, `head`, `body`, `read`: slow.",
+    "Connections that we ended: `crowd` too many of one address, `full` too many of all, `head`, `body`, `read`: slow, "
+    "`pipeline`: too many requests ahead of their answers.",
     ["reason"],
 )
 BUDGET_UNKNOWN = Counter(
@@ -68,7 +69,7 @@ for _scope in ("ip", "account", "starts", "route", "sessions", "audio", "budget"
     RATE_LIMITED.labels(_scope)
 for _priority in ("running", "normal", "heavy"):
     LOAD_SHED.labels(_priority)
-for _reason in ("crowd", "full", "head", "body", "read"):
+for _reason in ("crowd", "full", "head", "body", "read", "pipeline"):
     CONNECTIONS_REFUSED.labels(_reason)
 REVOKED_CLOSED = Counter("revoked_closed_total", "Live sockets and viewers closed by a revocation.")
 REVOCATION_LOOKS = Counter("revocation_looks_total", "Times that we asked what is revoked.", ["result"])

@@ -34,6 +34,7 @@ class Patience:
     headers_max: int = 100
     body_bytes_per_s: int = 512
     look_s: float = 5.0
+    pipelined_max: int = 8
     read_s: float = 30.0
 
 
@@ -142,6 +143,12 @@ class PatientHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
         self._disarm()
+        if len(self.pipeline) >= self._patience.pipelined_max:
+            # Each takes kilobytes while it waits for the answers before it, and one packet holds thousands. Nothing can
+            # be said: it would come into the midst of an answer.
+            CONNECTIONS_REFUSED.labels("pipeline").inc()
+            self.transport.abort()
+            raise ValueError("too many requests ahead of their answers")
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._patience.head_bytes_max or len(self.headers) > self._patience.headers_max:
             # The parser stops, and `send_400_response` answers.
@@ -153,6 +160,8 @@ class PatientHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
+        if self.transport.is_closing():
+            return
         self._refuse(AppError(Kind.BAD_REQUEST, "The request cannot be read.", log=msg))
 
     def _refuse(self, error: AppError) -> None:

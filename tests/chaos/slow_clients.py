@@ -27,7 +27,8 @@ _OTHERS = "127.40.0.1"
 _SAMPLES_S = 8.0
 _OTHERS_AT_ONCE = 4
 _DRIP_S = 1.0
-_ANSWERS_ASKED_FOR = 60
+_ANSWERS_ASKED_FOR = 8
+"""Of a quarter of a megabyte each; more at once are cut off for their number."""
 
 
 @dataclass(frozen=True)

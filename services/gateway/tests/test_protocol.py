@@ -153,6 +153,23 @@ async def test_second_request_of_a_connection_has_to_come_in_time_as_well() -> N
 
 
 @pytest.mark.req("R-RES-4")
+async def test_requests_ahead_of_their_answers_are_few() -> None:
+    async with running() as gateway:
+        async with wire(gateway.port) as it:
+            await it.say(HELLO * 9)
+            assert [(await it.answer())[0] for _ in range(9)] == [200] * 9
+        before = _refused("pipeline")
+        async with wire(gateway.port) as it:
+            await it.say(HELLO * 10)
+            assert await it.hear() == b""
+        assert _refused("pipeline") - before == 1
+
+
+def _refused(reason: str) -> float:
+    return REGISTRY.get_sample_value("http_server_connections_refused_total", {"reason": reason}) or 0.0
+
+
+@pytest.mark.req("R-RES-4")
 async def test_connection_that_did_its_work_may_rest() -> None:
     async with running(head_timeout_s=0.2) as gateway, wire(gateway.port) as it:
         await it.say(HELLO)
