@@ -165,6 +165,7 @@ def nats_binary(version: tuple[int, int]) -> Path:
     return pytest.skip(f"no nats-server {version[0]}.{version[1]} on this machine")
 
 
+@pytest.mark.long
 async def test_the_second_stack_gets_its_own_ports_and_data(servers: Stack, folder: Path) -> None:
     second = Stack(Plan(folder / "second", Ports.free(), replicas=NO_SERVICES))
     await second.start()

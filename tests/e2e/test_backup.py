@@ -19,7 +19,7 @@ from dev.stack import Stack
 from tests.e2e.conftest import PASSWORD, NewClient
 from tests.e2e.meetings import made, told
 from tests.e2e.speech import recording, started
-from tests.e2e.test_healing import SpeechApi
+from tests.e2e.speech_api import SpeechApi
 from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 
 pytestmark = pytest.mark.req("R-RUN-5")
@@ -96,7 +96,6 @@ async def test_restored_platform_has_the_same_accounts_and_hears_what_was_only_a
     finally:
         await servers.stop()
     api = SpeechApi()
-    api.away = False
     async with api.run():
         env = {
             "janitor": QUICK, "gateway": RAISED, "meetings": OPEN_TO_MANY,

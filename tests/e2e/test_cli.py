@@ -227,6 +227,7 @@ async def test_a_meeting_that_is_over_is_watched_to_its_end(meeting: tuple[Cli, 
     assert watched.objects[-1]["type"] == "finished"
 
 
+@pytest.mark.long
 async def test_a_meeting_is_watched_while_it_is_spoken(person: Person) -> None:
     await person.cli.login(person.email)
     speaking = await person.cli.start("stream", "-", "--json", "--speed", "0")
@@ -245,6 +246,7 @@ async def test_a_meeting_is_watched_while_it_is_spoken(person: Person) -> None:
     assert "finished: segments" in watched.err
 
 
+@pytest.mark.long
 async def test_minutes_tasks_and_jobs_are_shown(meeting: tuple[Cli, str, Result]) -> None:
     cli, meeting_id, _ = meeting
     async with asyncio.timeout(WITHIN_S):
@@ -267,6 +269,7 @@ async def test_minutes_tasks_and_jobs_are_shown(meeting: tuple[Cli, str, Result]
     assert (await cli.run("jobs", "cancel", job_id)).code == 1
 
 
+@pytest.mark.long
 @pytest.mark.req("R-JOB-2")
 async def test_dead_letters_are_listed_shown_retried_and_discarded_by_admins(person: Person, stack: Stack) -> None:
     await person.cli.login(person.email)
@@ -315,6 +318,7 @@ async def test_switches_are_set_for_a_while_listed_with_who_and_why_and_given_ba
     assert (await cli.run("admin", "controls", "set", "a", "b", "--why", "x", "--for", "soon")).code == 2
 
 
+@pytest.mark.long
 async def test_captions_are_data_and_accounts_are_messages(person: Person) -> None:
     await person.cli.login(person.email)
     result = await person.cli.run("stream", "-", "--speed", "0", "--title", "Piped", given=recording(15))
@@ -342,6 +346,7 @@ async def test_ctrl_c_ends_the_audio_and_keeps_the_rest(person: Person) -> None:
     assert finished["type"] == "finished" and finished["gap_seconds"] == 0
 
 
+@pytest.mark.long
 async def test_a_second_ctrl_c_leaves_at_once(person: Person) -> None:
     await person.cli.login(person.email)
     process = await person.cli.start("stream", str(ASSETS / "meeting.wav"), "--speed", "0", "--json")
@@ -418,6 +423,7 @@ async def test_a_rate_that_the_platform_does_not_take_is_told_by_field(person: P
     assert "validation_failed" in result.error and re.search(r"sample_rate|channels", result.error)
 
 
+@pytest.mark.long
 async def test_a_reader_that_goes_away_is_no_crash(meeting: tuple[Cli, str, Result]) -> None:
     cli, meeting_id, _ = meeting
     process = await cli.start("show", meeting_id, "--json")

@@ -17,51 +17,32 @@ from verbatim_client import ApiError, VerbatimClient
 from dev.plan import Plan
 from dev.ports import Ports
 from dev.stack import Stack
-from services.transcriber.tests.scripted_server import Answer, Request, ScriptedServer, answer
+from services.transcriber.tests.scripted_server import Answer, Request, answer
 from tests.e2e.conftest import PASSWORD
 from tests.e2e.speech import Message, Socket, recording, socket, speak, started
+from tests.e2e.speech_api import HEALED, SpeechApi
 from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 
 # The first test waits for the stack as well, and what comes after a test that is broken off would share its API.
 pytestmark = [pytest.mark.req("R-STT-5", "R-STT-4"), pytest.mark.timeout(600)]
 
 WITHIN_S = 180.0
-HEALED = "The speech interface is back"
 FRAME_BYTES = 32_000
-
-
-class SpeechApi(ScriptedServer):
-    """A speech API that can be away. What it hears is a sentence that tells how long the audio was."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.away = True
-        self.pause_s = 0.0
-        self.otherwise = self._hear
-
-    def _hear(self, request: Request) -> Answer:
-        if self.away:
-            return answer({"error": {"message": "scripted"}}, 503)
-        return answer({"text": f"{HEALED}, heard {len(request.file)} bytes."}, pause_s=self.pause_s)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def api() -> AsyncIterator[SpeechApi]:
-    server = SpeechApi()
+    server = SpeechApi(away=True)
     async with server.run():
         yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stack(stack_folder: Path, nats_binary: str | None, api: SpeechApi) -> AsyncIterator[Stack]:
-    quick = {
-        "OPENAI_API_KEY": "scripted", "OPENAI_BASE_URL": api.url, "SPEECH_RETRY_MIN_S": "0.1",
-        "BREAKER_OPEN_S": "1", "BREAKER_RAMP_S": "0", "HEAL_HOLD_S": "0",
-    }  # fmt: skip
     plan = Plan(
         stack_folder / "healing", Ports.free(), nats_server=nats_binary,
         extra_env={
-            "transcriber": quick | ONE_ENGINE,
+            "transcriber": api.settings | ONE_ENGINE,
             "gateway": RAISED | {"VIEWER_HEAL_WAIT_S": "120"}, "meetings": OPEN_TO_MANY,
         },
     )  # fmt: skip
@@ -209,7 +190,7 @@ async def test_draft_that_the_api_refuses_is_given_up_and_said_to_be(
     try:
         meeting = await eventually(lambda: _settled(client, finished["meeting_id"]))
     finally:
-        api.otherwise = api._hear
+        api.otherwise = api.hear
         api.away = False
     assert (meeting["draft_segments"], meeting["given_up_segments"]) == (1, 1)
     assert await _given_up(stack) - before == 1

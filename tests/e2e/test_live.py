@@ -87,6 +87,17 @@ async def test_person_is_told_that_the_engine_only_drafts(spoken: tuple[Verbatim
     assert {event["quality"] for event in of(events, "segment")} == {"draft"}
 
 
+@pytest.mark.req("R-WS-6", "R-STT-4")
+async def test_viewer_who_comes_late_is_told_that_captions_are_drafts(stack: Stack, client: VerbatimClient) -> None:
+    meeting = (await client.create_meeting("Late"))["id"]
+    async with started(stack.ws_url, client, meeting_id=meeting) as (bare, _), asyncio.timeout(60):
+        await bare.hear("status")
+        async for event in client.watch(meeting):
+            if event["type"] == "status":
+                assert event["state"] == "degraded"
+                break
+
+
 @pytest.mark.req("R-API-1", "R-SVC-3")
 async def test_transcript_is_in_the_library_when_finished_is_told(
     spoken: tuple[VerbatimClient, list[Message]],

@@ -28,6 +28,7 @@ from dev.ports import Ports
 from dev.stack import Stack
 from tests.e2e.conftest import PASSWORD
 from tests.e2e.speech import Message, recording, speak, started
+from tests.e2e.speech_api import SpeechApi
 from tests.limits import ONE_ENGINE, OPEN_TO_MANY, RAISED
 
 WITHIN_S = 60.0
@@ -38,12 +39,19 @@ DURABLE = ("segment", "revised", "gap", "insights", "finished")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def wide(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Stack]:
+async def api() -> AsyncIterator[SpeechApi]:
+    server = SpeechApi()
+    async with server.run():
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def wide(stack_folder: Path, nats_binary: str | None, api: SpeechApi) -> AsyncIterator[Stack]:
     """A platform with two gateways, which the tests here may kill."""
     impatient = {"VIEWER_STALL_S": "1", "VIEWER_HEARTBEAT_S": "1", "VIEWERS_PER_ACCOUNT_MAX": "5"}
     plan = Plan(
         stack_folder / "viewers", Ports.free(), replicas={"gateway": 2, "janitor": 0},
-        extra_env={"gateway": RAISED | impatient, "meetings": OPEN_TO_MANY, "transcriber": ONE_ENGINE},
+        extra_env={"gateway": RAISED | impatient, "meetings": OPEN_TO_MANY, "transcriber": api.settings | ONE_ENGINE},
         nats_server=nats_binary,
     )  # fmt: skip
     stack = Stack(plan)
@@ -147,7 +155,9 @@ async def test_viewers_of_two_gateways_see_every_segment_once_while_it_is_spoken
     meeting = (await first.create_meeting("Two viewers, two speakers"))["id"]
     halves = zip((recording(12.0), recording(24.0)[12 * 32_000 :]), ("Ann", "Ben"), strict=True)
     async with viewing(first, meeting) as one, viewing(second, meeting) as other:
-        spoken = [asyncio.create_task(speak(first, pcm, meeting_id=meeting, speaker=who)) for pcm, who in halves]
+        spoken = [
+            asyncio.create_task(speak(first, pcm, meeting_id=meeting, speaker=who, speed=2.0)) for pcm, who in halves
+        ]
         for seen in (one, other):
             await seen.until(lambda seen: len(seen.of("segment")) >= 2)
         assert not all(task.done() for task in spoken), "the speakers were done before the viewers saw anything"
@@ -159,23 +169,11 @@ async def test_viewers_of_two_gateways_see_every_segment_once_while_it_is_spoken
         await check_same_as_stored(first, meeting, seen.events)
         assert seen.watch.reconnects == 0
         assert {event["speaker"] for event in seen.of("segment")} == {"Ann", "Ben"}
-        assert {event["state"] for event in seen.of("status")} <= {"degraded"}
         assert seen.of("insights")[0]["status"] == "ready"
         assert seen.events[-1]["coverage"] == 1.0
         assert (
             len(seen.of("segment")) == seen.events[-1]["segments"] == len([e for e in told if e["type"] == "segment"])
         )
-
-
-@pytest.mark.req("R-WS-6", "R-STT-4")
-async def test_viewer_who_comes_late_is_told_that_captions_are_drafts(wide: Stack, both: Account) -> None:
-    first, second = both
-    meeting = (await first.create_meeting("Late"))["id"]
-    async with started(wide.ws_url, first, meeting_id=meeting) as (bare, _):
-        await bare.hear("status")
-        async with viewing(second, meeting) as seen:
-            await seen.until(lambda seen: seen.of("status"))
-        assert seen.of("status")[0]["state"] == "degraded"
 
 
 @pytest.mark.req("R-WS-6")

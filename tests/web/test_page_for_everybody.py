@@ -40,6 +40,7 @@ async def problems(visitor: Visitor, axe: str, where: str) -> list[str]:
     return [f"{where}: {one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}" for one in found["violations"]]
 
 
+@pytest.mark.long
 async def test_axe_finds_nothing_in_any_view_in_either_theme(new_visitor: NewVisitor, axe: str) -> None:
     # axe measures with styles of its own, which the page's policy refuses.
     visitor = await new_visitor(bypass_csp=True)

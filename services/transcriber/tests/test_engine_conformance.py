@@ -54,7 +54,7 @@ def spoken_without_words(request: Request) -> Answer:
     return answer({"text": text, "words": None, "segments": None, "language": None}, pause_s=0.1)
 
 
-@pytest.fixture(params=["openai", "openai without words", "pocketsphinx"])
+@pytest.fixture(params=["openai", "openai without words", pytest.param("pocketsphinx", marks=pytest.mark.long)])
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     async with AsyncExitStack() as stack:
         engine: SpeechEngine
