@@ -258,6 +258,7 @@ class Bus:
                     # before would come again after `ack_wait`, behind what is newer.
                     log.info("consumer begins again on a new connection", consumer=durable)
                     messages, lost = [], True
+                heed_cancellation()
                 if lost and subscription is not None:
                     await quietly(subscription.unsubscribe())
                     subscription = None
@@ -352,6 +353,17 @@ def _seconds(at: str) -> float:
         return datetime.fromisoformat(at).timestamp()
     except ValueError:
         return time.time()
+
+
+def heed_cancellation() -> None:
+    """Raise CancelledError if this task was cancelled and the client has lost that: for loops that ask the broker.
+
+    The client waits with `asyncio.wait_for`, which before Python 3.12 returns an answer that comes at the moment of a
+    cancellation as if there had been none (https://github.com/python/cpython/issues/86296).
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def quietly(acknowledgement: Awaitable[object]) -> None:

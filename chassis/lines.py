@@ -44,6 +44,7 @@ class Lines:
         hands: set[asyncio.Task[None]] = set()
         try:
             while not stop.done():
+                bus.heed_cancellation()
                 try:
                     if not self._made:
                         await self._make()

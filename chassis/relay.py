@@ -96,6 +96,7 @@ class Relay:
     async def run(self) -> None:
         """Publish for ever. NOTIFY wakes it, polling is the net."""
         async for _ in self._database.notified(CHANNEL, _POLL_S):
+            bus.heed_cancellation()
             await self._bear(self._drain)
             if time.monotonic() >= self._measure_at:
                 self._measure_at = time.monotonic() + _MEASURE_S

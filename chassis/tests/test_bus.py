@@ -24,6 +24,24 @@ def test_a_fault_of_the_broker_is_no_bug_of_ours() -> None:
     assert not any(issubclass(RuntimeError, fault) for fault in bus.FAULTS)
 
 
+async def test_a_cancellation_that_the_client_loses_is_heeded() -> None:
+    """A worker that was cancelled at the moment of an answer went on for ever: its test hung, one run in three."""
+    went_on: list[str] = []
+
+    async def asks() -> None:
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(asking.cancel)
+        asyncio.get_running_loop().call_soon(answer.set_result, "the answer")
+        went_on.append(await asyncio.wait_for(answer, 5.0))
+        bus.heed_cancellation()
+        went_on.append("for ever")
+
+    asking = asyncio.create_task(asks())
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert "for ever" not in went_on
+
+
 @pytest.mark.req("R-HEAL-2", "R-SVC-6")
 def test_a_socket_that_uvloop_has_closed_is_a_lost_connection_and_is_made_again(nats_server: NatsServer) -> None:
     """uvloop raises RuntimeError for a write to it; nats-py took that for the end of the event loop and fell silent."""
