@@ -25,7 +25,7 @@ def test_a_fault_of_the_broker_is_no_bug_of_ours() -> None:
 
 
 async def test_a_cancellation_that_the_client_loses_is_heeded() -> None:
-    """A worker that was cancelled at the moment of an answer went on for ever: its test hung, one run in three."""
+    """A worker that was cancelled at the moment of an answer went on for ever."""
     went_on: list[str] = []
 
     async def asks() -> None:
