@@ -53,7 +53,7 @@ test: setup-dev ## Run every test that needs no cluster (a slice of the long run
 again: setup-dev ## Run the tests that failed last once more, one by one; at most three
 	@$(PY) -m tests.again
 
-test-long: setup-dev ## Run the tests that `make test` leaves out: more of the page in Chromium
+test-long: setup-dev ## Run the tests that `make test` leaves out: more of the page, the command line, the slow engine
 	@$(PY) -m pytest -m long
 
 alerts: setup-dev ## Cause every alert that can be caused, repair it by its runbook, write how long it took (ONLY=Redis)

@@ -14,11 +14,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 import sqlalchemy as sa
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,6 +28,7 @@ from chassis import bus, lifecycle, postgres
 from chassis.dead_letters import DLQ, DeadLetters, Letter
 from chassis.errors import AppError, Kind
 from chassis.jobs import JOBS, Job, Status, Urgency
+from chassis.lines import Lines
 from chassis.poison import Guard, GuardSettings
 from chassis.relay import Relay
 from chassis.tests import bench
@@ -36,6 +38,38 @@ from chassis.worker import Effect, Handler, Policy, Postponed, Refused, Run, Wor
 pytestmark = pytest.mark.req("R-JOB-1")
 
 QUICK = Policy(delays_s=(0.2, 0.4), jitter=0.0, deadline_s=2.0, concurrency=2, ack_wait_s=1.0, undecided_delay_s=0.3)
+
+
+class LosesCancellations:
+    """A broker whose client returns an answer that comes at the moment of a cancellation, as if there had been none."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def ensure_consumer(self, *_: object, **__: object) -> None:
+        """There is one."""
+
+    async def claim(self, *_: object, wait_s: float = 0.0) -> None:
+        if not self.asked.is_set():
+            self.asked.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60.0)
+        else:
+            await asyncio.sleep(wait_s)
+
+
+async def test_lines_end_although_their_broker_loses_the_cancellation() -> None:
+    broker = LosesCancellations()
+    lines = Lines(cast("bus.Bus", broker), "sum", ack_wait_s=1.0)
+    working = asyncio.create_task(lines.run(lambda: 1, _begins_nothing, asyncio.Event()))
+    await broker.asked.wait()
+    working.cancel()
+    done, _ = await asyncio.wait({working}, timeout=5.0)
+    assert done and working.cancelled()
+
+
+def _begins_nothing(_: Msg) -> asyncio.Task[None]:
+    raise AssertionError("there was no message")
 
 
 class Place:

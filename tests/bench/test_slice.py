@@ -8,7 +8,7 @@ from tests.bench.figures import page
 from tests.bench.load import quantile_ms
 from tests.bench.run import run
 
-SESSIONS = 10
+SESSIONS = 20
 # The bare socket acknowledges frames and does nothing else. Seen: eight times at this load; a starved machine more.
 CPU_OF_BARE_MAX = 40.0
 

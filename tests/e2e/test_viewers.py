@@ -39,25 +39,22 @@ DURABLE = ("segment", "revised", "gap", "insights", "finished")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def api() -> AsyncIterator[SpeechApi]:
-    server = SpeechApi()
-    async with server.run():
-        yield server
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def wide(stack_folder: Path, nats_binary: str | None, api: SpeechApi) -> AsyncIterator[Stack]:
+async def wide(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Stack]:
     """A platform with two gateways, which the tests here may kill."""
     impatient = {"VIEWER_STALL_S": "1", "VIEWER_HEARTBEAT_S": "1", "VIEWERS_PER_ACCOUNT_MAX": "5"}
-    plan = Plan(
-        stack_folder / "viewers", Ports.free(), replicas={"gateway": 2, "janitor": 0},
-        extra_env={"gateway": RAISED | impatient, "meetings": OPEN_TO_MANY, "transcriber": api.settings | ONE_ENGINE},
-        nats_server=nats_binary,
-    )  # fmt: skip
-    stack = Stack(plan)
-    await stack.start()
-    yield stack
-    await stack.stop()
+    api = SpeechApi()
+    async with api.run():
+        speech = api.settings | ONE_ENGINE
+        stack = Stack(
+            Plan(
+                stack_folder / "viewers", Ports.free(), replicas={"gateway": 2, "janitor": 0},
+                extra_env={"gateway": RAISED | impatient, "meetings": OPEN_TO_MANY, "transcriber": speech},
+                nats_server=nats_binary,
+            )
+        )  # fmt: skip
+        await stack.start()
+        yield stack
+        await stack.stop()
 
 
 Account = tuple[VerbatimClient, VerbatimClient]

@@ -69,7 +69,7 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
                 server.script.append(answer({"text": "late"}, pause_s=10))
 
         else:
-            engine = PocketSphinxSpeech(workers=1)
+            engine = PocketSphinxSpeech(workers=2)
 
             def hang() -> None:
                 for worker in psutil.Process().children():
