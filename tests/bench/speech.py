@@ -223,6 +223,17 @@ TITLES = {
     "fairness": "Fairness",
     "calls": "Calls",
 }
+# What belongs to be known with the figures.
+NOTES = {
+    "errors": "The recording's wording and synthetic voices were chosen to suit the engine: this shows what cutting "
+    "costs, and says\nnothing about real voices. The embedded engine takes no prompt, so their use is not measured.",
+    "drafts": "Utterances are up to 12 s long. While the API may still answer, the draft is held back; with the "
+    "breaker open it is written\nas soon as it is heard.",
+    "outage": "In virtual time. The busiest time comes later, when healing has doubled up to what may run at one time: "
+    "draining faster than\nspeech is the point of it ([ADR 45](adr/0045-healing-begins-slowly.md)).",
+    "healing": "`healed` counts from the moment at which the API is back, and holds the rest of the breaker's minute.",
+    "fairness": "In virtual time.",
+}
 
 
 async def run(wanted: list[str], minutes: float) -> str:
@@ -234,7 +245,8 @@ async def run(wanted: list[str], minutes: float) -> str:
     parts = []
     for name in wanted:
         lines = await measure[name]()
-        parts.append(f"## {TITLES[name]}\n\n" + "\n".join(lines) + "\n")
+        note = f"\n{NOTES[name]}\n" if name in NOTES else ""
+        parts.append(f"## {TITLES[name]}\n\n" + "\n".join(lines) + "\n" + note)
         print(parts[-1], flush=True)
     return "\n".join(parts)
 
@@ -248,7 +260,7 @@ def main() -> int:
     chosen = parser.parse_args()
     figures = uvloop.run(run(chosen.only.split(","), chosen.minutes))
     if chosen.out:
-        chosen.out.write_text(f"# Speech: figures\n\nMade by `make bench-speech` on {machine()}.\n\n{figures}")
+        chosen.out.write_text(f"# Speech: figures\n\nMade by `make bench-speech` on {machine()}\n\n{figures}")
     return 0
 
 
