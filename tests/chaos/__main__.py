@@ -22,9 +22,9 @@ import uvloop
 from tests.chaos.controls import WHOLE, Control
 from tests.chaos.platform import Platform
 from tests.chaos.record import Entry, Figures, Record, broken, entry_of, figures
-from tests.chaos.rest import Baseline, Logs, holdings
+from tests.chaos.rest import Baseline, Logs, holdings, still_growing
 from tests.chaos.rows import NEMESIS_S, ROWS, Row, nemesis_row
-from tests.chaos.scene import Scene, Stage, play
+from tests.chaos.scene import Result, Scene, Script, Stage, play
 from tests.chaos.table import page, summary
 
 # A control is known to go wrong: what it waits for in vain need not be waited for long.
@@ -118,26 +118,41 @@ class Run:
         script = (row.control_script or row.script) if control else row.script
         failures: list[str] = []
         try:
-            async with asyncio.timeout(row.limit_s * self.patience):
-                result = await play(
-                    stage,
-                    script,
-                    sessions=row.sessions,
-                    speed=row.speed,
-                    seed=self.seed,
-                    workload_type=(control and control.workload) or row.workload,
-                    session_s=row.session_s,
-                    rest_hz=row.rest_hz,
-                    patience=self.patience * (CONTROL_PATIENCE if control else 1.0),
-                    healed=row.heals,
-                )
+            result = await self._result(stage, row, script, control)
+            growth = stage.baseline.memory_growth_bytes(result.held) if stage.baseline else 0
+            if stage.baseline and (grown := stage.baseline.grown(result.held)):
+                await self._again(stage, row, result, grown)
         except Exception as fault:  # noqa: BLE001 - whatever ends a row is its result: the others are still played
             found, whole = broken(fault), False
         else:
-            found, whole, failures = figures(row, result), True, result.failures
+            found, whole, failures = figures(row, result, growth), True, result.failures
         fault_played = f"without {control.lacks}" if control else row.fault
         print(summary(row.key, fault_played, found, failures), flush=True)
         return found, whole
+
+    async def _result(self, stage: Stage, row: Row, script: Script, control: Control | None = None) -> Result:
+        async with asyncio.timeout(row.limit_s * self.patience):
+            return await play(
+                stage,
+                script,
+                sessions=row.sessions,
+                speed=row.speed,
+                seed=self.seed,
+                workload_type=(control and control.workload) or row.workload,
+                session_s=row.session_s,
+                rest_hz=row.rest_hz,
+                patience=self.patience * (CONTROL_PATIENCE if control else 1.0),
+                healed=row.heals,
+            )
+
+    async def _again(self, stage: Stage, row: Row, first: Result, grown: dict[str, int]) -> None:
+        """Load the processes that have grown a second time, and add to the first result whether they grow again."""
+        second = await self._result(stage, row, row.load or row.script)
+        first.breaches.extend(f"loaded again: {one}" for one in figures(row, second).wrong)
+        first.breaches.extend(still_growing(grown, first.held, second.held))
+        for name in grown:
+            held = [one.held[name].memory_bytes >> 20 for one in (first, second)]
+            first.notes.append(f"{name} holds {held[0]} MiB at rest, and after a second load {held[1]}")
 
     def _put(self, record: Record, entry: Entry) -> None:
         record.put(entry)

@@ -155,3 +155,12 @@ async def ended_while_recognising(scene: Scene) -> None:
         await scene.flowing()
     await platform.script(latency_s=0.1)
     scene.notes.append(f"{under_way} recognitions were under way at the signals")
+
+
+def speech_for(seconds: float) -> Script:
+    """Make a script that does nothing while people talk."""
+
+    async def script(scene: Scene) -> None:
+        await scene.wait(seconds)
+
+    return script

@@ -48,7 +48,12 @@ class Figures:
 
     @property
     def clean(self) -> bool:
-        return not (self.faulty or self.breaches)
+        return not self.wrong
+
+    @property
+    def wrong(self) -> list[str]:
+        """Say all that went wrong."""
+        return [f"{count} {name}" for name, count in self.faulty.items()] + self.breaches
 
     @property
     def faulty(self) -> dict[str, int]:
@@ -71,7 +76,7 @@ def broken(fault: Exception, *, played: bool = True) -> Figures:
     return Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, breaches=[told], played=played)
 
 
-def figures(row: Row, result: Result) -> Figures:
+def figures(row: Row, result: Result, memory_growth_bytes: int = 0) -> Figures:
     """Return the figures of a result, and what the row promises and it breaks."""
     verdict = result.verdict
     breaches = list(result.breaches)
@@ -102,7 +107,7 @@ def figures(row: Row, result: Result) -> Figures:
         pause_max_s=round(result.pause_max, 2),
         calls=result.callers.calls,
         calls_failed=result.callers.failed,
-        memory_growth_mib=round(result.memory_growth_bytes / 2**20, 1),
+        memory_growth_mib=round(memory_growth_bytes / 2**20, 1),
         seconds=round(result.seconds, 1),
         breaches=breaches,
         notes=list(result.notes),

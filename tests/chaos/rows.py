@@ -39,6 +39,7 @@ from tests.chaos.process_faults import (
     keepers_killed,
     killed,
     rolling_restart,
+    speech_for,
 )
 from tests.chaos.scene import REST_HZ, Script
 from tests.chaos.slow_clients import AS_SHIPPED as PATIENCE_AS_SHIPPED
@@ -61,8 +62,10 @@ class Row:
     `pause_s_p95` the longest that all but a twentieth of those that a fault has interrupted may,
     `rest_perfect` says that no call may fail, `unnoticed` that no client may see anything at all, `heals` that no draft
     may be left. `control` is the defence whose absence must be noticed; its script is `control_script` where that can
-    be shorter. `own_platform` rows share theirs with nobody, so that it may have settings (`env`, by service) and a
-    `broker_disk`; `limit_s` bounds a play; `impossible` says why a row cannot be played here.
+    be shorter. `load` is what burdens processes as the row does and lets them live, where its script does not: with it
+    is seen whether memory that a row has left grows again. `own_platform` rows share theirs with nobody, so that it may
+    have settings (`env`, by service) and a `broker_disk`; `limit_s` bounds a play; `impossible` says why a row cannot
+    be played here.
     """
 
     key: str
@@ -83,6 +86,7 @@ class Row:
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     broker_disk: bool = False
     control_script: Script | None = None
+    load: Script | None = None
     limit_s: float = 300.0
     impossible: Callable[[], str] = str
 
@@ -180,7 +184,7 @@ ROWS = (
     ),
     Row(
         "27", "SIGTERM while the speech API has the transcriber's calls", ended_while_recognising, controls.CHECKPOINT,
-        sessions=24, speed=4.0,
+        load=speech_for(45.0), sessions=24, speed=4.0,
     ),
     Row("28", "NATS SIGKILL, away 0 to 8 s", broker_killed, controls.APPEND),
     Row("28b", "NATS, then a transcriber SIGKILL", broker_and_transcriber_killed, controls.PUBACK),

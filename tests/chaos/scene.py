@@ -19,7 +19,7 @@ from verbatim_client.errors import ApiError
 from tests.chaos.callers import Callers
 from tests.chaos.judge import Verdict, judge
 from tests.chaos.platform import Platform, until
-from tests.chaos.rest import Baseline, Logs, settled
+from tests.chaos.rest import Baseline, Holding, Logs, settled
 from tests.chaos.workload import FINISH_WITHIN_S, Ledger, Workload
 
 STORED_WITHIN_S = 30.0
@@ -94,7 +94,10 @@ Script = Callable[[Scene], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Result:
-    """A row's figures. Pauses are seconds between two acknowledgements around a fault, one per session and fault."""
+    """A row's figures. Pauses are seconds between two acknowledgements around a fault, one per session and fault.
+
+    `held` is what each process holds afterwards; empty where that is not judged.
+    """
 
     sessions: int
     faults: int
@@ -105,7 +108,7 @@ class Result:
     breaches: list[str]
     notes: list[str]
     failures: list[str]
-    memory_growth_bytes: int
+    held: dict[str, Holding]
     seconds: float
 
     @property
@@ -179,7 +182,7 @@ async def play(
     finally:
         for client in clients:
             await client.__aexit__(None, None, None)
-    growth = await _rest(stage, scene, clients)
+    held = await _rest(stage, scene, clients)
     return Result(
         sessions=len(workload.ledgers),
         faults=len(scene.marks),
@@ -193,7 +196,7 @@ async def play(
             *filter(None, [stuck]),
             *(f"session {one.number}: {one.failure}" for one in workload.ledgers if one.failure),
         ],
-        memory_growth_bytes=growth,
+        held=held,
         seconds=time.monotonic() - began,
     )
 
@@ -223,16 +226,16 @@ async def _look(callers: Callers, clients: list[VerbatimClient], scene: Scene) -
     scene.breaches += sorted(set(callers.wrong))
 
 
-async def _rest(stage: Stage, scene: Scene, clients: Sequence[VerbatimClient]) -> int:
-    """Look at the platform when all is over; give the growth of memory in bytes."""
-    growth = 0
+async def _rest(stage: Stage, scene: Scene, clients: Sequence[VerbatimClient]) -> dict[str, Holding]:
+    """Look at the platform when all is over; give what its processes hold."""
+    held: dict[str, Holding] = {}
     if stage.baseline is not None:
-        excess, growth = await settled(stage.platform, stage.baseline)
+        excess, held = await settled(stage.platform, stage.baseline)
         scene.breaches += excess
     secrets = {secret for ledger in scene.workload.ledgers for secret in ledger.secrets}
     tokens = {token for client in clients for token in (client.access_token, client.refresh_token) if token}
     scene.breaches += stage.logs.leaks(secrets | tokens)
-    return growth
+    return held
 
 
 def _pauses(scene: Scene) -> list[float]:

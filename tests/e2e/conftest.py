@@ -31,9 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def stack(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Stack]:
-    """The platform, started once for all tests: a test that breaks it repairs it, or plans a stack of its own."""
+    """The platform, started once for all tests here: who breaks it repairs it, or plans a stack of its own.
+
+    It stops when a worker leaves this folder: one that idles takes a fifteenth of a core from the tests that follow.
+    """
     env = {"gateway": RAISED, "meetings": OPEN_TO_MANY | QUICK_PASSWORDS | WEBHOOKS_HERE | {"EDITS_REST_S": "1"}}
     plan = Plan(stack_folder / "e2e", Ports.free(), people=(ADMIN,), extra_env=env, nats_server=nats_binary)
     stack = Stack(plan)

@@ -110,7 +110,7 @@ async def person(stack: Stack, new_client: NewClient, tmp_path: Path) -> Person:
     return Person(Cli(stack.url, tmp_path), email)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def meeting(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Cli, str, Result]:
     """A meeting's end, spoken once through the command line: the person's, the meeting's id, and what came out."""
     from verbatim_client import VerbatimClient  # noqa: PLC0415

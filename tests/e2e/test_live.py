@@ -23,7 +23,7 @@ def of(events: list[Message], kind: str) -> list[Message]:
     return [event for event in events if event["type"] == kind]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def spoken(stack: Stack) -> tuple[VerbatimClient, list[Message]]:
     """The bundled meeting, spoken once for several tests."""
     async with VerbatimClient(stack.url) as client:

@@ -37,7 +37,7 @@ class Scene:
     vendor: Vendor
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def scene(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[Scene]:
     collector, sentry, vendor = Collector(), SentryServer(), Vendor()
     async with AsyncExitStack() as stack:

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def listener() -> AsyncIterator[Listener]:
     """The speech API: it hears the words of the bundled meeting, and no others."""
     server = Listener()
@@ -48,7 +48,7 @@ async def listener() -> AsyncIterator[Listener]:
         yield server
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def stack(stack_folder: Path, nats_binary: str | None, listener: Listener) -> AsyncIterator[Stack]:
     """The platform with the listener as its speech API; the embedded engine is there when that is away."""
     speech = {
@@ -62,14 +62,14 @@ async def stack(stack_folder: Path, nats_binary: str | None, listener: Listener)
     await whole.stop()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def network(stack: Stack) -> AsyncIterator[Proxy]:
     """The way between browser and gateway."""
     async with Proxy(0, [(HOST, stack.plan.ports.of("gateway"))]) as proxy:
         yield proxy
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser(stack_folder: Path) -> AsyncIterator[Browser]:
     try:
         program = browsers.find_or_install()
