@@ -20,7 +20,7 @@ from tests.volume.run import EVENTS_EACH, JOBS_EACH, Outcome, run
 
 PIECES = 20
 CONTROL_ROLES = ("relay", "forgetful", "forgetful", "unfenced", "unfenced")
-CONTROL_FAULTS = ("process killed", "worker frozen past its lease")
+CONTROL_FAULTS = ("consumer killed", "worker frozen past its lease")
 CONTROL_TRANSACTIONS = 200
 
 

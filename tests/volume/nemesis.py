@@ -75,6 +75,7 @@ class Nemesis:
         """Every fault by name."""
         return {
             "process killed": self._kill,
+            "consumer killed": self._kill_consumer,
             "process frozen": self._freeze,
             "worker frozen past its lease": self._freeze_worker,
             "Postgres killed": self._crash_postgres,
@@ -100,15 +101,20 @@ class Nemesis:
     async def _kill(self) -> None:
         await asyncio.to_thread(self._cast.kill, self._chance.randrange(len(self._cast.roles)))
 
+    async def _kill_consumer(self) -> None:
+        await asyncio.to_thread(self._cast.kill, self._chance.choice(self._playing({"consumer", "forgetful"})))
+
     async def _freeze(self) -> None:
         index = self._chance.randrange(len(self._cast.roles))
         await self._held(lambda number: self._cast.signal(index, number))
 
     async def _freeze_worker(self) -> None:
         """Keep a worker away for so long that another takes over what it has in hand, and then let it go on."""
-        workers = [index for index, role in enumerate(self._cast.roles) if role in {"worker", "unfenced"}]
-        index = self._chance.choice(workers)
+        index = self._chance.choice(self._playing({"worker", "unfenced"}))
         await self._held(lambda number: self._cast.signal(index, number), at_least_s=2 * ACK_WAIT_S)
+
+    def _playing(self, roles: set[str]) -> list[int]:
+        return [index for index, role in enumerate(self._cast.roles) if role in roles]
 
     async def _crash_postgres(self) -> None:
         await asyncio.to_thread(self._postgres.crash)

@@ -27,8 +27,8 @@ ACK_WAIT_S = 3.0
 _POLICY = Policy(delays_s=(0.1, 0.2), concurrency=8, ack_wait_s=ACK_WAIT_S, undecided_delay_s=0.5)
 # Longer than others wait for a worker that does not answer: whatever is in its hands then is begun by one of them.
 _UNFENCED_S = 4.0
-# Between what a consumer commits and what it acknowledges, so that kills fall into it.
-_FORGETFUL_S = 2.0
+# Between what a consumer commits and what it acknowledges, so that kills fall into it, and all is not over before them.
+_FORGETFUL_S = 8.0
 
 
 async def handle(run: Run) -> Effect:
