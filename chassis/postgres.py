@@ -27,7 +27,7 @@ UNKNOWN = Counter("db_commits_unknown_total", "Commits whose answer was lost, by
 OPERATIONS = Histogram(
     "db_client_operation_duration_seconds", "Time of a transaction, once it has its connection.",
     ["db_operation_name"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )  # fmt: skip
 
 # Serialization failure, deadlock: the server has rolled back and the whole transaction may be run again.

@@ -69,7 +69,7 @@ OVERVIEW = Dashboard("overview", "Verbatim: overview", "Objectives and what is l
           (("{{slo}}", "slo:objective:ratio"),), kind="table"),
     Panel("Targets up", "Processes whose metrics can be read.", "none", (_of("up", "service"),), kind="stat",
           alerts=("TargetMissing", "Watchdog")),
-    Panel("Requests", "Requests per second by status.", "reqps", (_rate(f"{_HTTP}_count", _STATUS),),
+    Panel("Requests", "Requests per second by status.", "reqps", (_rate("http_server_responses_total", _STATUS),),
           alerts=("HighErrorRate",)),
     Panel("Latency", "Time of requests, without streams and files.", "s",
           _quantiles(_HTTP, where='http_route!~"/transcribe|/api/uploads.*|/v1/.*"'), 0.75, 1.0, ("HighLatencyP95",)),

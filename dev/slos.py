@@ -42,7 +42,7 @@ _HTTP = "http_server_request_duration_seconds"
 SLOS = (
     Slo(
         "availability", 0.999, "Requests that are not answered with a failure of ours.",
-        f'sum(increase({_HTTP}_count{{http_response_status_code=~"5.."}}[WINDOW])) or vector(0)',
+        'sum(increase(http_server_responses_total{http_response_status_code=~"5.."}[WINDOW])) or vector(0)',
         f"sum(increase({_HTTP}_count[WINDOW]))",
     ),
     _slo("latency", 0.95, "Requests answered within one second.", _slower(_HTTP, "1.0", _REST)),

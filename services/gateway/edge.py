@@ -20,7 +20,7 @@ from services.gateway.addresses import Proxies
 from services.gateway.bodies import BodyLimits
 from services.gateway.limits import RateLimits
 from services.gateway.load import Load, work_of
-from services.gateway.metrics import ACTIVE_REQUESTS, REQUESTS
+from services.gateway.metrics import ACTIVE_REQUESTS, REQUESTS, RESPONSES
 
 log = telemetry.logger(__name__)
 
@@ -112,7 +112,8 @@ class Edge:
                 route = getattr(scope.get("route"), "path", "unmatched")
                 # No status: the client left, or the process is ending, before there was an answer.
                 status = request.status or 499
-                REQUESTS.labels(method, route, status).observe(took_s, tracing.exemplar(span))
+                REQUESTS.labels(method, route).observe(took_s, tracing.exemplar(span))
+                RESPONSES.labels(route, status).inc()
                 _name(span, method, route, status)
                 if route not in _QUIET_ROUTES or request.status != 200:
                     log.info("answered", method=method, route=route, status=request.status, ms=round(took_s * 1000, 1))

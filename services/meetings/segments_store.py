@@ -23,6 +23,8 @@ SEGMENT = (
 # The order of a transcript; the last two decide when two speak at once.
 _ORDER = (_S.start_s, _S.session_id, _S.index)
 _PIECE_ROWS = 500
+# The greatest that the column holds; the wire has one bit more.
+INDEX_MAX = 2**31 - 1
 
 
 class SegmentsStore:
@@ -75,7 +77,7 @@ class SegmentsStore:
     ) -> Sequence[Segment]:
         query = sa.select(*SEGMENT).where(_S.meeting_id == meeting_id)
         if after_index is not None:
-            query = query.where(_S.index > after_index)
+            query = query.where(_S.index > min(after_index, INDEX_MAX))
         if after is not None:
             last = [sa.literal(value, column.type) for value, column in zip(after, _ORDER, strict=True)]
             query = query.where(sa.tuple_(*_ORDER) > sa.tuple_(*last))

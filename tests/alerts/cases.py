@@ -26,11 +26,12 @@ class Case:
 
 
 def _requests(good: float, bad: float, n: int = 4000) -> Series:
-    name = "http_server_request_duration_seconds_count"
-    labels = 'service="gateway",http_route="/api/meetings",http_request_method="GET"'
+    labels = 'service="gateway",http_route="/api/meetings"'
+    answered = "http_server_responses_total"
     return {
-        f'{name}{{{labels},http_response_status_code="200"}}': f"0+{good}x{n}",
-        f'{name}{{{labels},http_response_status_code="503"}}': f"0+{bad}x{n}",
+        f'http_server_request_duration_seconds_count{{{labels},http_request_method="GET"}}': f"0+{good + bad}x{n}",
+        f'{answered}{{{labels},http_response_status_code="200"}}': f"0+{good}x{n}",
+        f'{answered}{{{labels},http_response_status_code="503"}}': f"0+{bad}x{n}",
     }
 
 

@@ -102,7 +102,7 @@ async def _answered(running: Stack) -> dict[str, int]:
     counts: dict[str, int] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name == "http_server_request_duration_seconds_count":
+            if sample.name == "http_server_responses_total":
                 status = sample.labels["http_response_status_code"]
                 counts[status] = counts.get(status, 0) + int(sample.value)
     return counts

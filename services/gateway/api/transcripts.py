@@ -45,7 +45,7 @@ class SegmentQuery(Paging):
     after: int | None = Field(
         None,
         ge=0,
-        le=2**32 - 1,
+        le=2**31 - 1,
         description="Only segments with a greater `index`, in every session of the meeting: send the greatest one that "
         "you have, and you get what was added since.",
     )

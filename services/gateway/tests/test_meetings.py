@@ -208,6 +208,16 @@ async def test_a_query_that_does_not_hold_is_refused_by_field(gateway: Gateway, 
     assert [one["field"] for one in problem(answer)["details"]] == [field]
 
 
+@pytest.mark.req("R-VAL-1")
+@pytest.mark.parametrize("after", ["-1", "x", str(2**31)])
+async def test_an_index_that_no_segment_can_have_is_refused(gateway: Gateway, after: str) -> None:
+    who = gateway.as_account()
+    meeting = await gateway.new_meeting(who)
+    answer = await gateway.client.get(f"/api/meetings/{meeting}/segments?after={after}", headers=who)
+    assert answer.status_code == 422, answer.text
+    assert [one["field"] for one in problem(answer)["details"]] == ["after"]
+
+
 def segment(index: int, **changed: Any) -> TranscriptSegment:
     return TranscriptSegment(
         id=ids.new_id(), session_id=UNKNOWN, index=index, revision=1, start_s=index * 2.0, end_s=index * 2.0 + 1.5,

@@ -370,3 +370,4 @@ async def test_segment_pages_neither_skip_nor_double_while_people_speak(
     assert len(seen) == len(log.entries) - 1 > 20
     after = await segments.list(owner, log.meeting_id, 50, "", after_index=23)
     assert [segment.index for segment in after.items] == [24, 25]
+    assert (await segments.list(owner, log.meeting_id, 50, "", after_index=2**32 - 1)).items == []
