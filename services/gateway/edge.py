@@ -112,8 +112,10 @@ class Edge:
                 route = getattr(scope.get("route"), "path", "unmatched")
                 # No status: the client left, or the process is ending, before there was an answer.
                 status = request.status or 499
-                REQUESTS.labels(method, route).observe(took_s, tracing.exemplar(span))
-                RESPONSES.labels(route, status).inc()
+                # A method that a route does not have is one more set of series for each pair that somebody tries.
+                counted = "unmatched" if status == 405 else route
+                REQUESTS.labels(method, counted).observe(took_s, tracing.exemplar(span))
+                RESPONSES.labels(counted, status).inc()
                 _name(span, method, route, status)
                 if route not in _QUIET_ROUTES or request.status != 200:
                     log.info("answered", method=method, route=route, status=request.status, ms=round(took_s * 1000, 1))

@@ -11,7 +11,6 @@ from tests.fuzz.run import SERIES_MAX, fuzz, stack
 MAX_TIME_S = 20
 
 
-@pytest.mark.long
 @pytest.mark.req("R-VAL-1", "R-ERR-1", "R-OBS-1")
 @pytest.mark.timeout(420)
 async def test_whatever_is_sent_the_platform_answers_as_its_document_says(
