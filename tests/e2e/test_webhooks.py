@@ -38,7 +38,8 @@ async def test_a_finished_recording_is_told_signed_and_an_account_that_is_delete
         file.write_bytes(make.wav(recording(15.0)))
         sent = await client.upload(file)
         async with asyncio.timeout(200):
-            assert (await client.job_done(sent["job_id"]))["status"] == "completed"
+            job = await client.job_done(sent["job_id"])
+        assert job["status"] == "completed", job
         await receiver.until(2, within_s=120)
         told = {body["type"]: body["data"] for body in (
             Verifier(webhook["secret"]).verify(one.body, one.headers) for one in receiver.got
