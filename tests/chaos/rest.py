@@ -111,8 +111,12 @@ def still_growing(grown: dict[str, int], first: dict[str, Holding], second: dict
 
 
 async def settled(platform: Platform, baseline: Baseline) -> tuple[list[str], dict[str, Holding]]:
-    """Wait until everything is back; say what is not, memory aside, and what each process holds."""
+    """Wait until everything is back; say what never was, memory aside, and what each process holds.
+
+    Who was at rest at one look may be at some periodic work at the next, while memory is waited for.
+    """
     deadline = time.monotonic() + SETTLES_WITHIN_S
+    rested = False
     while True:
         found: dict[str, Holding] = {}
         try:
@@ -120,8 +124,9 @@ async def settled(platform: Platform, baseline: Baseline) -> tuple[list[str], di
             excess = baseline.excess(found) + await unbalanced(platform)
         except httpx2.TransportError as fault:
             excess = [f"a process does not answer at rest: {fault!r}"]
-        if not (excess or baseline.grown(found)) or time.monotonic() > deadline:
-            return excess, found
+        rested = rested or not excess
+        if (rested and not baseline.grown(found)) or time.monotonic() > deadline:
+            return [] if rested else excess, found
         await asyncio.sleep(0.5)
 
 
