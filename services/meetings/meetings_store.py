@@ -250,12 +250,23 @@ async def _with_accounts(connection: AsyncConnection, rows: Sequence[Any]) -> li
     wanted = [row.id for row in rows]
     if not wanted:
         return []
-    kinds = (draft, healing, sa.and_(draft, segments.c.given_up))
-    counted = await connection.execute(
-        sa.select(segments.c.meeting_id, sa.func.count(), *(sa.func.count().filter(kind) for kind in kinds))
+    # All of them are counted in the index alone; drafts, which are few, have one of their own.
+    all_of = sa.select(segments.c.meeting_id, sa.func.count().label("segments")).where(
+        segments.c.meeting_id.in_(wanted)
+    )
+    every = all_of.group_by(segments.c.meeting_id).subquery()
+    kinds = {"drafts": draft, "healing": healing, "given_up": segments.c.given_up}
+    some = (
+        sa.select(segments.c.meeting_id, *(sa.func.count().filter(kind).label(name) for name, kind in kinds.items()))
         .join(sessions, sessions.c.id == segments.c.session_id)
-        .where(segments.c.meeting_id.in_(wanted))
+        .where(segments.c.meeting_id.in_(wanted), draft)
         .group_by(segments.c.meeting_id)
+        .subquery()
+    )
+    counted = await connection.execute(
+        sa.select(every, *(sa.func.coalesce(some.c[name], 0) for name in kinds)).outerjoin(
+            some, some.c.meeting_id == every.c.meeting_id
+        )
     )
     counts = {row[0]: row[1:] for row in counted}
     s = sessions.c

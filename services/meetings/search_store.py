@@ -30,7 +30,7 @@ _BEGIN, _END = "\ue000", "\ue001"
 _HEADLINE = f"StartSel={_BEGIN}, StopSel={_END}, MaxWords=24, MinWords=8, ShortWord=0"
 
 _FIND_MEETINGS = f"""
-WITH question AS (SELECT websearch_to_tsquery('simple'::regconfig, :query) AS wanted),
+WITH question AS MATERIALIZED (SELECT websearch_to_tsquery('simple'::regconfig, :query) AS wanted),
 fresh AS (
     SELECT m.id FROM meetings AS m WHERE m.owner_id = :owner
         AND m.id IN (SELECT d.id FROM digests_due AS d WHERE d.kind = 'meeting')
@@ -64,11 +64,12 @@ _FIND = sa.text(_FIND_MEETINGS).bindparams(
     sa.bindparam("rank", type_=sa.Double), sa.bindparam("status", type_=sa.Text),
 ).columns(sa.column("meeting_id", Id), sa.column("rank", sa.Double), sa.column("created_at"))  # fmt: skip
 
+# Materialized: a plan that does not know the words would parse the question again for each segment that it looks at.
 # Any of the words, of those that must not be there none: what is worth showing.
 _ANY = "replace(querytree(websearch_to_tsquery('simple'::regconfig, :query)), ' & ', ' | ')::tsquery"
 _SAFE = f"translate({{}}, '{_BEGIN}{_END}', '')"
 _FIND_HITS = f"""
-WITH question AS (SELECT {_ANY} AS wanted)
+WITH question AS MATERIALIZED (SELECT {_ANY} AS wanted)
 SELECT m.id AS meeting_id, h.* FROM unnest(:ids) AS m (id), question AS q
 CROSS JOIN LATERAL (
     SELECT 'title' AS kind, 0 AS place, ts_headline('simple'::regconfig, {_SAFE.format("t.title")}, q.wanted,
