@@ -94,16 +94,21 @@ class Relay:
         self._damaged: set[str] = set()
 
     async def run(self) -> None:
-        """Publish for ever. NOTIFY wakes it, polling is the net."""
-        async for _ in self._database.notified(CHANNEL, _POLL_S):
-            bus.heed_cancellation()
-            await self._bear(self._drain)
-            if time.monotonic() >= self._measure_at:
-                self._measure_at = time.monotonic() + _MEASURE_S
-                await self._bear(lambda: self._database.run("outbox lag", self._measure))
-            if time.monotonic() >= self._reconcile_at:
-                self._reconcile_at = time.monotonic() + self._reconcile_s
-                await self._bear(self.reconcile)
+        """Publish for ever. NOTIFY wakes it, polling is the net.
+
+        What the broker has is looked at beside it: after a reconnect that may take seconds, and events do not wait.
+        """
+        async with asyncio.TaskGroup() as beside:
+            looking: asyncio.Task[None] | None = None
+            async for _ in self._database.notified(CHANNEL, _POLL_S):
+                bus.heed_cancellation()
+                await self._bear(self._drain)
+                if time.monotonic() >= self._measure_at:
+                    self._measure_at = time.monotonic() + _MEASURE_S
+                    await self._bear(lambda: self._database.run("outbox lag", self._measure))
+                if time.monotonic() >= self._reconcile_at and (looking is None or looking.done()):
+                    self._reconcile_at = time.monotonic() + self._reconcile_s
+                    looking = beside.create_task(self._bear(self.reconcile))
 
     async def _bear(self, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step, or wait for the next time if database or broker cannot be had."""

@@ -102,6 +102,29 @@ def count(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
+class SlowToLook(Relay):
+    """A relay whose look at what the broker has takes as long as the test."""
+
+    looking = False
+
+    async def reconcile(self) -> None:
+        self.looking = True
+        await asyncio.Event().wait()
+
+
+async def test_events_do_not_wait_while_what_the_broker_has_is_looked_at(place: Place) -> None:
+    relay = SlowToLook(place.database, ferry.OUTBOX, ferry.STREAMS, place.bus)
+    place.tasks.create_task(relay.run())
+    await place.send(("a", 1))
+
+    async def looking() -> bool:
+        return relay.looking and await place.waiting() == 0
+
+    await eventually(looking)
+    await place.send(("a", 2))
+    await place.all_published(within_s=10.0)
+
+
 @given(st.lists(st.sampled_from(["", "a", "b", "c"])))
 def test_in_a_wave_no_aggregate_is_twice_and_each_keeps_its_order(aggregates: list[str]) -> None:
     rows = [SimpleNamespace(seq=seq, aggregate=aggregate) for seq, aggregate in enumerate(aggregates)]
