@@ -56,7 +56,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
         "29",
         "streams, consumers deleted",
         "`test_outbox.py`, `test_outbox_machine.py`, `test_jobs.py`; `make chaos ROWS=29`",
-        "`test_control_without_an_inbox_a_refill_doubles`; the machine without an inbox (long); chaos: no snapshot",
+        "`test_control_without_an_inbox_a_refill_doubles`; the machine without an inbox; chaos: no snapshot",
     ),
     (
         "30",
