@@ -32,6 +32,8 @@ RECONCILED = Gauge("outbox_reconciled_timestamp_seconds", "When rows were last c
 for _reason in ("recreated", "truncated", "purged", "damaged"):
     REFILLED.labels(_reason)
 
+MESSAGE_ID = "Nats-Msg-Id"
+
 _BATCH = 500
 _COUNT_MAX = 100_000
 _AUDIT_MOST = 200_000
@@ -91,7 +93,6 @@ class Relay:
         self._reconcile_s = reconcile_s
         self._reconcile_at = self._measure_at = 0.0
         self._audited = -1
-        self._damaged: set[str] = set()
 
     async def run(self) -> None:
         """Publish for ever. NOTIFY wakes it, polling is the net.
@@ -147,10 +148,10 @@ class Relay:
         t = self._table.c
         ours = (t.subject.like("events.%")) & (t.stream_seq >= info.state.first_seq)
         ours &= t.stream_seq <= info.state.last_seq
-        query = sa.select(t.stream_seq, t.id).where(ours).order_by(t.stream_seq.desc()).limit(_AUDIT_MOST)
+        query = sa.select(t.stream_seq).where(ours).order_by(t.stream_seq.desc()).limit(_AUDIT_MOST)
 
-        async def listed(connection: AsyncConnection) -> dict[int, str]:
-            return {row.stream_seq: row.id for row in await connection.execute(query)}
+        async def listed(connection: AsyncConnection) -> set[int]:
+            return set(await connection.scalars(query))
 
         known = await self._database.run("outbox audit", listed)
         if known:
@@ -160,9 +161,7 @@ class Relay:
             except bus.FAULTS as fault:
                 raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"audit: {fault!r}") from fault
             # What somebody has purged meanwhile is not damaged: `_compare` sees it.
-            if lost := {place for place in known.keys() - found if now.first_seq <= place <= now.last_seq}:
-                # The broker may take their old ids for repeats of what it cannot read.
-                self._damaged |= {known[place] for place in lost}
+            if lost := {place for place in known - found if now.first_seq <= place <= now.last_seq}:
                 damaged = t.stream_seq.in_(lost) & t.published_at.is_not(None)
                 await self._database.run(
                     "outbox audit", lambda connection: self._refill(connection, "damaged", damaged)
@@ -218,8 +217,12 @@ class Relay:
         return known is not None
 
     async def _refill(self, connection: AsyncConnection, reason: str, lost: sa.ColumnElement[bool]) -> None:
-        change = self._table.update().where(lost).values(published_at=None, stream_seq=None)
-        count = len((await connection.execute(change.returning(self._table.c.seq))).all())
+        t = self._table.c
+        # Under another id: for two minutes the broker takes the old one for a repeat of what it has no more.
+        another = sa.func.jsonb_build_object(MESSAGE_ID, t.id + "/" + ids.new_id())
+        change = self._table.update().where(lost)
+        change = change.values(published_at=None, stream_seq=None, headers=t.headers.concat(another))
+        count = (await connection.execute(change)).rowcount
         if count:
             REFILLED.labels(reason).inc(count)
             log.error("the broker has lost events, publishing them again", reason=reason, events=count)
@@ -284,7 +287,6 @@ class Relay:
                 future.cancel()
                 if not future.cancelled() and future.exception() is None:
                     done[row.seq] = future.result().seq
-                    self._damaged.discard(row.id)
                 elif not future.cancelled():
                     fault = future.exception()
             unsent = [row for row in rows if row.seq not in done]
@@ -294,9 +296,8 @@ class Relay:
                 log.warning("outbox rows wait", rows=len(unsent), subject=unsent[0].subject, fault=repr(fault))
 
     def _headers(self, row: Any) -> dict[str, str]:
-        """Return what a row is sent with; by its id the broker drops a repeat, unless what it has is damaged."""
-        message_id = f"{row.id}/{ids.new_id()}" if row.id in self._damaged else row.id
-        return {**row.headers, "Nats-Msg-Id": message_id}
+        """Return what a row is sent with. By the message's id, the event's own at first, the broker drops a repeat."""
+        return {MESSAGE_ID: row.id, **row.headers}
 
     async def _measure(self, connection: AsyncConnection) -> None:
         t = self._table.c

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -243,6 +244,33 @@ async def test_a_stream_deleted_by_hand_is_declared_and_filled_again_and_no_effe
     await place.all_published()
     assert await ferry.in_stream(place.bus) == {"a": list(range(51))}
     assert len(await place.arrived()) == 51
+
+
+async def test_events_purged_by_hand_come_again_at_once(place: Place) -> None:
+    """For two minutes the broker still knows their ids, and would acknowledge them without keeping them."""
+    place.relay()
+    await place.send(*(("a", number) for number in range(50)))
+    await place.all_published()
+    before = count("outbox_refilled_total", reason="purged")
+    await place.bus.js.purge_stream(EVENTS.name)
+    place.consumer()
+    assert await place.arrive(50, within_s=30.0) == [("a", number) for number in range(50)]
+    assert count("outbox_refilled_total", reason="purged") == before + 50
+
+
+async def test_control_under_their_old_ids_purged_events_stay_away(place: Place) -> None:
+    class OfOldIds(Relay):
+        def _headers(self, row: Any) -> dict[str, str]:
+            return {**super()._headers(row), "Nats-Msg-Id": row.id}
+
+    relay = OfOldIds(place.database, ferry.OUTBOX, ferry.STREAMS, place.bus, reconcile_s=0.5)
+    place.tasks.create_task(relay.run())
+    await place.send(("a", 0))
+    await place.all_published()
+    before = count("outbox_refilled_total", reason="purged")
+    await place.bus.js.purge_stream(EVENTS.name)
+    await eventually(lambda: truth(count("outbox_refilled_total", reason="purged") > before + 2))
+    assert await ferry.in_stream(place.bus) == {}
 
 
 async def test_control_without_an_inbox_a_refill_doubles(place: Place) -> None:
