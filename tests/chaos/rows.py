@@ -44,6 +44,8 @@ from tests.chaos.process_faults import (
 from tests.chaos.scene import REST_HZ, Script
 from tests.chaos.slow_clients import AS_SHIPPED as PATIENCE_AS_SHIPPED
 from tests.chaos.slow_clients import slow_clients
+from tests.chaos.soak import SESSIONS as SOAKED
+from tests.chaos.soak import soak
 from tests.chaos.speech_faults import (
     QUICK_BREAKER,
     healers_killed,
@@ -144,6 +146,10 @@ ROWS = (
     Row(
         "15b", "1,000 people of as many networks log in at once", login_storm, controls.HASHING, own_platform=True,
         rest_hz=2.0,
+    ),
+    Row(
+        "17", f"none: {SOAKED:,} sessions come and go", soak(SOAKED), controls.RELEASE, load=speech_for(45.0),
+        sessions=32, session_s=0.5, rest_hz=2.0, own_platform=True, limit_s=3600.0, control_script=soak(4_000),
     ),
     Row(
         "18", "broker's disk full, a transcriber SIGKILL meanwhile", broker_disk_full, controls.PUBACK,

@@ -24,5 +24,5 @@ async def test_whatever_is_sent_the_platform_answers_as_its_document_says(
         await running.stop()
     assert found.broken == 0, found.said
     assert found.failures == found.errors == (), found.said
-    assert found.cases > 100
+    assert found.cases > 30  # in so many seconds, on a machine that has other tests to run
     assert max(found.series.values()) < SERIES_MAX, found.series
