@@ -57,4 +57,6 @@ def test_its_rules_let_do_what_the_code_does_and_nothing_besides() -> None:
     needed = {*(command.lower().replace(" ", "|") for command in called), "hello", "ping", "select"}
     assert {rule[1:] for rule in rules if rule.startswith("+")} == needed
     prefixes = set(re.findall(r'f"(\w+):\{', sources)) & {"limit", "seats", "replicas", "link"} | {"limit"}
+    gateway = "".join(file.read_text() for file in (ROOT / "services" / "gateway").glob("*.py"))
+    prefixes |= set(re.findall(r'LastKnown\(cache, "(\w+)"\)', gateway))
     assert {f"~{prefix}:*" for prefix in prefixes} == {rule for rule in rules if rule.startswith("~")}

@@ -43,7 +43,8 @@ async def stack(stack_folder: Path, nats_binary: str | None) -> AsyncIterator[St
     await stack.start()
     yield stack
     await stack.stop()
-    assert "Permissions Violation" not in stack.log("nats").read_text(), "a service did what deploy/ does not let it do"
+    for name, refusal in (("nats", "Permissions Violation"), ("gateway", "this user has no permissions")):
+        assert refusal not in stack.log(name).read_text(), "a service did what deploy/ does not let it do"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
