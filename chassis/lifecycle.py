@@ -23,10 +23,12 @@ from chassis.orders import Orders
 from chassis.resources import Resources
 from chassis.sentry import Sentry
 from chassis.settings import ServiceSettings
+from chassis.threads import ready_pool
 from chassis.tracing import Tracing
 
 log = telemetry.logger(__name__)
 
+_THREADS = 6
 _UNREAD_MS = 30_000
 _UNSENT_BYTES = 128 * 1024
 _CANCELLED_WITHIN_S = 2.0
@@ -260,6 +262,7 @@ async def _supervise(service: str, settings: ServiceSettings, start: Callable[[L
         life = Lifecycle(service, settings, tasks, stack)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_forgotten)
+        loop.set_default_executor(ready_pool(_THREADS, "thread"))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, life.stop)
         internal = HttpServer(internal_app(life), settings.internal_host, settings.internal_port)

@@ -9,6 +9,10 @@ from dev.keys import Keys
 from dev.plan import WITH_GRPC, Plan, service_of
 from dev.ports import HOST
 
+# Else gRPC starts threads in each child before that becomes another program, and waits while there are none to be had;
+# the event loop of the parent waits for the child (docs/adr/0155).
+GRPC = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
+
 
 def plain_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Keep of the caller's environment what any program needs, so that nothing else of it changes a stack.
@@ -16,7 +20,7 @@ def plain_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]
     And what lets `make coverage` see which lines the processes of a stack execute.
     """
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
-    return {name: environ[name] for name in kept if name in environ}
+    return {name: environ[name] for name in kept if name in environ} | GRPC
 
 
 def service_environment(plan: Plan, keys: Keys, name: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -12,6 +11,7 @@ import argon2
 import argon2.exceptions
 
 from chassis.errors import AppError, Kind
+from chassis.threads import ready_pool
 from services.meetings.settings import Settings
 
 _BUSY_RETRY_S = 2.0
@@ -25,12 +25,12 @@ class Passwords:
 
     One hash takes, as it ships, 64 MiB and some 0.2 s of a core (RFC 9106, second recommended option): without limits a
     few dozen logins at once would be an outage. Beyond `queue_max` that wait, callers get
-    AppError(RATE_LIMIT_EXCEEDED).
+    AppError(RATE_LIMIT_EXCEEDED). Where the system has no threads left for it, they get AppError(UNAVAILABLE).
     """
 
     def __init__(self, hasher: argon2.PasswordHasher, *, workers: int, queue_max: int) -> None:
         self._hasher = hasher
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="password")
+        self._threads = ready_pool(workers, "password")
         self._most = workers + queue_max
         self._under_way = 0
         # Checked for accounts that do not exist, so that they take as long as those that do.
@@ -63,7 +63,13 @@ class Passwords:
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         # A caller that gives up does not free its thread: only the end of the work does.
         future.add_done_callback(self._finished)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        except (argon2.exceptions.HashingError, argon2.exceptions.VerificationError) as fault:
+            # A mismatch is no fault (see `matches`): this is want of threads or of memory, each hash takes both.
+            raise AppError(
+                Kind.UNAVAILABLE, "Passwords cannot be checked right now.", log=repr(fault), retry_after_s=_BUSY_RETRY_S
+            ) from fault
 
     def _finished(self, future: asyncio.Future[T]) -> None:
         self._under_way -= 1

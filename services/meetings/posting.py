@@ -11,7 +11,6 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from chassis.errors import AppError, Kind
+from chassis.threads import ready_pool
 from services.meetings.targets import Address, Reach, Target
 
 ANSWER_BYTES_MAX = 64 * 1024
@@ -38,7 +38,7 @@ class SystemResolver:
     """Asks as any program on this machine does, in threads of its own: a name that hangs holds up other names only."""
 
     def __init__(self, workers: int = 8) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="webhook-names")
+        self._pool = ready_pool(workers, "webhook-names")
         self._places = asyncio.Semaphore(workers)
 
     async def addresses(self, host: str) -> Sequence[Address]:

@@ -98,13 +98,18 @@ class MediaDecoder:
             "cutting": json.dumps(asdict(self._cutting)),
         }
         source.seek(0)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.transcriber.media_worker",
-            *(part for name, value in arguments.items() for part in (f"--{name}", str(value))),
-            stdin=DEVNULL, stdout=PIPE, stderr=PIPE, pass_fds=(source.fileno(), sound.fileno()),
-            # Our code and nothing else of the environment: it needs no secrets.
-            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )  # fmt: skip
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "services.transcriber.media_worker",
+                *(part for name, value in arguments.items() for part in (f"--{name}", str(value))),
+                stdin=DEVNULL, stdout=PIPE, stderr=PIPE, pass_fds=(source.fileno(), sound.fileno()),
+                # Our code and nothing else of the environment: it needs no secrets.
+                env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )  # fmt: skip
+        except OSError as fault:  # there is no memory for it, or no process to be had
+            raise AppError(
+                Kind.UNAVAILABLE, "The file cannot be decoded right now.", log=f"no decoder: {fault!r}"
+            ) from fault
         try:
             async with asyncio.timeout(limits.wall_s):
                 answer, complaint = await asyncio.gather(

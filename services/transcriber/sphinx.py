@@ -201,9 +201,12 @@ class _Worker:
     async def _start(self) -> Process:
         # The worker gets the path to our code and nothing else of the environment: it needs no secrets.
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        process = await asyncio.create_subprocess_exec(
-            *self._command, "--parent", str(os.getpid()), stdin=PIPE, stdout=PIPE, env=environment
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command, "--parent", str(os.getpid()), stdin=PIPE, stdout=PIPE, env=environment
+            )
+        except OSError as error:  # there is no memory for it, or no process to be had
+            raise SpeechError("the worker could not be started", retryable=True, reason="crashed") from error
         loaded = False
         try:
             async with asyncio.timeout(self._start_timeout_s):

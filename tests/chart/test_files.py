@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 
 from chassis.tests.servers import PostgresServer
 from deploy import nats_permissions
+from dev.environment import GRPC
 from dev.servers import find_or_install
 from tests.chart.rendering import CHART, ROOT, SERVICES
 
@@ -215,3 +216,9 @@ def test_the_image_is_built_of_what_the_build_is_given() -> None:
     given = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert copied and set(copied) == given
     assert all((ROOT / source).exists() for source in copied)
+
+
+def test_in_the_image_no_child_waits_for_threads_of_grpc() -> None:
+    """See docs/adr/0155. A process that is running heeds it no more."""
+    (name, value), *_ = GRPC.items()
+    assert f"{name}={value} " in (ROOT / "deploy" / "Dockerfile").read_text()
