@@ -43,6 +43,7 @@ def outbox_table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("stream_seq", sa.BigInteger),
         sa.Index("outbox_unpublished", "seq", postgresql_where=sa.text("published_at IS NULL")),
         sa.Index("outbox_published", "published_at"),
+        sa.Index("outbox_placed", "stream_seq"),
     )
 
 

@@ -130,24 +130,24 @@ class Relay:
         Raises AppError(UNAVAILABLE) if database or broker cannot be had.
         """
         try:
-            infos = {stream.name: await self._info(stream) for stream in self._streams}
-            floor = await self._floor() if EVENTS.name in infos else 0
+            for stream in self._streams:
+                await self._info(stream)
+            if any(stream.name == EVENTS.name for stream in self._streams):
+                floor = await self._floor()
+                await self._database.run("outbox reconcile", lambda connection: self._compare(connection, floor))
+                await self._audit()
         except bus.FAULTS as fault:
             raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"reconcile: {fault!r}") from fault
-        events = infos.get(EVENTS.name)
-        if events is not None:
-            await self._database.run("outbox reconcile", lambda connection: self._compare(connection, events, floor))
-            await self._audit(events)
         RECONCILED.set(time.time())
 
-    async def _audit(self, info: StreamInfo) -> None:
+    async def _audit(self) -> None:
         """After each time that the broker was away: let events be published again that it lists and cannot read."""
         connection_number = self._bus.client.stats["reconnects"]
         if self._audited == connection_number:
             return
+        before = (await self._bus.js.stream_info(EVENTS.name)).state
         t = self._table.c
-        ours = (t.subject.like("events.%")) & (t.stream_seq >= info.state.first_seq)
-        ours &= t.stream_seq <= info.state.last_seq
+        ours = t.subject.like("events.%") & (t.stream_seq >= before.first_seq) & (t.stream_seq <= before.last_seq)
         query = sa.select(t.stream_seq).where(ours).order_by(t.stream_seq.desc()).limit(_AUDIT_MOST)
 
         async def listed(connection: AsyncConnection) -> set[int]:
@@ -155,11 +155,8 @@ class Relay:
 
         known = await self._database.run("outbox audit", listed)
         if known:
-            try:
-                found = await readable(self._bus, EVENTS.name, "events.>", min(known), max(known))
-                now = (await self._bus.js.stream_info(EVENTS.name)).state
-            except bus.FAULTS as fault:
-                raise AppError(Kind.UNAVAILABLE, "The broker does not answer.", log=f"audit: {fault!r}") from fault
+            found = await readable(self._bus, EVENTS.name, "events.>", min(known), max(known))
+            now = (await self._bus.js.stream_info(EVENTS.name)).state
             # What somebody has purged meanwhile is not damaged: `_compare` sees it.
             if lost := {place for place in known - found if now.first_seq <= place <= now.last_seq}:
                 damaged = t.stream_seq.in_(lost) & t.published_at.is_not(None)
@@ -183,22 +180,26 @@ class Relay:
         floors = [one.ack_floor.stream_seq if one.ack_floor else 0 for one in behind]
         return min(floors, default=_ENDLESS if consumers else 0)
 
-    async def _compare(self, connection: AsyncConnection, info: StreamInfo, floor: int) -> None:
+    async def _compare(self, connection: AsyncConnection, floor: int) -> None:
         """Compare what we published with what the stream of events tells of itself. Other streams lose by design.
+
+        The stream is asked while nobody publishes: what came after its answer would seem to be lost.
 
         Rows go a day after they were published if every consumer is beyond them (`floor`), in any case after a month.
         """
         if not await self._locked(connection):
             return
+        info = await self._bus.js.stream_info(EVENTS.name)
         t = self._table.c
         published = t.published_at.is_not(None) & t.subject.like("events.%")
         if await self._is_another(connection, info):
             await self._refill(connection, "recreated", published)
         await self._refill(connection, "truncated", published & (t.stream_seq > info.state.last_seq))
         await self._refill(connection, "purged", published & (t.stream_seq < info.state.first_seq))
-        age = sa.func.now() - t.published_at
         confirmed = ~t.subject.like("events.%") | (t.stream_seq <= floor)
-        needless = ((age > _KEEP) & confirmed) | (age > _KEEP_MOST)
+        needless = (t.published_at < sa.func.now() - _KEEP) & (
+            confirmed | (t.published_at < sa.func.now() - _KEEP_MOST)
+        )
         some = sa.select(t.seq).where(needless).limit(_PRUNED_MAX)
         await connection.execute(self._table.delete().where(t.seq.in_(some)))
 

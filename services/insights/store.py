@@ -16,7 +16,7 @@ from chassis.errors import AppError, Kind
 from services.insights.minutes import ActionItem, Minutes, Point
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0007"
+REVISION = "0008"
 
 METADATA = sa.MetaData()
 OUTBOX = outbox.outbox_table(METADATA)

@@ -15,7 +15,7 @@ from services.meetings.checks import not_found
 from services.meetings.columns import METADATA, Id, Time, cascade, now, text, version
 
 # The oldest schema that this code works on: numbers of migrations, which compare as text.
-REVISION = "0011"
+REVISION = "0012"
 SOURCE = "meetings"
 
 
