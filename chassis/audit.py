@@ -10,7 +10,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from chassis.bus import Bus, quietly
 
-_BATCH = 1000
+# Small: who reads has other things to do in the same event loop.
+_BATCH = 100
 _WAIT_S = 2.0
 _LIFE_S = 60.0
 _SILENCES_MAX = 5
@@ -33,10 +34,10 @@ async def readable(broker: Bus, stream: str, subject: str, first: int, last: int
     )
     subscription = await broker.js.pull_subscribe(subject, stream=stream, config=config)
     found: set[int] = set()
-    silences = 0
+    latest = silences = 0
     try:
         name = (await subscription.consumer_info()).name
-        while not found or max(found) < last:
+        while latest < last:
             try:
                 messages = await subscription.fetch(_BATCH, timeout=_WAIT_S)
             except TimeoutError:
@@ -49,7 +50,9 @@ async def readable(broker: Bus, stream: str, subject: str, first: int, last: int
                     raise
                 continue
             silences = 0
-            found.update(message.metadata.sequence.stream for message in messages)
+            places = [message.metadata.sequence.stream for message in messages]
+            found.update(places)
+            latest = max(latest, *places)
         # Else it would count as one that is behind until it ends by itself.
         await broker.js.delete_consumer(stream, name)
     finally:

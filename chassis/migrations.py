@@ -31,6 +31,10 @@ class SchemaMissing(RuntimeError):
     """The database answers, but has not been migrated to what this code needs."""
 
 
+class UnfitDatabase(SystemExit):
+    """A database in which our texts cannot be kept. Ends the program that migrates, with its message and status 1."""
+
+
 class Schema:
     """What a service needs of its database's schema: `revision` or a newer one, for releases migrate first.
 
@@ -73,7 +77,8 @@ def migrate(url: str, folder: Path, *, revision: str = "head", wait_s: float = 3
     """Bring the schema to a revision of `folder`, an Alembic script folder; one process at a time.
 
     Waits for another process that does the same. A statement that waits five seconds for a table fails: it is better
-    run again than everybody is made to queue behind it. Raises TimeoutError, psycopg.Error, sqlalchemy.exc.DBAPIError.
+    run again than everybody is made to queue behind it. Raises TimeoutError, UnfitDatabase, psycopg.Error,
+    sqlalchemy.exc.DBAPIError.
     """
     with _locked(url, wait_s) as connection:
         config = alembic.config.Config()
@@ -101,7 +106,16 @@ def _locked(url: str, wait_s: float) -> Iterator[sa.Connection]:
     """Connect and hold the lock of migrations."""
 
     def connect() -> psycopg.Connection:
-        return psycopg.connect(direct_conninfo(url), connect_timeout=3, options=f"-c lock_timeout={_LOCK_TIMEOUT_MS}")
+        opened = psycopg.connect(direct_conninfo(url), connect_timeout=3, options=f"-c lock_timeout={_LOCK_TIMEOUT_MS}")
+        encoding = opened.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            name = opened.info.dbname
+            opened.close()
+            raise UnfitDatabase(
+                f"error: the database {name} has the encoding {encoding}; people speak all languages: create it anew "
+                "with ENCODING 'UTF8' TEMPLATE template0"
+            )
+        return opened
 
     engine = sa.create_engine("postgresql+psycopg://", creator=connect, poolclass=sa.NullPool)
     with engine.connect() as connection:

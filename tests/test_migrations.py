@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 
 from chassis import postgres
 from chassis.errors import AppError
-from chassis.migrations import Schema, SchemaMissing, migrate
+from chassis.migrations import Schema, SchemaMissing, UnfitDatabase, migrate
 from chassis.tests.servers import PostgresServer
 from services.insights import __main__ as insights
 from services.insights import store as insights_store
@@ -163,3 +163,13 @@ async def test_a_database_that_is_away_is_unavailable() -> None:
         with pytest.raises(AppError) as caught:
             await Schema(away, "0001").check()
     assert caught.value.kind == "service_unavailable"
+
+
+def test_a_database_that_cannot_keep_every_language_is_refused_in_a_word(postgres_server: PostgresServer) -> None:
+    """As that of a server set up without a locale: our texts would come back as bytes."""
+    url = postgres_server.create_database()
+    plain = sa.make_url(url).set(database="plain_ascii")
+    with psycopg.connect(postgres_server.conninfo("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE plain_ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(UnfitDatabase, match="plain_ascii has the encoding SQL_ASCII"):
+        migrate(plain.render_as_string(hide_password=False), OWNERS[0].folder)
