@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -66,11 +67,12 @@ async def terminal(stack_folder: Path, nats_binary: str | None) -> AsyncIterator
 
 @pytest.mark.parametrize("line", LINES)
 async def test_the_line_works(line: str, terminal: Terminal) -> None:
-    fill = {"service": "insights", "name": "rate_limits", "replica": "insights", "pod": "verbatim-insights"}
+    replica = f"{socket.gethostname()}-{terminal.stack.runner.pid('insights')}"
+    fill = {"service": "insights", "name": "rate_limits", "replica": replica, "pod": "verbatim-insights"}
     if "dlq" in line and "<id>" in line:
         fill["id"] = await letter(terminal)
     elif "webhooks" in line:
-        url = "http://127.0.0.1:9/none"
+        url = "http://127.0.0.1:9999/none"
         made = await terminal.type(f"verbatim webhooks create {url} --json")
         fill["id"] = orjson.loads(made.splitlines()[0])["id"]
     try:
