@@ -11,7 +11,7 @@ from typing import Any
 
 import nats.js.errors
 import sqlalchemy as sa
-from nats.js.api import PubAck, StreamInfo
+from nats.js.api import Header, PubAck, StreamInfo
 from prometheus_client import Counter, Gauge
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,7 +32,7 @@ RECONCILED = Gauge("outbox_reconciled_timestamp_seconds", "When rows were last c
 for _reason in ("recreated", "truncated", "purged", "damaged"):
     REFILLED.labels(_reason)
 
-MESSAGE_ID = "Nats-Msg-Id"
+_MESSAGE_ID = Header.MSG_ID.value
 
 _BATCH = 500
 _COUNT_MAX = 100_000
@@ -131,7 +131,7 @@ class Relay:
         """
         try:
             for stream in self._streams:
-                await self._info(stream)
+                await self._declare_if_gone(stream)
             if any(stream.name == EVENTS.name for stream in self._streams):
                 floor = await self._floor()
                 await self._database.run("outbox reconcile", lambda connection: self._compare(connection, floor))
@@ -165,13 +165,12 @@ class Relay:
                 )
         self._audited = connection_number
 
-    async def _info(self, stream: bus.Stream) -> StreamInfo:
+    async def _declare_if_gone(self, stream: bus.Stream) -> None:
         try:
-            return await self._bus.js.stream_info(stream.name)
+            await self._bus.js.stream_info(stream.name)
         except nats.js.errors.NotFoundError:
             log.error("stream is gone, declaring it again", stream=stream.name)  # noqa: TRY400
             await self._bus.declare(stream)
-            return await self._bus.js.stream_info(stream.name)
 
     async def _floor(self) -> int:
         """Return up to where every consumer of events has done with them."""
@@ -220,7 +219,7 @@ class Relay:
     async def _refill(self, connection: AsyncConnection, reason: str, lost: sa.ColumnElement[bool]) -> None:
         t = self._table.c
         # Under another id: for two minutes the broker takes the old one for a repeat of what it has no more.
-        another = sa.func.jsonb_build_object(MESSAGE_ID, t.id + "/" + ids.new_id())
+        another = sa.func.jsonb_build_object(_MESSAGE_ID, t.id + "/" + ids.new_id())
         change = self._table.update().where(lost)
         change = change.values(published_at=None, stream_seq=None, headers=t.headers.concat(another))
         count = (await connection.execute(change)).rowcount
@@ -298,7 +297,7 @@ class Relay:
 
     def _headers(self, row: Any) -> dict[str, str]:
         """Return what a row is sent with. By the message's id, the event's own at first, the broker drops a repeat."""
-        return {MESSAGE_ID: row.id, **row.headers}
+        return {_MESSAGE_ID: row.id, **row.headers}
 
     async def _measure(self, connection: AsyncConnection) -> None:
         t = self._table.c

@@ -136,7 +136,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.place.do(self.relay.reconcile())
         self.deleted = False
 
-    # With a batch relayed first, most of the time: by itself there is seldom something to consume.
+    # With a batch relayed first, half of the time: by itself there is seldom something to consume.
     @rule(many=st.integers(1, 10), ends=st.sampled_from(["well", "before commit", "before ack"]), relays=st.booleans())
     def consume(self, many: int, ends: str, relays: bool) -> None:
         if relays:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import psutil
-
 from chassis.resources import slope
+from tests.chaos.rest import holdings
 from tests.chaos.scene import Scene, Script
 
 SESSIONS = 10_000
@@ -19,14 +18,14 @@ LOOK_EVERY_S = 2.0
 
 def soak(sessions: int) -> Script:
     """Make a script that lets so many sessions come and go, and judges how memory grows with their number."""
+    assert sessions > WARMED_UP_SESSIONS, "nothing would be judged"
 
     async def script(scene: Scene) -> None:
         seen: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         while (over := sum(ledger.over for ledger in scene.workload.ledgers)) < sessions:
             if over >= WARMED_UP_SESSIONS:
-                for name in scene.platform.services:
-                    memory = psutil.Process(scene.platform.stack.runner.pid(name)).memory_info().rss
-                    seen[name].append((over, memory))
+                for name, holding in (await holdings(scene.platform)).items():
+                    seen[name].append((over, holding.memory_bytes))
             await scene.wait(LOOK_EVERY_S)
         left = {name: slope(looks) for name, looks in seen.items()}
         scene.breaches += [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,5 +55,4 @@ def _empty(group: Path) -> None:
 
 def _put(group: Path, pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
         (group / "cgroup.procs").write_text(str(pid))

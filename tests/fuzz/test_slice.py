@@ -8,7 +8,8 @@ import pytest
 
 from tests.fuzz.run import SERIES_MAX, fuzz, stack
 
-MAX_TIME_S = 20
+# Beside other tests a machine of two cores came to 74 cases in twenty.
+MAX_TIME_S = 45
 
 
 @pytest.mark.req("R-VAL-1", "R-ERR-1", "R-OBS-1")
@@ -24,5 +25,5 @@ async def test_whatever_is_sent_the_platform_answers_as_its_document_says(
         await running.stop()
     assert found.broken == 0, found.said
     assert found.failures == found.errors == (), found.said
-    assert found.cases > 30  # in so many seconds, on a machine that has other tests to run
+    assert found.cases > 100
     assert max(found.series.values()) < SERIES_MAX, found.series
